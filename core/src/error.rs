@@ -1,0 +1,169 @@
+//! The one error type, with a kind to act on.
+
+use std::{borrow::Cow, fmt};
+
+/// What the operations of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is: the part of it that programs act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The program asked for something that cannot be: a bad URL, name, limit or option.
+    Configuration,
+    /// The broker could not be reached, or the connection to it ended.
+    Connection,
+    /// The broker refused the login, or access to this resource.
+    Denied,
+    /// An exchange, queue or virtual host does not exist.
+    NotFound,
+    /// A resource exists with other arguments, or is held by another connection.
+    Conflict,
+    /// No queue was bound for the message; it is stored nowhere.
+    Unroutable,
+    /// The broker refused the message; it is stored nowhere.
+    Refused,
+    /// The connection ended, or the deadline passed, before the broker answered:
+    /// the message may or may not be stored.
+    Indeterminate,
+    /// A body or the headers exceed a limit.
+    TooLarge,
+    /// A body or header cannot be encoded, decoded, or carried by the wire.
+    Codec,
+    /// The peer, or this build, cannot do what was asked.
+    Unsupported,
+    /// The publisher, consumer, service or broker handle was closed before.
+    Closed,
+    /// The deadline passed.
+    Timeout,
+    /// A broken promise of a peer or of this library; please report it.
+    Unexpected,
+}
+
+/// Why an operation failed: the operation, its subject, the reason and, where there is one, the
+/// remedy, in one line. It never carries a credential.
+///
+/// ```
+/// use enoki_core::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::NotFound, "consume")
+///     .on("queue \"billing\"")
+///     .because("it does not exist")
+///     .remedy("declare it first");
+/// assert_eq!(error.to_string(), "consume queue \"billing\": it does not exist; declare it first");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert!(!error.is_transient());
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    operation: Cow<'static, str>,
+    subject: Option<Cow<'static, str>>,
+    reason: Option<Cow<'static, str>>,
+    remedy: Option<Cow<'static, str>>,
+    transient: Option<bool>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this kind in this operation: `"publish"`, `"declare"`, `"connect"`.
+    pub fn new(kind: ErrorKind, operation: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            operation: operation.into(),
+            subject: None,
+            reason: None,
+            remedy: None,
+            transient: None,
+            source: None,
+        }))
+    }
+
+    /// Names what the operation was about: `queue "billing"`.
+    #[must_use]
+    pub fn on(mut self, subject: impl Into<Cow<'static, str>>) -> Self {
+        self.0.subject = Some(subject.into());
+        self
+    }
+
+    /// Says what went wrong. Never a credential.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.0.reason = Some(reason.into());
+        self
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.0.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Keeps the cause, for the source chain.
+    #[must_use]
+    pub fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Overrides what [`Error::is_transient`] derives from the kind.
+    #[must_use]
+    pub fn transient(mut self, transient: bool) -> Self {
+        self.0.transient = Some(transient);
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later with nothing else changed.
+    pub fn is_transient(&self) -> bool {
+        self.0.transient.unwrap_or(matches!(
+            self.0.kind,
+            ErrorKind::Connection | ErrorKind::Indeterminate | ErrorKind::Timeout
+        ))
+    }
+
+    /// What the operation was about, if the error names it.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.subject.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.write_str(&inner.operation)?;
+        if let Some(subject) = &inner.subject {
+            write!(f, " {subject}")?;
+        }
+        match (&inner.reason, &inner.source) {
+            (Some(reason), _) => write!(f, ": {reason}")?,
+            (None, Some(source)) => write!(f, ": {source}")?,
+            (None, None) => write!(f, ": {:?}", inner.kind)?,
+        }
+        if let Some(remedy) = &inner.remedy {
+            write!(f, "; {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({self})", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

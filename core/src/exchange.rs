@@ -1,0 +1,437 @@
+//! Exchanges as constants: where messages are published.
+
+use std::{fmt, marker::PhantomData};
+
+use crate::{
+    binding::{Binding, HeadersMatch},
+    pattern,
+    route::Route,
+    short_str::ShortStr,
+    topology::{ExchangeKind, ExchangeSpec, Topology},
+    value::{Table, Value},
+};
+
+/// Where messages are published: a name, a kind, and what this kind routes by.
+///
+/// The toolkit's own are [`Direct`], [`Fanout`], [`Topic`], [`Headers`] and [`Plugin`], for
+/// constants, and [`ExchangeSpec`], for run time. Implement it for an exchange of your own making.
+pub trait Exchange: fmt::Debug + Send + Sync {
+    /// What to declare.
+    fn spec(&self) -> ExchangeSpec;
+
+    /// Adds this exchange to a topology, with what it needs: the exchanges it is bound to.
+    fn describe(&self, topology: &mut Topology) {
+        topology.add_exchange(self.spec());
+    }
+}
+
+impl Exchange for ExchangeSpec {
+    fn spec(&self) -> ExchangeSpec {
+        self.clone()
+    }
+}
+
+/// An exchange that routes to the queues bound with exactly the routing key.
+///
+/// ```
+/// use enoki_core::{Direct, Route};
+///
+/// const JOBS: Direct = Direct::new("jobs");
+/// const RESIZE: Route<String> = JOBS.route("resize");
+/// # let _ = RESIZE;
+/// ```
+pub type Direct = TypedExchange<DirectKind>;
+
+/// An exchange that routes to every bound queue, and reads no key.
+///
+/// ```
+/// use enoki_core::{Fanout, Route, WorkQueue};
+///
+/// const NEWS: Fanout = Fanout::new("news");
+/// const STORY: Route<String> = NEWS.route();
+/// const INBOX: WorkQueue<String> = WorkQueue::new("inbox").bind(&[NEWS.binding()]);
+/// const _: () = assert!(INBOX.accepts(&STORY));
+/// ```
+pub type Fanout = TypedExchange<FanoutKind>;
+
+/// An exchange that routes to the queues whose pattern matches the routing key.
+///
+/// ```
+/// use enoki_core::{Route, Topic, WorkQueue};
+///
+/// const SHOP: Topic = Topic::new("shop");
+/// const PLACED: Route<String> = SHOP.route("order.placed.eu");
+/// const BILLING: WorkQueue<String> =
+///     WorkQueue::new("billing").bind(&[SHOP.pattern("order.placed.*")]);
+/// const _: () = assert!(BILLING.accepts(&PLACED), "nobody consumes PLACED");
+/// ```
+pub type Topic = TypedExchange<TopicKind>;
+
+/// An exchange that routes to the queues whose binding matches the headers, and reads no key.
+///
+/// ```
+/// use enoki_core::{Argument, Headers, HeadersMatch, Route, WorkQueue};
+///
+/// const PRINTS: Headers = Headers::new("prints");
+/// const POSTER: Route<String> =
+///     PRINTS.route(&[("paper", Argument::Str("A1")), ("colour", Argument::Bool(true))]);
+/// const LARGE: WorkQueue<String> = WorkQueue::new("large")
+///     .bind(&[PRINTS.matching(HeadersMatch::All, &[("paper", Argument::Str("A1"))])]);
+/// const _: () = assert!(LARGE.accepts(&POSTER));
+/// ```
+pub type Headers = TypedExchange<HeadersKind>;
+
+/// An exchange of a kind that a plugin of the broker brings.
+///
+/// What it routes where is the plugin's business: the compiler takes every binding for a match.
+///
+/// ```
+/// use enoki_core::{Plugin, Route, WorkQueue};
+///
+/// const SHARDS: Plugin = Plugin::of_kind("shards", "x-consistent-hash");
+/// const SHARD: WorkQueue<String> = WorkQueue::new("shard-1").bind(&[SHARDS.binding("10")]);
+/// const ANY: Route<String> = SHARDS.route("customer-7");
+/// const _: () = assert!(SHARD.accepts(&ANY));
+/// ```
+pub type Plugin = TypedExchange<PluginKind>;
+
+/// An exchange as a constant; see [`Direct`], [`Fanout`], [`Topic`], [`Headers`] and [`Plugin`].
+///
+/// Its methods are constant functions. A mistake in a constant does not compile; the same mistake
+/// made at run time panics, so names that are not known at compile time go to [`ExchangeSpec`].
+pub struct TypedExchange<K> {
+    pub(crate) def: ExchangeDef,
+    kind: PhantomData<fn() -> K>,
+}
+
+/// The kind of a [`Direct`] exchange.
+#[derive(Debug)]
+pub enum DirectKind {}
+/// The kind of a [`Fanout`] exchange.
+#[derive(Debug)]
+pub enum FanoutKind {}
+/// The kind of a [`Topic`] exchange.
+#[derive(Debug)]
+pub enum TopicKind {}
+/// The kind of a [`Headers`] exchange.
+#[derive(Debug)]
+pub enum HeadersKind {}
+/// The kind of a [`Plugin`] exchange.
+#[derive(Debug)]
+pub enum PluginKind {}
+
+/// The value of an argument or header in a constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Argument {
+    /// A text.
+    Str(&'static str),
+    /// An integer.
+    Int(i64),
+    /// A truth value.
+    Bool(bool),
+}
+
+impl From<Argument> for Value {
+    fn from(argument: Argument) -> Self {
+        match argument {
+            Argument::Str(text) => text.into(),
+            Argument::Int(number) => number.into(),
+            Argument::Bool(truth) => truth.into(),
+        }
+    }
+}
+
+impl Argument {
+    pub(crate) const fn equals(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Str(left), Self::Str(right)) => pattern::str_eq(left, right),
+            (Self::Int(left), Self::Int(right)) => left == right,
+            (Self::Bool(left), Self::Bool(right)) => left == right,
+            _ => false,
+        }
+    }
+}
+
+/// Arguments in a constant: names and values.
+pub type Arguments = &'static [(&'static str, Argument)];
+
+pub(crate) fn to_table(arguments: Arguments) -> Table {
+    arguments
+        .iter()
+        .map(|(name, value)| (ShortStr::from_static(name), Value::from(*value)))
+        .collect()
+}
+
+/// What an exchange constant holds: nothing that needs dropping, so that constants can be built
+/// from constants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExchangeDef {
+    pub(crate) name: &'static str,
+    pub(crate) kind: KindDef,
+    durable: bool,
+    auto_delete: bool,
+    internal: bool,
+    alternate: Option<&'static str>,
+    pub(crate) bindings: &'static [Binding],
+    arguments: Arguments,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KindDef {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+    Plugin(&'static str),
+}
+
+impl ExchangeDef {
+    pub(crate) const DEFAULT: Self = Self::new("", KindDef::Direct);
+
+    const fn new(name: &'static str, kind: KindDef) -> Self {
+        Self {
+            name,
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            alternate: None,
+            bindings: &[],
+            arguments: &[],
+        }
+    }
+
+    pub(crate) fn spec(&self) -> ExchangeSpec {
+        let kind = match self.kind {
+            KindDef::Direct => ExchangeKind::Direct,
+            KindDef::Fanout => ExchangeKind::Fanout,
+            KindDef::Topic => ExchangeKind::Topic,
+            KindDef::Headers => ExchangeKind::Headers,
+            KindDef::Plugin(name) => ExchangeKind::Plugin(ShortStr::from_static(name)),
+        };
+        let mut spec = ExchangeSpec::existing(ShortStr::from_static(self.name), kind);
+        spec.durable = self.durable;
+        spec.auto_delete = self.auto_delete;
+        spec.internal = self.internal;
+        spec.alternate = self.alternate.map(ShortStr::from_static);
+        spec.arguments = to_table(self.arguments);
+        spec
+    }
+
+    pub(crate) fn describe(&self, topology: &mut Topology) {
+        for binding in self.bindings {
+            binding.exchange.describe(topology);
+        }
+        let spec = self.spec();
+        let destination = crate::topology::Destination::Exchange(spec.name.clone());
+        topology.add_exchange(spec);
+        for binding in self.bindings {
+            topology.add_binding(binding.spec(destination.clone()));
+        }
+    }
+}
+
+impl<K> TypedExchange<K> {
+    const fn of(name: &'static str, kind: KindDef) -> Self {
+        check_name(name);
+        Self { def: ExchangeDef::new(name, kind), kind: PhantomData }
+    }
+
+    /// The name.
+    pub const fn name(&self) -> &'static str {
+        self.def.name
+    }
+
+    /// Gone when the broker restarts.
+    #[must_use]
+    pub const fn transient(mut self) -> Self {
+        self.def.durable = false;
+        self
+    }
+
+    /// Gone when its last binding goes.
+    #[must_use]
+    pub const fn auto_delete(mut self) -> Self {
+        self.def.auto_delete = true;
+        self
+    }
+
+    /// Closed to publishers: only other exchanges may feed it.
+    #[must_use]
+    pub const fn internal(mut self) -> Self {
+        self.def.internal = true;
+        self
+    }
+
+    /// Names the exchange that gets what this one cannot route.
+    #[must_use]
+    pub const fn alternate(mut self, exchange: &'static str) -> Self {
+        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+        self.def.alternate = Some(exchange);
+        self
+    }
+
+    /// Binds this exchange to others: what they route here, this one routes on.
+    #[must_use]
+    pub const fn bind(mut self, bindings: &'static [Binding]) -> Self {
+        self.def.bindings = bindings;
+        self
+    }
+
+    /// Further arguments, as the broker names them.
+    #[must_use]
+    pub const fn arguments(mut self, arguments: Arguments) -> Self {
+        check_arguments(arguments);
+        self.def.arguments = arguments;
+        self
+    }
+}
+
+impl Direct {
+    /// A durable direct exchange.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, KindDef::Direct)
+    }
+
+    /// Where messages of type `M` go: to the queues bound with this key.
+    pub const fn route<M>(&self, key: &'static str) -> Route<M> {
+        Route::keyed(self.def, key)
+    }
+
+    /// The binding of a queue to this key.
+    pub const fn binding(&self, key: &'static str) -> Binding {
+        Binding::keyed(self.def, key)
+    }
+}
+
+impl Fanout {
+    /// A durable fanout exchange.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, KindDef::Fanout)
+    }
+
+    /// Where messages of type `M` go: to every bound queue.
+    pub const fn route<M>(&self) -> Route<M> {
+        Route::keyed(self.def, "")
+    }
+
+    /// The binding of a queue to everything.
+    pub const fn binding(&self) -> Binding {
+        Binding::keyed(self.def, "")
+    }
+}
+
+impl Topic {
+    /// A durable topic exchange.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, KindDef::Topic)
+    }
+
+    /// Where messages of type `M` go: to the queues whose pattern matches this key.
+    ///
+    /// The key has no words `*` and `#`: those belong in a [`pattern`](Self::pattern).
+    pub const fn route<M>(&self, key: &'static str) -> Route<M> {
+        assert!(
+            !pattern::has_wildcard(key),
+            "a routing key has no wildcards; they belong in a pattern"
+        );
+        Route::keyed(self.def, key)
+    }
+
+    /// The binding of a queue to the keys that match: `*` is one word, `#` any number of words.
+    pub const fn pattern(&self, pattern: &'static str) -> Binding {
+        Binding::keyed(self.def, pattern)
+    }
+}
+
+impl Headers {
+    /// A durable headers exchange.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, KindDef::Headers)
+    }
+
+    /// Where messages of type `M` go: to the queues whose binding matches. The publisher adds these
+    /// headers to each message.
+    pub const fn route<M>(&self, headers: Arguments) -> Route<M> {
+        check_arguments(headers);
+        Route::with_headers(self.def, headers)
+    }
+
+    /// The binding of a queue to the messages that have all, or any, of these headers.
+    ///
+    /// Header names that begin with `x-` are not compared (RabbitMQ reads them only with
+    /// `all-with-x`), so they are refused here.
+    pub const fn matching(&self, matching: HeadersMatch, headers: Arguments) -> Binding {
+        check_arguments(headers);
+        Binding::matching(self.def, matching, headers)
+    }
+}
+
+impl Plugin {
+    /// A durable exchange of this kind, such as `x-consistent-hash`.
+    pub const fn of_kind(name: &'static str, kind: &'static str) -> Self {
+        assert!(!kind.is_empty() && kind.len() <= ShortStr::MAX, "a kind has 1 to 255 bytes");
+        Self::of(name, KindDef::Plugin(kind))
+    }
+
+    /// Where messages of type `M` go.
+    pub const fn route<M>(&self, key: &'static str) -> Route<M> {
+        Route::keyed(self.def, key)
+    }
+
+    /// The binding of a queue.
+    pub const fn binding(&self, key: &'static str) -> Binding {
+        Binding::keyed(self.def, key)
+    }
+}
+
+impl<K> Exchange for TypedExchange<K> {
+    fn spec(&self) -> ExchangeSpec {
+        self.def.spec()
+    }
+
+    fn describe(&self, topology: &mut Topology) {
+        self.def.describe(topology);
+    }
+}
+
+impl<K> Clone for TypedExchange<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for TypedExchange<K> {}
+
+impl<K> fmt::Debug for TypedExchange<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedExchange")
+            .field("name", &self.def.name)
+            .field("kind", &self.def.kind)
+            .finish()
+    }
+}
+
+pub(crate) const fn check_name(name: &str) {
+    assert!(!name.is_empty(), "the name is empty");
+    assert!(name.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+    let bytes = name.as_bytes();
+    assert!(
+        bytes.len() < 4
+            || !(bytes[0] == b'a' && bytes[1] == b'm' && bytes[2] == b'q' && bytes[3] == b'.'),
+        "names that begin with amq. belong to the broker"
+    );
+}
+
+pub(crate) const fn check_arguments(arguments: Arguments) {
+    let mut at = 0;
+    while at < arguments.len() {
+        let name = arguments[at].0;
+        assert!(
+            !name.is_empty() && name.len() <= ShortStr::MAX,
+            "an argument's name has 1 to 255 bytes"
+        );
+        at += 1;
+    }
+}

@@ -1,0 +1,398 @@
+//! Queues as constants: where messages wait, and what they decode to.
+
+use std::{fmt, marker::PhantomData, time::Duration};
+
+use crate::{
+    binding::Binding,
+    exchange::{Arguments, ExchangeDef, check_arguments, check_name, to_table},
+    pattern,
+    payload::Payload,
+    route::{Route, RouteDef},
+    short_str::ShortStr,
+    topology::{DeadLetter, Destination, Overflow, QueueKind, QueueSpec, Topology},
+};
+
+/// Where messages wait: a name, its bindings and limits, and the type its deliveries decode to.
+///
+/// The toolkit's own are [`WorkQueue`], [`ReplicatedQueue`] and [`TemporaryQueue`], for constants,
+/// and [`QueueSpec::of`], for run time. Implement it for a queue of your own making.
+pub trait Queue: fmt::Debug + Send + Sync {
+    /// What its deliveries decode to.
+    type Message: Payload;
+
+    /// What to declare.
+    fn spec(&self) -> QueueSpec;
+
+    /// Adds this queue to a topology, with what it needs: its bindings and their exchanges.
+    fn describe(&self, topology: &mut Topology) {
+        topology.add_queue(self.spec());
+    }
+}
+
+/// A durable queue on one node, shared by everybody who consumes from it.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::{Fanout, Topic, WorkQueue};
+///
+/// const SHOP: Topic = Topic::new("shop");
+/// const LOST: Fanout = Fanout::new("lost");
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing")
+///     .bind(&[SHOP.pattern("order.placed.*")])
+///     .dead_letter(LOST.name())
+///     .message_ttl(Duration::from_secs(3600));
+/// # let _ = BILLING;
+/// ```
+pub type WorkQueue<M> = TypedQueue<M, Work>;
+
+/// A durable queue that the broker replicates over its nodes; RabbitMQ calls it a quorum queue.
+///
+/// ```
+/// use enoki_core::ReplicatedQueue;
+///
+/// const LEDGER: ReplicatedQueue<String> = ReplicatedQueue::new("ledger").delivery_limit(5);
+/// # let _ = LEDGER;
+/// ```
+pub type ReplicatedQueue<M> = TypedQueue<M, Replicated>;
+
+/// A queue of one [`Broker`](crate::Broker) handle: gone with it, and nobody else's.
+///
+/// Each handle has its own: a suffix that is unique to the handle is added to the name
+/// ([`Broker::queue_name`](crate::Broker::queue_name) tells the whole).
+///
+/// ```
+/// use enoki_core::{Fanout, TemporaryQueue};
+///
+/// const PRICES: Fanout = Fanout::new("prices");
+/// const SCREEN: TemporaryQueue<String> = TemporaryQueue::new("screen").bind(&[PRICES.binding()]);
+/// # let _ = SCREEN;
+/// ```
+pub type TemporaryQueue<M> = TypedQueue<M, Temporary>;
+
+/// A queue as a constant; see [`WorkQueue`], [`ReplicatedQueue`] and [`TemporaryQueue`].
+///
+/// Its methods are constant functions. A mistake in a constant does not compile; the same mistake
+/// made at run time panics, so names that are not known at compile time go to [`QueueSpec`].
+pub struct TypedQueue<M, K> {
+    def: QueueDef,
+    kind: PhantomData<fn() -> (M, K)>,
+}
+
+/// The kind of a [`WorkQueue`].
+#[derive(Debug)]
+pub enum Work {}
+/// The kind of a [`ReplicatedQueue`].
+#[derive(Debug)]
+pub enum Replicated {}
+/// The kind of a [`TemporaryQueue`].
+#[derive(Debug)]
+pub enum Temporary {}
+
+#[derive(Debug, Clone, Copy)]
+struct QueueDef {
+    name: &'static str,
+    bindings: &'static [Binding],
+    kind: QueueKind,
+    temporary: bool,
+    message_ttl: Option<Duration>,
+    expires: Option<Duration>,
+    max_length: Option<u32>,
+    max_bytes: Option<u64>,
+    overflow: Option<Overflow>,
+    dead_letter: Option<(&'static str, Option<&'static str>)>,
+    max_priority: Option<u8>,
+    single_active_consumer: bool,
+    delivery_limit: Option<u32>,
+    arguments: Arguments,
+}
+
+impl<M, K> TypedQueue<M, K> {
+    const fn of(name: &'static str, kind: QueueKind, temporary: bool) -> Self {
+        check_name(name);
+        let def = QueueDef {
+            name,
+            bindings: &[],
+            kind,
+            temporary,
+            message_ttl: None,
+            expires: None,
+            max_length: None,
+            max_bytes: None,
+            overflow: None,
+            dead_letter: None,
+            max_priority: None,
+            single_active_consumer: false,
+            delivery_limit: None,
+            arguments: &[],
+        };
+        Self { def, kind: PhantomData }
+    }
+
+    /// The name.
+    pub const fn name(&self) -> &'static str {
+        self.def.name
+    }
+
+    /// Says which messages it gets, from which exchanges.
+    #[must_use]
+    pub const fn bind(mut self, bindings: &'static [Binding]) -> Self {
+        self.def.bindings = bindings;
+        self
+    }
+
+    /// Whether messages on this route get into this queue: by a binding, by way of bound exchanges,
+    /// or by its name. For `const _: () = assert!(BILLING.accepts(&PLACED));`.
+    pub const fn accepts(&self, route: &Route<M>) -> bool {
+        let route: &RouteDef = &route.def;
+        if route.exchange.name.is_empty() {
+            return pattern::str_eq(route.key, self.def.name);
+        }
+        let mut at = 0;
+        while at < self.def.bindings.len() {
+            if self.def.bindings[at].passes(route) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    /// How long a message waits before it is dead-lettered or removed; not zero.
+    #[must_use]
+    pub const fn message_ttl(mut self, ttl: Duration) -> Self {
+        check_millis(ttl);
+        self.def.message_ttl = Some(ttl);
+        self
+    }
+
+    /// How long the queue stays without being used; not zero.
+    #[must_use]
+    pub const fn expires(mut self, after: Duration) -> Self {
+        check_millis(after);
+        self.def.expires = Some(after);
+        self
+    }
+
+    /// How many messages it holds; see [`overflow`](Self::overflow).
+    #[must_use]
+    pub const fn max_length(mut self, messages: u32) -> Self {
+        self.def.max_length = Some(messages);
+        self
+    }
+
+    /// How many bytes of bodies it holds; see [`overflow`](Self::overflow).
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: u64) -> Self {
+        self.def.max_bytes = Some(bytes);
+        self
+    }
+
+    /// What happens to a message too many; [`Overflow::DropHead`] unless said otherwise.
+    #[must_use]
+    pub const fn overflow(mut self, overflow: Overflow) -> Self {
+        self.def.overflow = Some(overflow);
+        self
+    }
+
+    /// Names the exchange that gets what this queue rejects, expires or drops.
+    #[must_use]
+    pub const fn dead_letter(mut self, exchange: &'static str) -> Self {
+        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+        self.def.dead_letter = Some((exchange, None));
+        self
+    }
+
+    /// Like [`dead_letter`](Self::dead_letter), under a routing key of its own. With the empty
+    /// exchange and the name of a queue the dead letters go to that queue.
+    #[must_use]
+    pub const fn dead_letter_as(mut self, exchange: &'static str, key: &'static str) -> Self {
+        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+        assert!(key.len() <= ShortStr::MAX, "a routing key has at most 255 bytes");
+        self.def.dead_letter = Some((exchange, Some(key)));
+        self
+    }
+
+    /// Gives its messages to one consumer at a time; the others stand by.
+    #[must_use]
+    pub const fn single_active_consumer(mut self) -> Self {
+        self.def.single_active_consumer = true;
+        self
+    }
+
+    /// Further arguments, as the broker names them.
+    #[must_use]
+    pub const fn arguments(mut self, arguments: Arguments) -> Self {
+        check_arguments(arguments);
+        self.def.arguments = arguments;
+        self
+    }
+}
+
+impl<M> WorkQueue<M> {
+    /// A durable queue.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, QueueKind::Classic, false)
+    }
+
+    /// Tells this many priorities apart, 1 to 255; few are enough, each costs the broker.
+    #[must_use]
+    pub const fn max_priority(mut self, highest: u8) -> Self {
+        assert!(highest > 0, "the highest priority is at least 1");
+        self.def.max_priority = Some(highest);
+        self
+    }
+
+    /// The route to this queue by its name, without an exchange between.
+    pub const fn route(&self) -> Route<M> {
+        Route::keyed(ExchangeDef::DEFAULT, self.def.name)
+    }
+}
+
+impl<M> ReplicatedQueue<M> {
+    /// A replicated queue.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, QueueKind::Replicated, false)
+    }
+
+    /// How many failed deliveries a message may have before the broker dead-letters it.
+    #[must_use]
+    pub const fn delivery_limit(mut self, deliveries: u32) -> Self {
+        self.def.delivery_limit = Some(deliveries);
+        self
+    }
+
+    /// The route to this queue by its name, without an exchange between.
+    pub const fn route(&self) -> Route<M> {
+        Route::keyed(ExchangeDef::DEFAULT, self.def.name)
+    }
+}
+
+impl<M> TemporaryQueue<M> {
+    /// A queue that goes with the connection.
+    pub const fn new(name: &'static str) -> Self {
+        Self::of(name, QueueKind::Classic, true)
+    }
+}
+
+impl<M: Payload, K> Queue for TypedQueue<M, K> {
+    type Message = M;
+
+    fn spec(&self) -> QueueSpec {
+        let def = &self.def;
+        let mut spec = QueueSpec::named(ShortStr::from_static(def.name));
+        spec.kind = def.kind;
+        spec.durable = !def.temporary;
+        spec.exclusive = def.temporary;
+        spec.auto_delete = def.temporary;
+        spec.unique = def.temporary;
+        spec.message_ttl = def.message_ttl;
+        spec.expires = def.expires;
+        spec.max_length = def.max_length;
+        spec.max_bytes = def.max_bytes;
+        spec.overflow = def.overflow;
+        spec.dead_letter = def.dead_letter.map(|(exchange, key)| DeadLetter {
+            exchange: ShortStr::from_static(exchange),
+            routing_key: key.map(ShortStr::from_static),
+        });
+        spec.max_priority = def.max_priority;
+        spec.single_active_consumer = def.single_active_consumer;
+        spec.delivery_limit = def.delivery_limit;
+        spec.arguments = to_table(def.arguments);
+        spec
+    }
+
+    fn describe(&self, topology: &mut Topology) {
+        let spec = self.spec();
+        let destination = Destination::Queue(spec.name.clone());
+        topology.add_queue(spec);
+        for binding in self.def.bindings {
+            binding.exchange.describe(topology);
+            topology.add_binding(binding.spec(destination.clone()));
+        }
+    }
+}
+
+impl<M, K> Clone for TypedQueue<M, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M, K> Copy for TypedQueue<M, K> {}
+
+impl<M, K> fmt::Debug for TypedQueue<M, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedQueue")
+            .field("name", &self.def.name)
+            .field("kind", &self.def.kind)
+            .finish()
+    }
+}
+
+/// A queue made at run time, and the type its deliveries decode to.
+///
+/// ```
+/// use enoki_core::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, QueueSpec};
+///
+/// let shop = ExchangeSpec::new("shop", ExchangeKind::Topic)?;
+/// let billing = QueueSpec::new("billing")?;
+/// let binding = BindingSpec::new(&shop, Destination::Queue(billing.name.clone()), "order.*")?;
+/// let billing = billing.of::<String>().bind(&shop, binding);
+/// # let _ = billing;
+/// # Ok::<(), enoki_core::Error>(())
+/// ```
+pub struct DynamicQueue<M> {
+    spec: QueueSpec,
+    topology: Topology,
+    message: PhantomData<fn() -> M>,
+}
+
+impl QueueSpec {
+    /// This queue, with the type its deliveries decode to.
+    pub fn of<M: Payload>(self) -> DynamicQueue<M> {
+        DynamicQueue { spec: self, topology: Topology::new(), message: PhantomData }
+    }
+}
+
+impl<M> DynamicQueue<M> {
+    /// Adds a binding, and the exchange it comes from.
+    #[must_use]
+    pub fn bind(
+        mut self,
+        exchange: &dyn crate::exchange::Exchange,
+        binding: crate::topology::BindingSpec,
+    ) -> Self {
+        exchange.describe(&mut self.topology);
+        self.topology.add_binding(binding);
+        self
+    }
+}
+
+impl<M: Payload> Queue for DynamicQueue<M> {
+    type Message = M;
+
+    fn spec(&self) -> QueueSpec {
+        self.spec.clone()
+    }
+
+    fn describe(&self, topology: &mut Topology) {
+        for exchange in self.topology.exchanges() {
+            topology.add_exchange(exchange.clone());
+        }
+        topology.add_queue(self.spec.clone());
+        for binding in self.topology.bindings() {
+            topology.add_binding(binding.clone());
+        }
+    }
+}
+
+impl<M> fmt::Debug for DynamicQueue<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamicQueue").field("spec", &self.spec).finish()
+    }
+}
+
+const fn check_millis(duration: Duration) {
+    assert!(duration.as_millis() > 0, "at least a millisecond");
+    assert!(duration.as_millis() <= u32::MAX as u128, "at most 49.7 days");
+}

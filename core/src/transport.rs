@@ -1,0 +1,211 @@
+//! The interface that transport authors implement.
+//!
+//! A [`Transport`] opens [`Session`]s. A session is one incarnation of a connection: it dies once
+//! and never heals. With it come [`Sender`]s and [`Receiver`]s, each owned by one task of this
+//! crate, which is why their methods take `&mut self`, and why they take and give batches: a wake,
+//! a system call and a box for each batch is cheap, for each message it is not.
+//!
+//! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
+//! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
+
+use std::{collections::VecDeque, fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::{
+    capability::Peer,
+    error::{Error, Result},
+    message::Message,
+    outcome::{Attempt, Outcome},
+    short_str::ShortStr,
+    topology::{BindingSpec, ExchangeSpec, QueueSpec},
+};
+
+/// How a broker is reached.
+#[async_trait]
+pub trait Transport: Debug + Send + Sync + 'static {
+    /// The name in logs and errors: `memory`, `amqp091`.
+    fn name(&self) -> &'static str;
+
+    /// Opens a session, within the deadline.
+    ///
+    /// A refused login is [`Denied`](crate::ErrorKind::Denied), a missing virtual host
+    /// [`NotFound`](crate::ErrorKind::NotFound), an unreachable broker
+    /// [`Connection`](crate::ErrorKind::Connection); no error carries a credential.
+    async fn connect(&self, purpose: Purpose, deadline: Instant) -> Result<Arc<dyn Session>>;
+}
+
+/// What a session is for: a broker that stops publishers must not stop acknowledgements with them,
+/// so the two never share a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Publishing.
+    Publish,
+    /// Consuming, and declaring.
+    Consume,
+}
+
+/// One connection to a broker, from its login to its end.
+#[async_trait]
+pub trait Session: Debug + Send + Sync + 'static {
+    /// Who is at the other end.
+    fn peer(&self) -> &Peer;
+
+    /// Makes one change to the topology, or looks at it. Idempotent.
+    ///
+    /// What exists with other arguments is [`Conflict`](crate::ErrorKind::Conflict), and the error
+    /// says which argument differs as far as the broker tells; what is missing is
+    /// [`NotFound`](crate::ErrorKind::NotFound). A failure leaves the session, its senders and its
+    /// receivers as they were.
+    async fn apply(&self, change: &Change) -> Result<Found>;
+
+    /// Opens a sender. It takes at most `window` messages that have no outcome yet.
+    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>>;
+
+    /// Starts to consume from a queue, with at most `prefetch` unsettled deliveries at a time.
+    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>>;
+
+    /// Waits for the end of the session and says why it ended. Cancel safe; ready ever after.
+    async fn ended(&self) -> Error;
+
+    /// Ends the session: politely until the deadline, then at once. Twice is once.
+    async fn close(&self, deadline: Instant);
+}
+
+/// A change to a broker's topology.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Creates the exchange, or finds an equal one.
+    DeclareExchange(ExchangeSpec),
+    /// Finds the exchange, creates nothing.
+    VerifyExchange(ExchangeSpec),
+    /// Removes the exchange, if there is one.
+    DeleteExchange(ShortStr),
+    /// Creates the queue, or finds an equal one.
+    DeclareQueue(QueueSpec),
+    /// Finds an equal queue, creates nothing.
+    VerifyQueue(QueueSpec),
+    /// Removes the queue, if there is one.
+    DeleteQueue(ShortStr),
+    /// Removes the messages that wait in the queue.
+    PurgeQueue(ShortStr),
+    /// Makes the binding, or finds an equal one.
+    Bind(BindingSpec),
+    /// Removes the binding, if there is one.
+    Unbind(BindingSpec),
+}
+
+/// What a [`Change`] of a queue found, or removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Messages ready for delivery; an estimate where the broker replicates.
+    pub messages: u64,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// A message on its way out.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Tells the outcome apart; never repeats on one sender.
+    pub id: u64,
+    /// Where to publish; empty for the default exchange.
+    pub exchange: ShortStr,
+    /// The routing key.
+    pub routing_key: ShortStr,
+    /// Whether it is an error that no queue is bound for it.
+    pub mandatory: bool,
+    /// The message; it always has a message id.
+    pub message: Arc<Message>,
+}
+
+/// What became of one message. What has none when its sender fails is indeterminate.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PublishOutcome {
+    /// The broker took responsibility, and if the message was mandatory, routed it to a queue.
+    Confirmed,
+    /// Mandatory, and no queue is bound for it.
+    Unroutable,
+    /// Refused; the error says by what and why.
+    Rejected(Error),
+}
+
+/// A path for messages to the broker. Owned by one task.
+#[async_trait]
+pub trait Sender: Debug + Send + 'static {
+    /// Takes messages from the front, in order, as many as have room, without waiting for outcomes.
+    ///
+    /// What it leaves it will take when outcomes have made room. An error means that this sender
+    /// has failed, and everything it took that has no outcome yet is indeterminate.
+    async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()>;
+
+    /// Waits for outcomes and appends them, each message's once. Cancel safe: no outcome is lost.
+    ///
+    /// Pending while nothing is outstanding, so that a failure of the idle sender is noticed; it
+    /// never returns `Ok` with nothing appended.
+    async fn outcomes(&mut self, into: &mut Vec<(u64, PublishOutcome)>) -> Result<()>;
+}
+
+/// A delivery as it comes from the broker.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// Tells it apart, on this receiver.
+    pub tag: u64,
+    /// The message.
+    pub message: Arc<Message>,
+    /// The exchange it was published to.
+    pub exchange: ShortStr,
+    /// The routing key it was published with.
+    pub routing_key: ShortStr,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// Which attempt this is.
+    pub attempt: Attempt,
+    /// Why the message cannot be read, if so; it is then settled without a handler.
+    pub undecodable: Option<Arc<str>>,
+}
+
+/// The settlement of one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settle {
+    /// Which delivery.
+    pub tag: u64,
+    /// What becomes of it.
+    pub outcome: Outcome,
+}
+
+/// Why a receiver has nothing more to give.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// It was told to stop, and everything that was under way has been given.
+    Stopped,
+    /// The broker ended it, for instance because the queue was deleted. The session lives.
+    Cancelled(Error),
+    /// Its channel or its session ended. Settlements no longer count; the broker delivers again.
+    Lost(Error),
+}
+
+/// A source of deliveries. Owned by one task.
+#[async_trait]
+pub trait Receiver: Debug + Send + 'static {
+    /// Waits for deliveries and appends at most `max` of them, in the order of the queue.
+    ///
+    /// Cancel safe: no delivery is lost. After an end it is an end again.
+    async fn receive(&mut self, into: &mut Vec<Delivered>, max: usize) -> Result<(), End>;
+
+    /// Settles deliveries of this receiver, each at most once. Does not wait for the wire; what can
+    /// be said in one frame is.
+    fn settle(&mut self, settlements: &[Settle]);
+
+    /// Asks the broker for no more deliveries. Those under way are still given, then
+    /// [`End::Stopped`]. Idempotent.
+    async fn stop(&mut self) -> Result<()>;
+
+    /// Waits until what was settled is on its way, then closes. Unsettled deliveries go back to the
+    /// queue.
+    async fn close(&mut self) -> Result<()>;
+}

@@ -1,0 +1,255 @@
+//! Header values: what every wire can carry, and nothing else.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, Result},
+    short_str::ShortStr,
+};
+
+/// A typed header value or queue argument.
+///
+/// ```
+/// use enoki_core::Value;
+///
+/// let attempts = Value::from(3);
+/// assert_eq!(attempts.as_int(), Some(3));
+/// assert_eq!(Value::from("eu"), Value::String("eu".into()));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// No value.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// An integer; RabbitMQ reads no unsigned 64-bit values, so this is all the wires share.
+    Int(i64),
+    /// A finite number; NaN and infinities are refused at publish, since RabbitMQ answers them by
+    /// closing the connection.
+    Float(f64),
+    /// A point in time.
+    Timestamp(Timestamp),
+    /// Bytes. A string that another client sent and that is not UTF-8 arrives as bytes, too.
+    Bytes(Bytes),
+    /// Text.
+    String(String),
+    /// Values in order.
+    List(Vec<Value>),
+    /// Values by name.
+    Table(Table),
+}
+
+impl Value {
+    /// The text, if this is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The integer, if this is one.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The truth value, if this is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Self::Bool(truth) => Some(*truth),
+            _ => None,
+        }
+    }
+
+    /// The values, if this is a list.
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Self::List(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The table, if this is one.
+    pub fn as_table(&self) -> Option<&Table> {
+        match self {
+            Self::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($from:ty => |$name:ident| $value:expr),+ $(,)?) => {$(
+        impl From<$from> for Value {
+            fn from($name: $from) -> Self {
+                $value
+            }
+        }
+    )+};
+}
+
+value_from! {
+    bool => |truth| Self::Bool(truth),
+    i64 => |number| Self::Int(number),
+    i32 => |number| Self::Int(number.into()),
+    i16 => |number| Self::Int(number.into()),
+    i8 => |number| Self::Int(number.into()),
+    u32 => |number| Self::Int(number.into()),
+    u16 => |number| Self::Int(number.into()),
+    u8 => |number| Self::Int(number.into()),
+    f64 => |number| Self::Float(number),
+    f32 => |number| Self::Float(number.into()),
+    Timestamp => |time| Self::Timestamp(time),
+    Bytes => |bytes| Self::Bytes(bytes),
+    &str => |text| Self::String(text.to_owned()),
+    String => |text| Self::String(text),
+    ShortStr => |text| Self::String(text.as_str().to_owned()),
+    Vec<Value> => |values| Self::List(values),
+    Table => |table| Self::Table(table),
+}
+
+/// Values by name, in the order of the names.
+///
+/// ```
+/// use enoki_core::{Table, Value};
+///
+/// let mut headers = Table::new();
+/// headers.insert("region", "eu")?;
+/// assert_eq!(headers.get("region").and_then(Value::as_str), Some("eu"));
+/// # Ok::<(), enoki_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table(BTreeMap<ShortStr, Value>);
+
+impl Table {
+    /// A table with nothing in it.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Sets a value, and returns the one it replaced. The name has at most 255 bytes.
+    pub fn insert(
+        &mut self,
+        name: impl TryInto<ShortStr, Error: Into<Error>>,
+        value: impl Into<Value>,
+    ) -> Result<Option<Value>> {
+        let name = name.try_into().map_err(Into::into)?;
+        Ok(self.0.insert(name, value.into()))
+    }
+
+    /// Sets a value under a name that is known to be short enough.
+    pub fn set(&mut self, name: ShortStr, value: impl Into<Value>) {
+        self.0.insert(name, value.into());
+    }
+
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Takes the value of this name out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// Whether there is a value of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Names and values, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&ShortStr, &Value)> {
+        self.0.iter()
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over all values of the other table; on the same name the other's wins.
+    pub fn merge(&mut self, other: Table) {
+        self.0.extend(other.0);
+    }
+}
+
+impl IntoIterator for Table {
+    type Item = (ShortStr, Value);
+    type IntoIter = std::collections::btree_map::IntoIter<ShortStr, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl FromIterator<(ShortStr, Value)> for Table {
+    fn from_iter<I: IntoIterator<Item = (ShortStr, Value)>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+impl Extend<(ShortStr, Value)> for Table {
+    fn extend<I: IntoIterator<Item = (ShortStr, Value)>>(&mut self, values: I) {
+        self.0.extend(values);
+    }
+}
+
+/// A point in time, in whole seconds since 1970: the precision that every wire keeps.
+///
+/// AMQP 0-9-1 carries seconds, AMQP 1.0 milliseconds. Whole seconds are what arrives equal on both.
+///
+/// ```
+/// use enoki_core::Timestamp;
+///
+/// let time = Timestamp::from_unix_seconds(1_700_000_000);
+/// assert_eq!(time.to_system_time().map(Timestamp::from), Some(time));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The latest that can be published: beyond it AMQP 1.0, which counts milliseconds in a signed
+    /// number, has no way to write it.
+    pub const MAX: Self = Self(i64::MAX as u64 / 1000);
+
+    /// Now, cut to the second.
+    pub fn now() -> Self {
+        Self::from(SystemTime::now())
+    }
+
+    /// Seconds since 1970.
+    pub const fn from_unix_seconds(seconds: u64) -> Self {
+        Self(seconds)
+    }
+
+    /// Seconds since 1970.
+    pub const fn unix_seconds(self) -> u64 {
+        self.0
+    }
+
+    /// The same point in time as the standard library's type, where that reaches so far.
+    pub fn to_system_time(self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Cuts to the second; what lies before 1970 becomes 1970.
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    }
+}

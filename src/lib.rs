@@ -1,0 +1,3 @@
+//! Broker-agnostic messaging.
+
+pub use enoki_core::*;
