@@ -1,6 +1,6 @@
 //! The one error type, with a kind to act on.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// What the operations of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,8 +54,10 @@ pub enum ErrorKind {
 /// assert_eq!(error.kind(), ErrorKind::NotFound);
 /// assert!(!error.is_transient());
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     operation: Cow<'static, str>,
@@ -63,7 +65,7 @@ struct Inner {
     reason: Option<Cow<'static, str>>,
     remedy: Option<Cow<'static, str>>,
     transient: Option<bool>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -107,7 +109,7 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

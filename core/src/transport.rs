@@ -209,3 +209,6 @@ pub trait Receiver: Debug + Send + 'static {
     /// queue.
     async fn close(&mut self) -> Result<()>;
 }
+
+/// What closing may take beyond a deadline, so that the last settlements leave the process.
+pub(crate) const GRACE: std::time::Duration = std::time::Duration::from_secs(1);

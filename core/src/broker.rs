@@ -1,0 +1,360 @@
+//! A broker, reached: where publishers, topology and services come from.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use crate::{
+    capability::{Capability, Peer},
+    codec::Codecs,
+    error::{Error, ErrorKind, Result},
+    header_codec::{HeaderCodec, PrefixCodec},
+    lane::{Lane, Window},
+    link::Link,
+    message::Limits,
+    payload::Payload,
+    publisher::{Publisher, PublisherOptions},
+    queue::Queue,
+    route::RouteSpec,
+    short_str::ShortStr,
+    subscription::Subscription,
+    topology::{Topology, unique_name},
+    transport::{Change, Found, Purpose, Session, Transport},
+};
+
+/// A broker that was reached: publishers, topology and services come from it.
+///
+/// Cloning it makes another handle on the same two connections, one for publishing, one for
+/// consuming; they close when the last handle, publisher and service is gone, or by
+/// [`Broker::close`].
+///
+/// Programs get one by `enoki::connect(url)`.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Arc<dyn Transport>,
+    publishing: Link,
+    consuming: Link,
+    peer: Peer,
+    options: BrokerOptions,
+    /// Tells this handle's temporary queues from everybody else's.
+    suffix: String,
+    windows: Mutex<Vec<Weak<Window>>>,
+}
+
+/// What holds for everything that a broker handle does.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::BrokerOptions;
+///
+/// let options = BrokerOptions::new().connect_timeout(Duration::from_secs(3));
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    connect_timeout: Duration,
+    declare_timeout: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) codecs: Codecs,
+    pub(crate) header_codec: Arc<dyn HeaderCodec>,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            declare_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+            codecs: Codecs::default(),
+            header_codec: Arc::new(PrefixCodec::default()),
+        }
+    }
+}
+
+impl BrokerOptions {
+    /// The defaults: 10 seconds to connect and to declare, JSON, nameko's header names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a connection may take to open, its login included.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call that changes or reads the topology may take.
+    #[must_use]
+    pub fn declare_timeout(mut self, timeout: Duration) -> Self {
+        self.declare_timeout = timeout;
+        self
+    }
+
+    /// What publishers refuse before anything is written.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The encodings that publishers write and consumers accept, unless they have their own.
+    #[must_use]
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
+    /// How the context of calls travels in headers.
+    #[must_use]
+    pub fn header_codec(mut self, codec: impl HeaderCodec) -> Self {
+        self.header_codec = Arc::new(codec);
+        self
+    }
+}
+
+impl Broker {
+    /// Reaches a broker by a transport: a refused login or an unreachable broker is known here.
+    pub async fn connect(transport: Arc<dyn Transport>) -> Result<Self> {
+        Self::connect_with(transport, BrokerOptions::default()).await
+    }
+
+    /// Like [`Broker::connect`], with options.
+    pub async fn connect_with(
+        transport: Arc<dyn Transport>,
+        options: BrokerOptions,
+    ) -> Result<Self> {
+        let link = |purpose| Link::new(transport.clone(), purpose, options.connect_timeout);
+        let (publishing, consuming) = (link(Purpose::Publish), link(Purpose::Consume));
+        let reached = publishing.session(Instant::now() + 2 * options.connect_timeout).await?;
+        let inner = Inner {
+            peer: reached.session.peer().clone(),
+            transport,
+            publishing,
+            consuming,
+            options,
+            suffix: Uuid::now_v7().simple().to_string(),
+            windows: Mutex::new(Vec::new()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Who was reached, and what they can do.
+    pub fn peer(&self) -> &Peer {
+        &self.inner.peer
+    }
+
+    /// Fails unless the broker can do all of this: at start, where it is cheap, and not at message
+    /// time.
+    pub fn require(&self, capabilities: impl IntoIterator<Item = Capability>) -> Result<()> {
+        let missing: Vec<_> = capabilities
+            .into_iter()
+            .filter(|wanted| !self.peer().can(*wanted))
+            .map(Capability::as_str)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unsupported, "require capabilities")
+            .on(format!("of {}", self.peer()))
+            .because(format!("it lacks {}", missing.join(", "))))
+    }
+
+    /// Makes everything of the topology exist. Idempotent; what exists with other arguments is
+    /// [`Conflict`](ErrorKind::Conflict).
+    ///
+    /// It happens on the connection that consumes, since a temporary queue belongs to that one.
+    pub async fn declare(&self, topology: &Topology) -> Result<()> {
+        let topology = self.localize(topology)?;
+        self.with_session(|session| async move { apply_all(&*session, &topology).await }).await
+    }
+
+    /// Checks that everything of the topology but the bindings exists, with equal arguments, and
+    /// creates nothing. What is missing is [`NotFound`](ErrorKind::NotFound).
+    pub async fn verify(&self, topology: &Topology) -> Result<()> {
+        let topology = self.localize(topology)?;
+        self.with_session(|session| async move {
+            for exchange in topology.exchanges() {
+                session.apply(&Change::VerifyExchange(exchange.clone())).await?;
+            }
+            for queue in topology.queues() {
+                session.apply(&Change::VerifyQueue(queue.clone())).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes one change to the topology, by name: deletes, purges, unbinds.
+    pub async fn apply(&self, change: &Change) -> Result<Found> {
+        self.with_session(|session| async move { session.apply(change).await }).await
+    }
+
+    /// How many messages wait in a queue and how many consumers it has. Fails like
+    /// [`Broker::verify`].
+    pub async fn queue_status<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<Found> {
+        let topology = self.localize(&Topology::new().with_queue(queue))?;
+        self.with_session(|session| async move {
+            let mut found = Found::default();
+            for queue in topology.queues() {
+                found = session.apply(&Change::VerifyQueue(queue.clone())).await?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The whole name of a queue: a temporary one has a suffix of this handle's.
+    pub fn queue_name<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<ShortStr> {
+        let spec = queue.spec();
+        if spec.unique { unique_name(&spec.name, &self.inner.suffix) } else { Ok(spec.name) }
+    }
+
+    /// A publisher on this route; its exchange is declared here and again on each new connection.
+    pub async fn publisher<M: Payload>(
+        &self,
+        route: impl Into<RouteSpec<M>>,
+    ) -> Result<Publisher<M>> {
+        self.publisher_with(route, PublisherOptions::default()).await
+    }
+
+    /// Like [`Broker::publisher`], with options.
+    pub async fn publisher_with<M: Payload>(
+        &self,
+        route: impl Into<RouteSpec<M>>,
+        options: PublisherOptions,
+    ) -> Result<Publisher<M>> {
+        let mut route = route.into();
+        options.check()?;
+        route.topology.extend(options.declare.clone());
+        let topology = self.localize(&route.topology)?;
+        let deadline = Instant::now() + self.inner.options.declare_timeout;
+        let declaring = async {
+            let incarnation = self.inner.publishing.session(deadline).await?;
+            apply_all(&*incarnation.session, &topology).await
+        };
+        timeout_at(deadline, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
+        let lane = Lane::new(
+            self.inner.publishing.clone(),
+            topology,
+            options.window,
+            self.inner.options.connect_timeout,
+        );
+        let mut windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.retain(|window| window.strong_count() > 0);
+        windows.push(Arc::downgrade(lane.window()));
+        drop(windows);
+        Ok(Publisher::new(self.clone(), route, options, lane))
+    }
+
+    /// Consumes from a queue by hand, with at most `prefetch` unsettled deliveries at a time: for
+    /// programs that are no [`Service`](crate::Service). The queue is declared first.
+    ///
+    /// ```
+    /// # use enoki_core::{Broker, Outcome, Result, WorkQueue};
+    /// # async fn example(broker: Broker) -> Result<()> {
+    /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+    /// let mut deliveries = broker.subscribe(&BILLING, 32).await?;
+    /// while let Some(delivery) = deliveries.next().await? {
+    ///     let order: String = delivery.decode()?;
+    ///     delivery.settle(Outcome::Ack);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe<M: Payload>(
+        &self,
+        queue: &dyn Queue<Message = M>,
+        prefetch: u16,
+    ) -> Result<Subscription> {
+        let topology = self.localize(&Topology::new().with_queue(queue))?;
+        let name = self.queue_name(queue)?;
+        Subscription::open(self, &topology, name, prefetch).await
+    }
+
+    /// Closes the connections: waits for the outcomes of what was published, then says goodbye, all
+    /// within the deadline. What is published or consumed later fails as
+    /// [`Closed`](ErrorKind::Closed). Twice is once.
+    pub async fn close(&self, deadline: Instant) {
+        let windows: Vec<_> = {
+            let windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
+            windows.iter().filter_map(Weak::upgrade).collect()
+        };
+        let flushing = async {
+            for window in &windows {
+                window.close().await;
+            }
+        };
+        let _ = timeout_at(deadline, flushing).await;
+        tokio::join!(self.inner.publishing.close(deadline), self.inner.consuming.close(deadline));
+    }
+
+    /// Closes the connections if nobody else has a handle on them.
+    pub(crate) async fn release(self, deadline: Instant) {
+        if let Ok(last) = Arc::try_unwrap(self.inner) {
+            tokio::join!(last.publishing.close(deadline), last.consuming.close(deadline));
+        }
+    }
+
+    pub(crate) fn options(&self) -> &BrokerOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn localize(&self, topology: &Topology) -> Result<Topology> {
+        topology.clone().localize(&self.inner.suffix)
+    }
+
+    /// Does something on the consuming connection, within the time for declaring.
+    pub(crate) async fn with_session<T, F>(
+        &self,
+        work: impl FnOnce(Arc<dyn Session>) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let deadline = Instant::now()
+            + self.inner.options.connect_timeout
+            + self.inner.options.declare_timeout;
+        let working = async {
+            let incarnation = self.inner.consuming.session(deadline).await?;
+            work(incarnation.session).await
+        };
+        timeout_at(deadline, working).await.unwrap_or_else(|_| Err(overdue("declare")))
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("transport", &self.inner.transport)
+            .field("peer", &self.inner.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Declares in an order that works: what is bound exists before its bindings.
+pub(crate) async fn apply_all(session: &dyn Session, topology: &Topology) -> Result<()> {
+    for exchange in topology.exchanges() {
+        session.apply(&Change::DeclareExchange(exchange.clone())).await?;
+    }
+    for queue in topology.queues() {
+        session.apply(&Change::DeclareQueue(queue.clone())).await?;
+    }
+    for binding in topology.bindings() {
+        session.apply(&Change::Bind(binding.clone())).await?;
+    }
+    Ok(())
+}
+
+fn overdue(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Timeout, operation).because("the deadline passed")
+}

@@ -1,0 +1,245 @@
+//! The entrypoint that runs a handler for each delivery of a queue.
+
+use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    codec::Codecs,
+    context::{Call, Callee},
+    delivery::Delivery,
+    entrypoint::{Entrypoint, Scope},
+    error::{Error, ErrorKind, Result},
+    extract::Incoming,
+    handler::{ConsumerOptions, Handled, Handler},
+    on_error::OnError,
+    outcome::Outcome,
+    payload::Payload,
+    queue::Queue,
+    short_str::ShortStr,
+    subscription::Subscription,
+    topology::Topology,
+};
+
+/// Runs a handler for each delivery of a queue.
+///
+/// Services make one for each [`Service::consume`](crate::Service::consume).
+///
+/// A delivery is settled when its handler returns: `Ok` is an ack, an error what the
+/// [`OnError`] says, a panic a requeue. A body that cannot be decoded is rejected, with the cause in
+/// the log and the body not; the handler does not see it.
+pub struct Consumer {
+    queue: ShortStr,
+    topology: Topology,
+    options: ConsumerOptions,
+    runner: Arc<dyn Run>,
+    running: Option<Running>,
+}
+
+struct Running {
+    subscription: Subscription,
+    workers: JoinSet<()>,
+    watch: tokio::task::AbortHandle,
+}
+
+impl Consumer {
+    /// A consumer of this queue that runs this handler with this state.
+    pub fn new<M: Payload, S: Send + Sync + 'static, A: 'static>(
+        queue: &dyn Queue<Message = M>,
+        handler: impl Handler<M, S, A>,
+        state: Arc<S>,
+    ) -> Self {
+        Self {
+            queue: queue.spec().name,
+            topology: Topology::new().with_queue(queue),
+            options: ConsumerOptions { name: Some(handler.name()), ..handler.options() },
+            runner: Arc::new(Runner {
+                handler,
+                state,
+                of: std::marker::PhantomData::<fn() -> (M, A)>,
+            }),
+            running: None,
+        }
+    }
+
+    fn check(&self) -> Result<(u16, u16)> {
+        let concurrency = self.options.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
+        let prefetch = self.options.prefetch.unwrap_or(concurrency);
+        let refuse = |reason: String, remedy: &'static str| {
+            Err(Error::new(ErrorKind::Configuration, "consume")
+                .on(format!("queue {:?}", self.queue.as_str()))
+                .because(reason)
+                .remedy(remedy))
+        };
+        match (concurrency, prefetch) {
+            (0, _) => refuse("a concurrency of 0 handles nothing".to_owned(), "1 to 65535"),
+            (_, 0) => refuse(
+                "a prefetch of 0 means no limit to one broker and nothing at all to another"
+                    .to_owned(),
+                "1 to 65535",
+            ),
+            (concurrency, prefetch) if prefetch < concurrency => refuse(
+                format!("a prefetch of {prefetch} cannot keep {concurrency} handlers busy"),
+                "a prefetch is at least the concurrency",
+            ),
+            both => Ok(both),
+        }
+    }
+}
+
+#[async_trait]
+impl Entrypoint for Consumer {
+    fn name(&self) -> &str {
+        &self.queue
+    }
+
+    async fn start(&mut self, scope: Scope) -> Result<()> {
+        let (concurrency, prefetch) = self.check()?;
+        let broker = scope.broker();
+        let topology = broker.localize(&self.topology)?;
+        let queue = topology.queues().last().map_or(self.queue.clone(), |queue| queue.name.clone());
+        let subscription = Subscription::open(broker, &topology, queue.clone(), prefetch).await?;
+        let worker = Arc::new(Worker {
+            callee: Arc::new(Callee {
+                service: scope.service().clone(),
+                handler: self.options.name.unwrap_or("handler").into(),
+                codec: broker.options().header_codec.clone(),
+            }),
+            codecs: self.options.accept.clone().unwrap_or_else(|| broker.options().codecs.clone()),
+            on_error: self.options.on_error,
+            queue,
+            runner: self.runner.clone(),
+        });
+        let mut workers = JoinSet::new();
+        for _ in 0..concurrency {
+            workers.spawn(worker.clone().work(subscription.deliveries()));
+        }
+        // An end that nobody asked for is the service's business.
+        let ended = subscription.watch_end();
+        let watch = tokio::spawn(async move {
+            if let Err(error) = ended.await {
+                scope.fail(error);
+            }
+        })
+        .abort_handle();
+        self.running = Some(Running { subscription, workers, watch });
+        Ok(())
+    }
+
+    async fn stop(&mut self, deadline: Instant) -> Result<()> {
+        let Some(mut running) = self.running.take() else { return Ok(()) };
+        running.watch.abort();
+        let result = running.subscription.stop(deadline).await;
+        let finished =
+            timeout_at(deadline, async { while running.workers.join_next().await.is_some() {} })
+                .await;
+        if finished.is_err() {
+            running.workers.shutdown().await;
+            return Err(Error::new(ErrorKind::Timeout, "stop consuming")
+                .on(format!("queue {:?}", self.queue.as_str()))
+                .because("a handler was still running at the deadline; its delivery goes back to the queue"));
+        }
+        result
+    }
+
+    async fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.watch.abort();
+            running.subscription.kill();
+            running.workers.shutdown().await;
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("queue", &self.queue)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As in nameko, where it is called `max_workers`.
+const DEFAULT_CONCURRENCY: u16 = 10;
+
+/// What each worker of a consumer knows.
+struct Worker {
+    callee: Arc<Callee>,
+    codecs: Codecs,
+    on_error: OnError,
+    queue: ShortStr,
+    runner: Arc<dyn Run>,
+}
+
+impl Worker {
+    async fn work(self: Arc<Self>, deliveries: async_channel::Receiver<Delivery>) {
+        while let Ok(delivery) = deliveries.recv().await {
+            self.handle(delivery).await;
+        }
+    }
+
+    async fn handle(&self, delivery: Delivery) {
+        if let Some(reason) = delivery.undecodable() {
+            tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read");
+            delivery.settle(Outcome::Reject);
+            return;
+        }
+        let call = Call::of(delivery.envelope().message.clone(), self.callee.clone());
+        let mut delivery = Some(delivery);
+        let incoming = Incoming::new(&mut delivery, &self.codecs, &self.callee);
+        let handled = AssertUnwindSafe(call.run(self.runner.run(incoming))).catch_unwind().await;
+        let (queue, handler) = (&*self.queue, &*self.callee.handler);
+        let outcome = match handled {
+            Ok(Handled::Returned(Ok(outcome))) => outcome,
+            Ok(Handled::Returned(Err(failure))) => {
+                tracing::error!(queue, handler, %failure, then = %self.on_error, "the handler failed");
+                self.on_error.outcome()
+            }
+            Ok(Handled::Undecodable(error)) => {
+                tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded");
+                Outcome::Reject
+            }
+            Err(_) => {
+                tracing::error!(queue, handler, "the handler panicked; its delivery is requeued");
+                Outcome::Requeue
+            }
+        };
+        // Gone where an argument of the handler took it.
+        if let Some(delivery) = delivery {
+            delivery.settle(outcome);
+        }
+    }
+}
+
+/// A handler whose types are forgotten.
+trait Run: Send + Sync {
+    fn run<'c>(
+        &'c self,
+        incoming: Incoming<'c>,
+    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>>;
+}
+
+struct Runner<H, S, T> {
+    handler: H,
+    state: Arc<S>,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<M, A, S, H> Run for Runner<H, S, fn() -> (M, A)>
+where
+    H: Handler<M, S, A>,
+    S: Send + Sync,
+{
+    fn run<'c>(
+        &'c self,
+        incoming: Incoming<'c>,
+    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>> {
+        self.handler.call(incoming, &self.state)
+    }
+}

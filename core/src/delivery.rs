@@ -1,0 +1,150 @@
+//! A delivery, which has to be settled, and can be only once.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    codec::Codecs,
+    error::{Error, ErrorKind, Result},
+    message::Message,
+    outcome::{Attempt, Outcome},
+    payload::Payload,
+    short_str::ShortStr,
+    transport::{Delivered, Settle},
+};
+
+/// A message that the broker handed to this program, until it is settled.
+///
+/// Settling consumes it, so nobody settles twice. Dropped, it is requeued. As an extractor it is an
+/// argument of a handler, which then settles it itself.
+#[must_use = "an unsettled delivery is requeued"]
+pub struct Delivery {
+    envelope: Envelope,
+    undecodable: Option<Arc<str>>,
+    codecs: Codecs,
+    token: Option<Token>,
+}
+
+/// A delivery to look at: the message, and how it came here. As an extractor it is an argument of a
+/// handler.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// The message with its headers and properties.
+    pub message: Arc<Message>,
+    /// The exchange it was published to; empty for the default exchange.
+    pub exchange: ShortStr,
+    /// The routing key it was published with.
+    pub routing_key: ShortStr,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// Which attempt this is.
+    pub attempt: Attempt,
+}
+
+/// What came of settling a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// On its way to the broker.
+    Queued,
+    /// The session that delivered it is over, so the broker delivers it again.
+    Stale,
+}
+
+/// The right to settle one delivery, on the incarnation that delivered it: the channel leads to that
+/// receiver and no other, so a stale token cannot settle another receiver's delivery of the same
+/// tag.
+#[derive(Debug)]
+struct Token {
+    tag: u64,
+    receiver: mpsc::Sender<Settle>,
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        delivered: Delivered,
+        codecs: Codecs,
+        receiver: mpsc::Sender<Settle>,
+    ) -> Self {
+        let Delivered { tag, message, exchange, routing_key, redelivered, attempt, undecodable } =
+            delivered;
+        Self {
+            envelope: Envelope { message, exchange, routing_key, redelivered, attempt },
+            undecodable,
+            codecs,
+            token: Some(Token { tag, receiver }),
+        }
+    }
+
+    /// Settles it. Does not wait for the wire; settlements that belong together go together.
+    pub fn settle(mut self, outcome: Outcome) -> Settled {
+        self.token.take().map_or(Settled::Stale, |token| token.settle(outcome))
+    }
+
+    /// Reads the body as this type, by its content type.
+    pub fn decode<M: Payload>(&self) -> Result<M> {
+        self.decode_with(&self.codecs)
+    }
+
+    pub(crate) fn decode_with<M: Payload>(&self, codecs: &Codecs) -> Result<M> {
+        if let Some(reason) = &self.undecodable {
+            return Err(
+                Error::new(ErrorKind::Codec, "decode a message").because(reason.to_string())
+            );
+        }
+        M::decode(&self.envelope.message, codecs)
+    }
+
+    /// The message and how it came here.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The message with its headers and properties.
+    pub fn message(&self) -> &Message {
+        &self.envelope.message
+    }
+
+    /// Which attempt this is.
+    pub fn attempt(&self) -> Attempt {
+        self.envelope.attempt
+    }
+
+    /// Whether it may have been delivered before.
+    pub fn redelivered(&self) -> bool {
+        self.envelope.redelivered
+    }
+
+    /// Why nobody can read it, if so.
+    pub(crate) fn undecodable(&self) -> Option<&Arc<str>> {
+        self.undecodable.as_ref()
+    }
+}
+
+impl Token {
+    fn settle(self, outcome: Outcome) -> Settled {
+        // The channel has room for every unsettled delivery, so it is never full, only gone.
+        match self.receiver.try_send(Settle { tag: self.tag, outcome }) {
+            Ok(()) => Settled::Queued,
+            Err(_) => {
+                tracing::debug!(tag = self.tag, %outcome, "stale: the session that delivered it is over");
+                Settled::Stale
+            }
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            token.settle(Outcome::Requeue);
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("envelope", &self.envelope).finish_non_exhaustive()
+    }
+}

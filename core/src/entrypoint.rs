@@ -1,0 +1,105 @@
+//! What brings work into a service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    broker::Broker,
+    context::Context,
+    error::{Error, Result},
+};
+
+/// What brings work into a service, and starts, stops and is killed with it: a [`Consumer`] is one,
+/// a timer another.
+///
+/// [`Consumer`]: crate::Consumer
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::{Entrypoint, Result, Scope};
+/// use tokio::{task::JoinHandle, time::{Instant, interval}};
+///
+/// struct Heartbeat(Option<JoinHandle<()>>);
+///
+/// #[async_trait::async_trait]
+/// impl Entrypoint for Heartbeat {
+///     fn name(&self) -> &str {
+///         "heartbeat"
+///     }
+///
+///     async fn start(&mut self, scope: Scope) -> Result<()> {
+///         self.0 = Some(tokio::spawn(async move {
+///             let mut beat = interval(Duration::from_secs(1));
+///             loop {
+///                 beat.tick().await;
+///                 println!("{} is alive", scope.service());
+///             }
+///         }));
+///         Ok(())
+///     }
+///
+///     async fn stop(&mut self, _: Instant) -> Result<()> {
+///         self.kill().await;
+///         Ok(())
+///     }
+///
+///     async fn kill(&mut self) {
+///         if let Some(task) = self.0.take() {
+///             task.abort();
+///         }
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Entrypoint: Send + 'static {
+    /// The name in logs and errors.
+    fn name(&self) -> &str;
+
+    /// Starts to bring work in, and returns when it does.
+    async fn start(&mut self, scope: Scope) -> Result<()>;
+
+    /// Brings no more work in, and waits until what runs has finished and is settled, at most until
+    /// the deadline. Called at most once, also where `start` was not or failed.
+    async fn stop(&mut self, deadline: Instant) -> Result<()>;
+
+    /// Ends now. Work under way is abandoned; nothing is waited for.
+    async fn kill(&mut self);
+}
+
+/// What a service lends its entrypoints.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    service: Arc<str>,
+    broker: Broker,
+    failures: mpsc::Sender<Error>,
+}
+
+impl Scope {
+    pub(crate) fn new(service: Arc<str>, broker: Broker, failures: mpsc::Sender<Error>) -> Self {
+        Self { service, broker, failures }
+    }
+
+    /// The name of the service.
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// The broker of the service.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// A context for work that this entrypoint begins, with a call id of its own.
+    pub fn context(&self, handler: &str) -> Context {
+        Context::new().child(&self.service, handler)
+    }
+
+    /// Tells the service that this entrypoint has failed: the service stops, and its `run_until`
+    /// returns the error. The first failure counts.
+    pub fn fail(&self, error: Error) {
+        // A full channel holds the first failure already.
+        let _ = self.failures.try_send(error);
+    }
+}

@@ -1,0 +1,136 @@
+//! What a handler may ask for: its arguments come out of the delivery.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::Codecs,
+    context::{Callee, Context},
+    delivery::{Delivery, Envelope},
+    error::{Error, ErrorKind, Result},
+    outcome::Attempt,
+    payload::Payload,
+};
+
+/// An argument of a handler, taken out of a delivery from a queue of `M`, in a service with state
+/// `S`.
+///
+/// The toolkit's are [`Body`], [`State`], [`Attempt`], [`Context`], [`Envelope`] and [`Delivery`];
+/// implement it for arguments of your own.
+///
+/// ```
+/// use enoki_core::{FromDelivery, Incoming, Result};
+///
+/// struct Region(Option<String>);
+///
+/// impl<M, S> FromDelivery<M, S> for Region {
+///     fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+///         let region = incoming.message()?.headers.get("region").and_then(|value| value.as_str());
+///         Ok(Self(region.map(str::to_owned)))
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a handler for a queue of `{M}` in a service with state `{S}`",
+    label = "not an argument for this queue",
+    note = "the body of this queue's messages is `Body<{M}>`, the state of this service is `State<{S}>`",
+    note = "other arguments: `Attempt`, `Context`, `Envelope`, `Delivery`"
+)]
+pub trait FromDelivery<M, S>: Sized {
+    /// Takes the argument out. An error is a delivery that cannot be decoded: no handler sees it.
+    fn from_delivery(incoming: &mut Incoming<'_>, state: &S) -> Result<Self>;
+}
+
+/// A delivery that a handler's arguments are being taken out of.
+#[derive(Debug)]
+pub struct Incoming<'d> {
+    delivery: &'d mut Option<Delivery>,
+    codecs: &'d Codecs,
+    callee: &'d Arc<Callee>,
+}
+
+impl<'d> Incoming<'d> {
+    pub(crate) fn new(
+        delivery: &'d mut Option<Delivery>,
+        codecs: &'d Codecs,
+        callee: &'d Arc<Callee>,
+    ) -> Self {
+        Self { delivery, codecs, callee }
+    }
+
+    /// The delivery, unless another argument has taken it.
+    pub fn delivery(&self) -> Result<&Delivery> {
+        self.delivery.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "call a handler")
+                .because("an argument of it has already taken the delivery")
+                .remedy("make `Delivery` the last argument")
+        })
+    }
+
+    /// The message with its headers and properties.
+    pub fn message(&self) -> Result<&crate::Message> {
+        self.delivery().map(Delivery::message)
+    }
+}
+
+/// The decoded body, as an argument of a handler; `M` is the type of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Body<M>(pub M);
+
+impl<M: Payload, S> FromDelivery<M, S> for Body<M> {
+    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        incoming.delivery()?.decode_with(incoming.codecs).map(Self)
+    }
+}
+
+/// The state of the service, or a part of it, as an argument of a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State<T>(pub T);
+
+impl<M, S, T: FromState<S>> FromDelivery<M, S> for State<T> {
+    fn from_delivery(_: &mut Incoming<'_>, state: &S) -> Result<Self> {
+        Ok(Self(T::from_state(state)))
+    }
+}
+
+/// A part of a service's state; the whole is a part of itself.
+#[diagnostic::on_unimplemented(
+    message = "the state of this service is `{S}`, which has no part `{Self}`",
+    note = "give the service its state with `Service::new(…).state(…)`, or implement `FromState<{S}>`"
+)]
+pub trait FromState<S> {
+    /// Takes the part out.
+    fn from_state(state: &S) -> Self;
+}
+
+impl<S: Clone> FromState<S> for S {
+    fn from_state(state: &S) -> Self {
+        state.clone()
+    }
+}
+
+impl<M, S> FromDelivery<M, S> for Attempt {
+    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        incoming.delivery().map(Delivery::attempt)
+    }
+}
+
+impl<M, S> FromDelivery<M, S> for Envelope {
+    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        incoming.delivery().map(|delivery| delivery.envelope().clone())
+    }
+}
+
+impl<M, S> FromDelivery<M, S> for Context {
+    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        let callee = incoming.callee;
+        let sent = callee.codec.decode(&incoming.message()?.headers);
+        Ok(Context::current().unwrap_or_else(|| sent.child(&callee.service, &callee.handler)))
+    }
+}
+
+impl<M, S> FromDelivery<M, S> for Delivery {
+    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        incoming.delivery()?;
+        incoming.delivery.take().ok_or_else(|| Error::new(ErrorKind::Unexpected, "call a handler"))
+    }
+}

@@ -1,0 +1,234 @@
+//! Handlers: async functions whose arguments come out of the delivery.
+
+use std::{future::Future, pin::Pin};
+
+use crate::{
+    codec::Codecs,
+    error::Error,
+    extract::{FromDelivery, Incoming},
+    failure::Failure,
+    on_error::OnError,
+    outcome::Outcome,
+};
+
+/// An async function that handles deliveries from a queue of `M`, in a service with state `S`.
+///
+/// Any `async fn` of up to eight arguments is one, where each argument implements [`FromDelivery`],
+/// and which returns `()`, [`Outcome`], or a `Result` of one of them with any error.
+///
+/// ```
+/// use enoki_core::{Attempt, Body, Handler, OnError, Outcome, State};
+///
+/// async fn bill(State(rate): State<u32>, Body(order): Body<String>, attempt: Attempt) -> Outcome {
+///     println!("{order} at {rate}, attempt {}", attempt.number);
+///     Outcome::Ack
+/// }
+///
+/// fn is_handler<A>(_: impl Handler<String, u32, A>) {}
+/// is_handler(bill.concurrency(16).on_error(OnError::reject()));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not handle deliveries from a queue of `{M}` in a service with state `{S}`",
+    label = "not a handler for this queue",
+    note = "a handler is an `async fn` whose arguments come out of the delivery: `Body<{M}>`, `State<{S}>`, `Attempt`, `Context`, `Envelope`, `Delivery`",
+    note = "it returns `()`, `Outcome`, or a `Result` of one of them"
+)]
+pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
+    /// Takes the arguments out and runs the function.
+    #[doc(hidden)]
+    fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c>;
+
+    /// How the consumer that runs it is set up.
+    #[doc(hidden)]
+    fn options(&self) -> ConsumerOptions {
+        ConsumerOptions::default()
+    }
+
+    /// Its name in call ids and logs: by default that of the function.
+    #[doc(hidden)]
+    fn name(&self) -> &'static str {
+        let path = std::any::type_name::<Self>();
+        path.rsplit("::").find(|part| !part.starts_with('{')).unwrap_or(path)
+    }
+
+    /// How many deliveries are handled at the same time, 1 to 65,535; 10 by default. With 1 they
+    /// are handled in the order of the queue.
+    fn concurrency(self, handlers: u16) -> Configured<Self> {
+        Configured::new(self.options(), self).concurrency(handlers)
+    }
+
+    /// How many unsettled deliveries the broker may hand over, 1 to 65,535; as many as
+    /// [`concurrency`](Handler::concurrency) by default.
+    fn prefetch(self, deliveries: u16) -> Configured<Self> {
+        Configured::new(self.options(), self).prefetch(deliveries)
+    }
+
+    /// What happens to a delivery whose handler returned an error; [`OnError::requeue`] by default.
+    fn on_error(self, on_error: OnError) -> Configured<Self> {
+        Configured::new(self.options(), self).on_error(on_error)
+    }
+
+    /// The encodings it accepts; the broker handle's by default.
+    fn accept(self, codecs: Codecs) -> Configured<Self> {
+        Configured::new(self.options(), self).accept(codecs)
+    }
+
+    /// Another name than the function's, in call ids and logs.
+    fn named(self, name: &'static str) -> Configured<Self> {
+        Configured::new(self.options(), self).named(name)
+    }
+}
+
+/// What a handler's run comes to.
+#[doc(hidden)]
+pub type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Handled> + Send + 'c>>;
+
+/// What a handler's run came to.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Handled {
+    /// The function returned.
+    Returned(Result<Outcome, Failure>),
+    /// An argument could not be taken out; the function was not called.
+    Undecodable(Error),
+}
+
+/// How a consumer is set up.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct ConsumerOptions {
+    pub(crate) concurrency: Option<u16>,
+    pub(crate) prefetch: Option<u16>,
+    pub(crate) on_error: OnError,
+    pub(crate) accept: Option<Codecs>,
+    pub(crate) name: Option<&'static str>,
+}
+
+/// A handler, and how the consumer that runs it is set up.
+#[derive(Debug, Clone)]
+pub struct Configured<H> {
+    handler: H,
+    options: ConsumerOptions,
+}
+
+impl<H> Configured<H> {
+    fn new(options: ConsumerOptions, handler: H) -> Self {
+        Self { handler, options }
+    }
+
+    /// See [`Handler::concurrency`].
+    #[must_use]
+    pub fn concurrency(mut self, handlers: u16) -> Self {
+        self.options.concurrency = Some(handlers);
+        self
+    }
+
+    /// See [`Handler::prefetch`].
+    #[must_use]
+    pub fn prefetch(mut self, deliveries: u16) -> Self {
+        self.options.prefetch = Some(deliveries);
+        self
+    }
+
+    /// See [`Handler::on_error`].
+    #[must_use]
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.options.on_error = on_error;
+        self
+    }
+
+    /// See [`Handler::accept`].
+    #[must_use]
+    pub fn accept(mut self, codecs: Codecs) -> Self {
+        self.options.accept = Some(codecs);
+        self
+    }
+
+    /// See [`Handler::named`].
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.options.name = Some(name);
+        self
+    }
+}
+
+impl<M, S, A, H: Handler<M, S, A>> Handler<M, S, A> for Configured<H> {
+    fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
+        self.handler.call(incoming, state)
+    }
+
+    fn options(&self) -> ConsumerOptions {
+        self.options.clone()
+    }
+
+    fn name(&self) -> &'static str {
+        self.options.name.unwrap_or_else(|| self.handler.name())
+    }
+}
+
+/// What a handler may return.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    note = "it returns `()`, `Outcome`, or a `Result` of one of them with any error"
+)]
+pub trait IntoOutcome {
+    /// The outcome, or why there is none.
+    fn into_outcome(self) -> Result<Outcome, Failure>;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        Ok(Outcome::Ack)
+    }
+}
+
+impl IntoOutcome for Outcome {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        Ok(self)
+    }
+}
+
+impl<T: IntoOutcome, E: Into<Failure>> IntoOutcome for Result<T, E> {
+    fn into_outcome(self) -> Result<Outcome, Failure> {
+        self.map_err(Into::into)?.into_outcome()
+    }
+}
+
+macro_rules! handlers {
+    ($(($($argument:ident),*))+) => {$(
+        impl<M, S, F, Fut, R, $($argument,)*> Handler<M, S, ($($argument,)*)> for F
+        where
+            S: Sync,
+            F: Fn($($argument),*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send + 'static,
+            R: IntoOutcome,
+            $($argument: FromDelivery<M, S>,)*
+        {
+            #[allow(non_snake_case, unused_mut, unused_variables)]
+            fn call<'c>(&'c self, mut incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
+                Box::pin(async move {
+                    let running = {
+                        $(let $argument = match $argument::from_delivery(&mut incoming, state) {
+                            Ok(argument) => argument,
+                            Err(error) => return Handled::Undecodable(error),
+                        };)*
+                        self($($argument),*)
+                    };
+                    Handled::Returned(running.await.into_outcome())
+                })
+            }
+        }
+    )+};
+}
+
+handlers! {
+    ()
+    (A1)
+    (A1, A2)
+    (A1, A2, A3)
+    (A1, A2, A3, A4)
+    (A1, A2, A3, A4, A5)
+    (A1, A2, A3, A4, A5, A6)
+    (A1, A2, A3, A4, A5, A6, A7)
+    (A1, A2, A3, A4, A5, A6, A7, A8)
+}

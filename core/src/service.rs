@@ -1,0 +1,212 @@
+//! Services: entrypoints that start, stop and are killed together.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    broker::Broker,
+    consumer::Consumer,
+    entrypoint::{Entrypoint, Scope},
+    error::{Error, ErrorKind, Result},
+    handler::Handler,
+    payload::Payload,
+    queue::Queue,
+};
+
+/// A service: a name, a broker, a state, and what brings work in.
+///
+/// ```
+/// # use enoki_core::{Body, Broker, Handler, OnError, Result, Service, State, WorkQueue};
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// async fn bill(State(rate): State<u32>, Body(order): Body<String>) {
+///     println!("{order} at {rate}");
+/// }
+///
+/// # async fn example(broker: Broker) -> Result<()> {
+/// Service::new("billing", broker)
+///     .state(7_u32)
+///     .consume(&BILLING, bill.concurrency(16).on_error(OnError::reject()))
+///     .run_until(async { /* a signal to stop */ })
+///     .await
+/// # }
+/// ```
+pub struct Service<S = ()> {
+    name: Arc<str>,
+    broker: Broker,
+    state: Arc<S>,
+    entrypoints: Vec<Box<dyn Entrypoint>>,
+    start_within: Duration,
+    stop_within: Duration,
+}
+
+impl Service {
+    /// A service of this name, which is part of its call ids, on this broker.
+    pub fn new(name: impl Into<Arc<str>>, broker: Broker) -> Self {
+        Self {
+            name: name.into(),
+            broker,
+            state: Arc::new(()),
+            entrypoints: Vec::new(),
+            start_within: Duration::from_secs(60),
+            stop_within: Duration::from_secs(30),
+        }
+    }
+
+    /// Gives the service a state, which its handlers take parts of by
+    /// [`State`](crate::State). Comes before the consumers.
+    pub fn state<S: Send + Sync + 'static>(self, state: S) -> Service<S> {
+        Service {
+            name: self.name,
+            broker: self.broker,
+            state: Arc::new(state),
+            entrypoints: self.entrypoints,
+            start_within: self.start_within,
+            stop_within: self.stop_within,
+        }
+    }
+}
+
+impl<S: Send + Sync + 'static> Service<S> {
+    /// Runs a handler for each delivery of a queue, which is declared at start.
+    #[must_use]
+    pub fn consume<M: Payload, A: 'static>(
+        self,
+        queue: &dyn Queue<Message = M>,
+        handler: impl Handler<M, S, A>,
+    ) -> Self {
+        let consumer = Consumer::new(queue, handler, self.state.clone());
+        self.entrypoint(consumer)
+    }
+
+    /// Adds an entrypoint of your own.
+    #[must_use]
+    pub fn entrypoint(mut self, entrypoint: impl Entrypoint) -> Self {
+        self.entrypoints.push(Box::new(entrypoint));
+        self
+    }
+
+    /// How long the start may take, all of it; 60 seconds by default.
+    #[must_use]
+    pub fn start_within(mut self, time: Duration) -> Self {
+        self.start_within = time;
+        self
+    }
+
+    /// How long [`run_until`](Self::run_until) lets running handlers finish; 30 seconds by default.
+    #[must_use]
+    pub fn stop_within(mut self, time: Duration) -> Self {
+        self.stop_within = time;
+        self
+    }
+
+    /// Starts, and returns when every entrypoint brings work in. If one fails to, those that
+    /// started are stopped and its error is returned.
+    pub async fn start(self) -> Result<RunningService> {
+        let (report, failures) = mpsc::channel(1);
+        let scope = Scope::new(self.name.clone(), self.broker.clone(), report);
+        let mut running = RunningService {
+            name: self.name,
+            broker: self.broker,
+            entrypoints: self.entrypoints,
+            failures,
+            stop_within: self.stop_within,
+        };
+        let deadline = Instant::now() + self.start_within;
+        let starting = async {
+            for entrypoint in &mut running.entrypoints {
+                entrypoint.start(scope.clone()).await?;
+            }
+            Ok(())
+        };
+        let started = timeout_at(deadline, starting).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "start")
+                .on(format!("service {:?}", running.name))
+                .because(format!("it was not ready within {:?}", self.start_within)))
+        });
+        match started {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                let deadline = Instant::now() + running.stop_within;
+                // The first error tells more than what comes of stopping.
+                let _ = running.stop(deadline).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts, runs until the signal or until an entrypoint fails, then stops.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<()> {
+        let mut running = self.start().await?;
+        let failed = tokio::select! {
+            () = signal => Ok(()),
+            error = running.failed() => Err(error),
+        };
+        let deadline = Instant::now() + running.stop_within;
+        let stopped = running.stop(deadline).await;
+        failed.and(stopped)
+    }
+}
+
+/// A service that brings work in. Dropped, it is killed.
+#[must_use = "a service that is dropped is killed"]
+pub struct RunningService {
+    name: Arc<str>,
+    broker: Broker,
+    entrypoints: Vec<Box<dyn Entrypoint>>,
+    failures: mpsc::Receiver<Error>,
+    stop_within: Duration,
+}
+
+impl RunningService {
+    /// Waits until an entrypoint fails, and says why. Cancel safe.
+    pub async fn failed(&mut self) -> Error {
+        match self.failures.recv().await {
+            Some(error) => error,
+            // Every entrypoint has ended without a failure; nothing will fail any more.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops: no more work comes in, deliveries that no handler has started on are released, running
+    /// handlers finish and are settled, then the connection closes if nobody else uses it. What is
+    /// not done at the deadline is abandoned and goes back to its queue.
+    pub async fn stop(mut self, deadline: Instant) -> Result<()> {
+        let stopping = self.entrypoints.iter_mut().map(|entrypoint| entrypoint.stop(deadline));
+        let results = join_all(stopping).await;
+        // The handlers' state goes first: publishers in it hold on to the connection.
+        self.entrypoints.clear();
+        self.broker.release(deadline).await;
+        results.into_iter().collect()
+    }
+
+    /// Ends now: running handlers are abandoned, and their deliveries go back to their queues.
+    pub async fn kill(mut self) {
+        join_all(self.entrypoints.iter_mut().map(|entrypoint| entrypoint.kill())).await;
+        self.entrypoints.clear();
+        let now = Instant::now();
+        let _ = timeout_at(now + Duration::from_secs(1), self.broker.release(now)).await;
+    }
+}
+
+impl<S> fmt::Debug for Service<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entrypoints: Vec<_> =
+            self.entrypoints.iter().map(|entrypoint| entrypoint.name()).collect();
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("entrypoints", &entrypoints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RunningService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningService").field("name", &self.name).finish_non_exhaustive()
+    }
+}
