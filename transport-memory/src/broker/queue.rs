@@ -1,0 +1,272 @@
+//! A queue: what waits in it, who takes from it, and what it lets go.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use enoki_core::{Message, Overflow, QueueSpec, Result, ShortStr};
+use tokio::time::Instant;
+
+use super::{
+    ConsumerKey, Entry, QueueKey, SessionKey,
+    alarms::Alarms,
+    consumer::Consumer,
+    dead_letter::{Corpse, Reason},
+    policy::Policy,
+    ready::Ready,
+    slab::Slab,
+};
+
+pub(crate) struct Queue {
+    pub(crate) spec: QueueSpec,
+    pub(crate) ready: Ready,
+    /// The session that has it exclusively.
+    pub(crate) owner: Option<SessionKey>,
+    policy: Policy,
+    /// All of them, in the order in which they came.
+    consumers: Vec<ConsumerKey>,
+    /// Those that may take a message and have room for it; the first is next.
+    turns: VecDeque<ConsumerKey>,
+    /// When it goes, if nobody uses it until then.
+    unused_until: Option<Instant>,
+    /// What it is in the alarms with.
+    alarm: Option<Instant>,
+    next_place: u64,
+}
+
+/// What a queue makes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is in the queue, at this place.
+    Placed(u64),
+    /// There is no room.
+    Full,
+}
+
+impl Queue {
+    pub(crate) fn new(spec: QueueSpec, owner: Option<SessionKey>) -> Result<Self> {
+        let policy = Policy::of(&spec)?;
+        Ok(Self {
+            spec,
+            ready: Ready::new(policy.max_priority),
+            owner,
+            policy,
+            consumers: Vec::new(),
+            turns: VecDeque::new(),
+            unused_until: None,
+            alarm: None,
+            next_place: 0,
+        })
+    }
+
+    /// Notes that somebody has just used it.
+    pub(crate) fn touch(&mut self, now: Instant) {
+        self.unused_until = self.policy.expires.and_then(|expires| now.checked_add(expires));
+    }
+
+    pub(crate) fn is_unused(&self, now: Instant) -> bool {
+        self.consumers.is_empty() && self.unused_until.is_some_and(|until| until <= now)
+    }
+
+    // --- messages in ---
+
+    pub(crate) fn admit(
+        &mut self,
+        message: &Arc<Message>,
+        exchange: &ShortStr,
+        routing_key: &ShortStr,
+        now: Instant,
+        reversed: bool,
+    ) -> Admission {
+        if self.policy.overflow == Overflow::RejectPublish
+            && self.exceeds(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64)
+        {
+            return Admission::Full;
+        }
+        let place = self.next_place;
+        self.next_place += 1;
+        let properties = &message.properties;
+        let ttl = match (self.policy.message_ttl, properties.expiration) {
+            (Some(queue), Some(message)) => Some(queue.min(message)),
+            (queue, message) => queue.or(message),
+        };
+        let entry = Entry {
+            place,
+            level: properties.priority.unwrap_or(0).min(self.policy.max_priority),
+            redelivered: false,
+            failures: 0,
+            expires: ttl.and_then(|ttl| now.checked_add(ttl)),
+            message: Arc::clone(message),
+            exchange: exchange.clone(),
+            routing_key: routing_key.clone(),
+        };
+        if reversed {
+            self.ready.push_reversed(entry)
+        } else {
+            self.ready.push(entry)
+        }
+        Admission::Placed(place)
+    }
+
+    /// Gives a delivery that was not acknowledged its place again; what has failed too often dies.
+    pub(crate) fn put_back(&mut self, mut entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
+        entry.redelivered = true;
+        if failed {
+            entry.failures = entry.failures.saturating_add(1);
+            if self.policy.delivery_limit.is_some_and(|limit| entry.failures > limit) {
+                return self.bury(entry, Reason::DeliveryLimit, dead);
+            }
+        }
+        self.ready.put_back(entry);
+    }
+
+    // --- messages out ---
+
+    /// Hands messages to the consumers whose turn it is, as long as there are both.
+    ///
+    /// What has expired is never handed out, but for the message that has just arrived at
+    /// `arrived`: one that expires at once is still for a consumer that waits for it.
+    pub(crate) fn dispatch(
+        &mut self,
+        now: Instant,
+        arrived: Option<u64>,
+        consumers: &mut Slab<Consumer>,
+        wakes: &mut Vec<Arc<tokio::sync::Notify>>,
+        dead: &mut VecDeque<Corpse>,
+    ) {
+        while let Some(&key) = self.turns.front() {
+            match self.ready.head() {
+                None => return,
+                Some(head) if head.is_expired(now) && arrived != Some(head.place) => {
+                    self.bury_head(Reason::Expired, dead);
+                    continue;
+                }
+                Some(_) => {}
+            }
+            let Some(consumer) = consumers.get_mut(key) else {
+                self.turns.pop_front();
+                continue;
+            };
+            let Some(entry) = self.ready.pop() else { return };
+            consumer.deliver(entry);
+            consumer.wake(wakes);
+            // The next message is for the next consumer.
+            if !consumer.has_room() {
+                consumer.in_turn = false;
+                self.turns.pop_front();
+            } else if self.turns.len() > 1 {
+                self.turns.rotate_left(1);
+            }
+        }
+    }
+
+    /// Lets go of what is too much, from the head.
+    pub(crate) fn trim(&mut self, dead: &mut VecDeque<Corpse>) {
+        if self.policy.overflow == Overflow::DropHead {
+            while self.exceeds(self.ready.len(), self.ready.bytes()) && self.ready.len() > 0 {
+                self.bury_head(Reason::MaxLength, dead);
+            }
+        }
+    }
+
+    /// Lets go of what has expired, from the head: what expires behind a message that does not has
+    /// to wait, as in RabbitMQ.
+    pub(crate) fn expire(&mut self, now: Instant, dead: &mut VecDeque<Corpse>) {
+        while self.ready.head().is_some_and(|head| head.is_expired(now)) {
+            self.bury_head(Reason::Expired, dead);
+        }
+    }
+
+    pub(crate) fn bury(&self, entry: Entry, reason: Reason, dead: &mut VecDeque<Corpse>) {
+        if let Some(target) = &self.policy.dead_letter {
+            dead.push_back(Corpse {
+                message: entry.message,
+                exchange: entry.exchange,
+                routing_key: entry.routing_key,
+                queue: self.spec.name.clone(),
+                reason,
+                target: target.clone(),
+            });
+        }
+    }
+
+    fn bury_head(&mut self, reason: Reason, dead: &mut VecDeque<Corpse>) {
+        if let Some(entry) = self.ready.pop() {
+            self.bury(entry, reason, dead);
+        }
+    }
+
+    fn exceeds(&self, messages: u64, bytes: u64) -> bool {
+        self.policy.max_length.is_some_and(|limit| messages > limit)
+            || self.policy.max_bytes.is_some_and(|limit| bytes > limit)
+    }
+
+    // --- time ---
+
+    /// Sets the alarm for what happens next, if it is not set so early already.
+    pub(crate) fn set_alarm(&mut self, key: QueueKey, alarms: &mut Alarms) {
+        let unused = if self.consumers.is_empty() { self.unused_until } else { None };
+        let expiry = self.ready.head().and_then(|head| head.expires);
+        let Some(next) = unused.into_iter().chain(expiry).min() else { return };
+        if self.alarm.is_none_or(|alarm| next < alarm) {
+            self.alarm = Some(next);
+            alarms.set(next, key);
+        }
+    }
+
+    /// Whether an alarm is the one that was set last; it is then no longer set.
+    pub(crate) fn take_alarm(&mut self, at: Instant) -> bool {
+        let is_set = self.alarm == Some(at);
+        if is_set {
+            self.alarm = None;
+        }
+        is_set
+    }
+
+    // --- consumers ---
+
+    pub(crate) fn consumers(&self) -> &[ConsumerKey] {
+        &self.consumers
+    }
+
+    pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
+        self.consumers.push(key);
+        self.give_turn(key, consumers);
+    }
+
+    /// Removes a consumer, and says whether that leaves the queue without one.
+    pub(crate) fn remove_consumer(
+        &mut self,
+        key: ConsumerKey,
+        now: Instant,
+        consumers: &mut Slab<Consumer>,
+    ) -> bool {
+        let before = self.consumers.len();
+        self.consumers.retain(|other| *other != key);
+        if self.consumers.len() == before {
+            return false;
+        }
+        self.turns.retain(|other| *other != key);
+        if self.consumers.is_empty() {
+            self.touch(now);
+        } else if self.policy.single_active_consumer
+            && let Some(&next) = self.consumers.first()
+        {
+            self.give_turn(next, consumers);
+        }
+        self.consumers.is_empty()
+    }
+
+    /// Puts a consumer at the end of those who wait for a message, if it may and has room.
+    pub(crate) fn give_turn(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
+        if self.policy.single_active_consumer && self.consumers.first() != Some(&key) {
+            return;
+        }
+        if let Some(consumer) = consumers.get_mut(key)
+            && consumer.end.is_none()
+            && !consumer.in_turn
+            && consumer.has_room()
+        {
+            consumer.in_turn = true;
+            self.turns.push_back(key);
+        }
+    }
+}

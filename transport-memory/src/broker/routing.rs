@@ -1,0 +1,206 @@
+//! Exchanges, bindings, and where a message goes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use enoki_core::{
+    BindingSpec, Destination, ExchangeKind, ExchangeSpec, ShortStr, Table, topic_matches,
+};
+
+use super::{QueueKey, headers_match::HeadersMatch};
+
+/// The queues that a message goes to, each once.
+pub(crate) type Targets = Arc<[QueueKey]>;
+
+pub(crate) struct Routing {
+    exchanges: HashMap<ShortStr, Exchange>,
+    queues: HashMap<ShortStr, QueueKey>,
+    /// The way of each exchange and key, where it does not depend on the headers. Every change of
+    /// the topology clears it.
+    known: HashMap<ShortStr, HashMap<ShortStr, Targets>>,
+    known_keys: usize,
+}
+
+struct Exchange {
+    spec: ExchangeSpec,
+    alternate: Option<ShortStr>,
+    bindings: Vec<BindingSpec>,
+}
+
+/// A way, and whether it is the same for every message with this key.
+pub(crate) struct Way {
+    pub(crate) targets: Targets,
+    pub(crate) is_fixed: bool,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        let mut routing = Self {
+            exchanges: HashMap::new(),
+            queues: HashMap::new(),
+            known: HashMap::new(),
+            known_keys: 0,
+        };
+        for (name, kind) in [
+            ("", ExchangeKind::Direct),
+            ("amq.direct", ExchangeKind::Direct),
+            ("amq.fanout", ExchangeKind::Fanout),
+            ("amq.topic", ExchangeKind::Topic),
+            ("amq.headers", ExchangeKind::Headers),
+            ("amq.match", ExchangeKind::Headers),
+        ] {
+            routing.add_exchange(ExchangeSpec::existing(ShortStr::from_static(name), kind), None);
+        }
+        routing
+    }
+}
+
+impl Routing {
+    pub(crate) fn exchange(&self, name: &str) -> Option<&ExchangeSpec> {
+        self.exchanges.get(name).map(|exchange| &exchange.spec)
+    }
+
+    pub(crate) fn queue(&self, name: &str) -> Option<QueueKey> {
+        self.queues.get(name).copied()
+    }
+
+    /// Adds an exchange. What it cannot route goes to the alternate exchange, if that exists then.
+    pub(crate) fn add_exchange(&mut self, spec: ExchangeSpec, alternate: Option<ShortStr>) {
+        self.forget_ways();
+        let name = spec.name.clone();
+        self.exchanges.insert(name, Exchange { spec, alternate, bindings: Vec::new() });
+    }
+
+    pub(crate) fn add_queue(&mut self, name: ShortStr, key: QueueKey) {
+        self.forget_ways();
+        self.queues.insert(name, key);
+    }
+
+    /// Adds a binding unless there is an equal one.
+    pub(crate) fn add_binding(&mut self, binding: BindingSpec) {
+        self.forget_ways();
+        if let Some(exchange) = self.exchanges.get_mut(&binding.source)
+            && !exchange.bindings.contains(&binding)
+        {
+            exchange.bindings.push(binding);
+        }
+    }
+
+    pub(crate) fn remove_exchange(&mut self, name: &ShortStr) {
+        if self.exchanges.remove(name).is_some() {
+            self.remove_bindings(|binding| is_to_exchange(binding, name));
+        }
+    }
+
+    pub(crate) fn remove_queue(&mut self, name: &ShortStr) {
+        if self.queues.remove(name).is_some() {
+            self.remove_bindings(
+                |binding| matches!(&binding.destination, Destination::Queue(other) if other == name),
+            );
+        }
+    }
+
+    pub(crate) fn remove_binding(&mut self, binding: &BindingSpec) {
+        self.remove_bindings(|other| other == binding);
+    }
+
+    /// Removes bindings, and the exchanges that were to go with their last one, and so on.
+    fn remove_bindings(&mut self, is_gone: impl Fn(&BindingSpec) -> bool) {
+        self.forget_ways();
+        let mut orphans = Vec::new();
+        for (name, exchange) in &mut self.exchanges {
+            let before = exchange.bindings.len();
+            exchange.bindings.retain(|binding| !is_gone(binding));
+            if exchange.spec.auto_delete && exchange.bindings.is_empty() && before > 0 {
+                orphans.push(name.clone());
+            }
+        }
+        for name in &orphans {
+            self.remove_exchange(name);
+        }
+    }
+
+    /// Where a message goes; `None` if there is no such exchange.
+    pub(crate) fn way(
+        &mut self,
+        exchange: &ShortStr,
+        key: &ShortStr,
+        headers: &Table,
+    ) -> Option<Way> {
+        if let Some(targets) = self.known.get(exchange).and_then(|keys| keys.get(key)) {
+            return Some(Way { targets: Arc::clone(targets), is_fixed: true });
+        }
+        let way = self.find_way(self.exchanges.get(exchange)?, key, headers);
+        if way.is_fixed {
+            // Keys may be computed for each message: what is remembered must not grow for ever.
+            if self.known_keys >= MAX_KNOWN {
+                self.forget_ways();
+            }
+            self.known_keys += 1;
+            let keys = self.known.entry(exchange.clone()).or_default();
+            keys.insert(key.clone(), Arc::clone(&way.targets));
+        }
+        Some(way)
+    }
+
+    fn find_way(&self, from: &Exchange, key: &ShortStr, headers: &Table) -> Way {
+        let mut targets = Vec::new();
+        let mut is_fixed = true;
+        // Exchanges may be bound in a circle: each is visited once.
+        let mut found = vec![&from.spec.name];
+        let mut next = 0;
+        while let Some(&name) = found.get(next) {
+            next += 1;
+            let Some(exchange) = self.exchanges.get(name) else { continue };
+            if name.is_empty() {
+                self.queue(key).into_iter().for_each(|queue| add(&mut targets, queue));
+                continue;
+            }
+            is_fixed &= exchange.spec.kind != ExchangeKind::Headers;
+            let mut is_routed = false;
+            for binding in exchange.bindings.iter().filter(|b| exchange.passes(b, key, headers)) {
+                is_routed = true;
+                match &binding.destination {
+                    Destination::Queue(name) => {
+                        self.queue(name).into_iter().for_each(|queue| add(&mut targets, queue));
+                    }
+                    Destination::Exchange(name) => add(&mut found, name),
+                }
+            }
+            if !is_routed && let Some(alternate) = &exchange.alternate {
+                add(&mut found, alternate);
+            }
+        }
+        Way { targets: targets.into(), is_fixed }
+    }
+
+    fn forget_ways(&mut self) {
+        self.known.clear();
+        self.known_keys = 0;
+    }
+}
+
+impl Exchange {
+    fn passes(&self, binding: &BindingSpec, key: &str, headers: &Table) -> bool {
+        match self.spec.kind {
+            ExchangeKind::Direct => binding.key == *key,
+            ExchangeKind::Topic => topic_matches(&binding.key, key),
+            ExchangeKind::Headers => HeadersMatch::of(&binding.arguments)
+                .is_some_and(|headers_match| headers_match.matches(&binding.arguments, headers)),
+            // Other kinds are refused at declare.
+            _ => true,
+        }
+    }
+}
+
+/// Adds what is not there yet.
+fn add<T: PartialEq>(to: &mut Vec<T>, item: T) {
+    if !to.contains(&item) {
+        to.push(item);
+    }
+}
+
+fn is_to_exchange(binding: &BindingSpec, name: &ShortStr) -> bool {
+    matches!(&binding.destination, Destination::Exchange(other) if other == name)
+}
+
+const MAX_KNOWN: usize = 4096;

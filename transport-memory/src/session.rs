@@ -1,0 +1,161 @@
+//! One connection to the broker, from its beginning to its end.
+
+use std::{
+    pin::pin,
+    sync::{Arc, LazyLock, OnceLock},
+};
+
+use async_trait::async_trait;
+use enoki_core::{
+    Capability, Error, Peer, Result, ShortStr,
+    transport::{Change, Found, Receiver, Sender, Session},
+};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    broker::{Broker, SessionKey},
+    error::{self, Ending},
+    receiver::MemoryReceiver,
+    sender::MemorySender,
+    topology,
+};
+
+/// Ends when it is closed, when the last handle to it is dropped, or when
+/// [`MemoryTransport::drop_connections`](crate::MemoryTransport::drop_connections) says so.
+#[derive(Debug)]
+pub(crate) struct MemorySession {
+    broker: Arc<Broker>,
+    key: SessionKey,
+    signal: Arc<Signal>,
+}
+
+impl MemorySession {
+    pub(crate) fn open(broker: Arc<Broker>) -> Self {
+        let signal = Arc::new(Signal::default());
+        let key = broker.with(|state, _| state.open_session(Arc::clone(&signal)));
+        Self { broker, key, signal }
+    }
+
+    fn check(&self, operation: &'static str) -> Result<()> {
+        self.signal.check(operation)
+    }
+
+    fn end(&self) {
+        let ended =
+            self.broker.with(|state, now| state.end_sessions(&[self.key], Ending::Closed, now));
+        ended.iter().for_each(|signal| signal.announce());
+    }
+}
+
+#[async_trait]
+impl Session for MemorySession {
+    fn peer(&self) -> &Peer {
+        &PEER
+    }
+
+    async fn apply(&self, change: &Change) -> Result<Found> {
+        // Whether the session lives is asked under the lock that ends it.
+        self.broker.with(|state, now| {
+            self.check("change the topology")?;
+            topology::apply(state, self.key, change, now)
+        })
+    }
+
+    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
+        self.check("open a sender")?;
+        let (broker, signal) = (Arc::clone(&self.broker), Arc::clone(&self.signal));
+        Ok(Box::new(MemorySender::new(broker, signal, window)))
+    }
+
+    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
+        if prefetch == 0 {
+            return Err(error::bad_argument(
+                "consume",
+                error::queue_subject(queue),
+                "a prefetch of 0 means no deliveries to some brokers and all to others".into(),
+            ));
+        }
+        let waker = Arc::new(Notify::new());
+        let consumer = self.broker.with(|state, now| {
+            self.check("consume")?;
+            state.consume(self.key, queue, prefetch.into(), Arc::clone(&waker), now)
+        })?;
+        Ok(Box::new(MemoryReceiver::new(Arc::clone(&self.broker), consumer, queue.clone(), waker)))
+    }
+
+    async fn ended(&self) -> Error {
+        error::ended("stay connected", self.signal.ended().await)
+    }
+
+    async fn close(&self, _deadline: Instant) {
+        self.end();
+    }
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Tells everybody who has to know that a session has ended, and how.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    ending: OnceLock<Ending>,
+    announced: Notify,
+}
+
+impl Signal {
+    /// Ends it; the first ending counts.
+    pub(crate) fn end(&self, ending: Ending) {
+        // An ending that is set already stays.
+        let _ = self.ending.set(ending);
+    }
+
+    /// Wakes those who wait for the end.
+    pub(crate) fn announce(&self) {
+        self.announced.notify_waiters();
+    }
+
+    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
+        match self.ending.get() {
+            None => Ok(()),
+            Some(ending) => Err(error::ended(operation, *ending)),
+        }
+    }
+
+    pub(crate) async fn ended(&self) -> Ending {
+        loop {
+            let mut announced = pin!(self.announced.notified());
+            // Listening begins before looking, so that no end falls in between.
+            announced.as_mut().enable();
+            if let Some(ending) = self.ending.get() {
+                return *ending;
+            }
+            announced.await;
+        }
+    }
+}
+
+static PEER: LazyLock<Peer> = LazyLock::new(|| {
+    Peer::new(
+        "enoki memory broker",
+        env!("CARGO_PKG_VERSION"),
+        [
+            Capability::Exchanges,
+            Capability::UnroutableDetection,
+            Capability::DeliveryCount,
+            Capability::ReplicatedDeliveryCount,
+            Capability::UncountedRelease,
+            Capability::DeadLetter,
+            Capability::Expiry,
+            Capability::LengthLimit,
+            Capability::Priority,
+            Capability::ReplicatedQueues,
+            Capability::ExclusiveQueues,
+            Capability::SingleActiveConsumer,
+            Capability::NestedHeaders,
+            Capability::VirtualTime,
+        ],
+    )
+});
