@@ -1,3 +1,66 @@
-//! Broker-agnostic messaging.
+//! Broker-agnostic messaging: one service, unchanged, on AMQP 0-9-1 and in memory.
+//!
+//! A service declares its exchanges and queues once, as constants; it publishes typed messages and
+//! handles deliveries. Which broker carries them is a URL, and it means the same on each: what is
+//! confirmed, requeued, dead-lettered, and counted as an attempt.
+//!
+//! ```
+//! use enoki::{Body, Failure, Publisher, Route, Service, State, Topic, WorkQueue};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct OrderPlaced { id: u32 }
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Receipt { order: u32 }
+//!
+//! const SHOP: Topic = Topic::new("shop");
+//! const PLACED: Route<OrderPlaced> = SHOP.route("order.placed.eu");
+//! const RECEIPT: Route<Receipt> = SHOP.route("receipt.created");
+//! const BILLING: WorkQueue<OrderPlaced> =
+//!     WorkQueue::new("billing").bind(&[SHOP.pattern("order.placed.*")]);
+//! const ARCHIVE: WorkQueue<Receipt> =
+//!     WorkQueue::new("archive").bind(&[SHOP.pattern("receipt.#")]);
+//! const _: () = assert!(BILLING.accepts(&PLACED), "nobody consumes PLACED");
+//!
+//! #[derive(Clone)]
+//! struct Billing { receipts: Publisher<Receipt> }
+//!
+//! async fn bill(State(billing): State<Billing>, Body(order): Body<OrderPlaced>) -> Result<(), Failure> {
+//!     billing.receipts.publish(&Receipt { order: order.id }).await?; // confirmed and routed
+//!     Ok(()) // acknowledged only now
+//! }
+//!
+//! # async fn shutdown_signal() {}
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> enoki::Result<()> {
+//! let broker = enoki::connect("memory:").await?; // or amqp091://user:password@host/vhost
+//! broker.declare(&enoki::Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE)).await?;
+//! let billing = Billing { receipts: broker.publisher(&RECEIPT).await? };
+//! broker.publisher(&PLACED).await?.publish(&OrderPlaced { id: 7 }).await?;
+//! Service::new("billing", broker)
+//!     .state(billing)
+//!     .consume(&BILLING, bill)
+//!     .run_until(shutdown_signal())
+//!     .await
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! Features only add transports; which one is used is the URL's decision.
+//!
+//! | feature | schemes | broker |
+//! |---|---|---|
+//! | `memory` (default) | `memory:`, `memory://name` | in this process, nothing to install |
+//! | `amqp091` | `amqp091://` | RabbitMQ and others, over AMQP 0-9-1 |
 
+mod connect;
+
+pub use connect::{connect, connect_with};
 pub use enoki_core::*;
+
+#[cfg(feature = "amqp091")]
+pub use enoki_transport_amqp091 as amqp091;
+#[cfg(feature = "memory")]
+pub use enoki_transport_memory as memory;

@@ -1,0 +1,171 @@
+//! A small order service, from the first message to a dead letter.
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! BROKER_URL=amqp091://guest:guest@localhost cargo run --example quickstart --features amqp091
+//! ```
+//!
+//! The program is the same both times, and so is the story that it prints.
+#![allow(clippy::print_stdout)] // telling the story is what it is for
+
+use std::time::Duration;
+
+use enoki::{
+    Attempt, Body, Broker, Delivery, ErrorKind, Failure, Fanout, Handler, OnError, Outcome,
+    Publisher, Route, Service, State, Table, Topic, Topology, WorkQueue, transport::Change,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc, time::Instant};
+
+// What is sent.
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    id: u32,
+    dish: String,
+    cents: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Receipt {
+    order: u32,
+    cents: u32,
+}
+
+// Where it goes. The compiler checks that somebody gets it.
+
+const SHOP: Topic = Topic::new("quickstart.shop");
+const LOST: Fanout = Fanout::new("quickstart.lost");
+
+const ORDER_PLACED: Route<Order> = SHOP.route("order.placed");
+const ORDER_CANCELLED: Route<Order> = SHOP.route("order.cancelled");
+const RECEIPT_MADE: Route<Receipt> = SHOP.route("receipt.made");
+
+const BILLING: WorkQueue<Order> = WorkQueue::new("quickstart.billing")
+    .bind(&[SHOP.pattern("order.placed")])
+    .dead_letter(LOST.name());
+const ARCHIVE: WorkQueue<Receipt> =
+    WorkQueue::new("quickstart.archive").bind(&[SHOP.pattern("receipt.*")]);
+const LOST_ORDERS: WorkQueue<Order> =
+    WorkQueue::new("quickstart.lost-orders").bind(&[LOST.binding()]);
+
+const _: () = assert!(BILLING.accepts(&ORDER_PLACED), "nobody bills orders");
+const _: () = assert!(ARCHIVE.accepts(&RECEIPT_MADE), "nobody keeps receipts");
+
+// What is done with it. No broker is named anywhere.
+
+#[derive(Clone)]
+struct Desk {
+    receipts: Publisher<Receipt>,
+    /// Tells the story's teller that an order is through.
+    through: mpsc::Sender<()>,
+}
+
+async fn bill(
+    State(desk): State<Desk>,
+    Body(order): Body<Order>,
+    attempt: Attempt,
+) -> Result<Outcome, Failure> {
+    println!("  billing  gets order {} ({}), attempt {}", order.id, order.dish, attempt.number);
+    if order.cents == 0 {
+        println!("  billing  rejects it: nothing to pay, never again");
+        return Ok(Outcome::Reject);
+    }
+    if order.dish == "soup" && attempt.number == 1 {
+        println!("  billing  fails: the card terminal is asleep, so it is requeued");
+        return Err(Failure::new("the card terminal is asleep"));
+    }
+    println!("  billing  bills {} cents and publishes the receipt", order.cents);
+    desk.receipts.publish(&Receipt { order: order.id, cents: order.cents }).await?; // confirmed
+    Ok(Outcome::Ack) // acknowledged only now
+}
+
+async fn keep(State(desk): State<Desk>, Body(receipt): Body<Receipt>) -> Result<(), Failure> {
+    println!("  archive  keeps the receipt of order {}: {} cents", receipt.order, receipt.cents);
+    desk.through.send(()).await?;
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> enoki::Result<()> {
+    // The only line that knows the broker reads it from the environment.
+    let url = std::env::var("BROKER_URL").unwrap_or_else(|_| "memory:".to_owned());
+    let broker = enoki::connect(url).await?;
+    eprintln!("(carried by {})", broker.peer());
+
+    let topology =
+        Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE).with_queue(&LOST_ORDERS);
+    remove(&broker, &topology).await?; // what an earlier run may have left
+    broker.declare(&topology).await?;
+    let told = tell(&broker).await;
+    remove(&broker, &topology).await?;
+    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    told
+}
+
+async fn tell(broker: &Broker) -> enoki::Result<()> {
+    let (through, mut orders_through) = mpsc::channel(1);
+    let desk = Desk { receipts: broker.publisher(&RECEIPT_MADE).await?, through };
+    let service = Service::new("shop", broker.clone())
+        .state(desk)
+        .consume(&BILLING, bill.concurrency(1).on_error(OnError::requeue()))
+        .consume(&ARCHIVE, keep.concurrency(1))
+        .start()
+        .await?;
+    let orders = broker.publisher(&ORDER_PLACED).await?;
+
+    println!("An order comes in, is billed, and its receipt is kept.");
+    orders.publish(&order(1, "pancakes", 850)).await?;
+    orders_through.recv().await;
+
+    println!("An order whose first attempt fails comes back, and is billed then.");
+    orders.publish(&order(2, "soup", 420)).await?;
+    orders_through.recv().await;
+
+    println!("An order that can never be billed is rejected, and kept as a dead letter.");
+    orders.publish(&order(3, "air", 0)).await?;
+    let mut lost = broker.subscribe(&LOST_ORDERS, 1).await?;
+    if let Some(letter) = lost.next().await? {
+        let order: Order = letter.decode()?;
+        println!("  lost     has order {} ({}), {}", order.id, order.dish, why_dead(&letter));
+        letter.settle(Outcome::Ack);
+    }
+    lost.stop(Instant::now() + Duration::from_secs(5)).await?;
+
+    println!("A message that nobody would get is not lost in silence.");
+    match broker.publisher(&ORDER_CANCELLED).await?.publish(&order(1, "pancakes", 850)).await {
+        Err(error) if error.kind() == ErrorKind::Unroutable => {
+            println!("  publish  fails: {error}")
+        }
+        other => println!("  publish  should have failed: {other:?}"),
+    }
+
+    println!("The service stops: what runs finishes, what waits stays in its queue.");
+    service.stop(Instant::now() + Duration::from_secs(5)).await
+}
+
+fn order(id: u32, dish: &str, cents: u32) -> Order {
+    Order { id, dish: dish.to_owned(), cents }
+}
+
+/// Brokers say in the headers of a dead letter where it came from, and why.
+fn why_dead(letter: &Delivery) -> String {
+    let text = |table: &Table, name| {
+        table.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned()
+    };
+    let headers = &letter.message().headers;
+    let (reason, queue) =
+        (text(headers, "x-first-death-reason"), text(headers, "x-first-death-queue"));
+    format!("{reason} from {queue}")
+}
+
+/// Removes all that this program declares, so that it leaves the broker as it was.
+async fn remove(broker: &Broker, topology: &Topology) -> enoki::Result<()> {
+    for queue in topology.queues() {
+        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    }
+    for exchange in topology.exchanges() {
+        broker.apply(&Change::DeleteExchange(exchange.name.clone())).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! From a URL to a broker.
+
+use std::sync::Arc;
+
+use enoki_core::{Broker, BrokerOptions, BrokerUrl, Error, ErrorKind, Result, Transport};
+
+/// Reaches the broker that a URL names: `memory:`, `memory://name`, or
+/// `amqp091://user:password@host:port/vhost`.
+///
+/// Fails with [`ErrorKind::Configuration`] for a URL that makes no sense,
+/// [`ErrorKind::Unsupported`] for a transport that this build does not have, and otherwise like
+/// [`Broker::connect`]. Plain `amqp://` is refused: AMQP 0-9-1 and AMQP 1.0 both claim it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://readme").await?;
+/// println!("reached {}", broker.peer());
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(url: impl AsRef<str>) -> Result<Broker> {
+    connect_with(url, BrokerOptions::default()).await
+}
+
+/// Like [`connect`], with options.
+pub async fn connect_with(url: impl AsRef<str>, options: BrokerOptions) -> Result<Broker> {
+    let url = BrokerUrl::parse(url.as_ref())?;
+    Broker::connect_with(transport(&url)?, options).await
+}
+
+fn transport(url: &BrokerUrl) -> Result<Arc<dyn Transport>> {
+    match url.scheme() {
+        #[cfg(feature = "memory")]
+        "memory" => Ok(Arc::new(enoki_transport_memory::MemoryTransport::new(url)?)),
+        #[cfg(feature = "amqp091")]
+        "amqp091" | "amqp091s" => {
+            Ok(Arc::new(enoki_transport_amqp091::Amqp091Transport::new(url)?))
+        }
+        #[cfg(not(feature = "memory"))]
+        "memory" => Err(not_in_this_build(url, "memory")),
+        #[cfg(not(feature = "amqp091"))]
+        "amqp091" | "amqp091s" => Err(not_in_this_build(url, "amqp091")),
+        "amqp10" | "amqp10s" => Err(Error::new(ErrorKind::Unsupported, "connect")
+            .on(url.to_string())
+            .because("AMQP 1.0 is not part of this version")
+            .remedy("RabbitMQ also speaks AMQP 0-9-1: write amqp091://")),
+        "amqp" => Err(ambiguous(url, "amqp091://", "amqp10://")),
+        "amqps" => Err(ambiguous(url, "amqp091s://", "amqp10s://")),
+        other => Err(Error::new(ErrorKind::Configuration, "connect")
+            .on(url.to_string())
+            .because(format!("the scheme {other:?} is unknown"))
+            .remedy("use memory: or amqp091://")),
+    }
+}
+
+#[cfg(not(all(feature = "memory", feature = "amqp091")))]
+fn not_in_this_build(url: &BrokerUrl, feature: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "connect")
+        .on(url.to_string())
+        .because(format!("this program was built without the feature {feature:?} of enoki"))
+        .remedy(format!("build with `--features {feature}`"))
+}
+
+fn ambiguous(url: &BrokerUrl, old: &str, new: &str) -> Error {
+    Error::new(ErrorKind::Configuration, "connect")
+        .on(url.to_string())
+        .because("both AMQP 0-9-1 and AMQP 1.0 claim this scheme")
+        .remedy(format!("write {old} or {new}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn error(url: &str) -> Error {
+        connect(url).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn plain_amqp_is_refused_with_both_spellings_named() {
+        let error = error("amqp://shop:CANARY@localhost").await;
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let text = error.to_string();
+        assert!(text.contains("amqp091://") && text.contains("amqp10://"), "{text}");
+        assert!(!format!("{error:?} {text}").contains("CANARY"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_scheme_is_refused_with_the_known_ones_named() {
+        let error = error("http://localhost").await;
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("\"http\""), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_transport_that_is_not_built_in_is_unsupported() {
+        assert_eq!(error("amqp10://localhost").await.kind(), ErrorKind::Unsupported);
+        #[cfg(not(feature = "amqp091"))]
+        {
+            let error = error("amqp091://localhost").await;
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("--features amqp091"), "{error}");
+        }
+        #[cfg(not(feature = "memory"))]
+        assert_eq!(error("memory:").await.kind(), ErrorKind::Unsupported);
+    }
+}
