@@ -442,7 +442,7 @@ impl Publication<'_> {
         self.message.check(&inner.broker.options().limits)?;
         let id = match &self.message.properties.message_id {
             Some(id) => id.clone(),
-            None => ShortStr::new(Uuid::now_v7().hyphenated().to_string())?,
+            None => message_id(),
         };
         self.message.properties.message_id = Some(id.clone());
         Ok(Sealed {
@@ -453,6 +453,12 @@ impl Publication<'_> {
             message: Arc::new(self.message),
         })
     }
+}
+
+/// Unique, and in the order of time.
+fn message_id() -> ShortStr {
+    let mut text = Uuid::encode_buffer();
+    ShortStr::within_limit(Uuid::now_v7().hyphenated().encode_lower(&mut text))
 }
 
 /// A message that can be sent as it is.

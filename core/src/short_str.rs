@@ -61,6 +61,12 @@ impl ShortStr {
         Self(Repr::Static(text))
     }
 
+    /// A text that is short by the way it was made.
+    pub(crate) fn within_limit(text: &str) -> Self {
+        debug_assert!(text.len() <= Self::MAX);
+        Self(Repr::Shared(text.into()))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {

@@ -1,1 +1,1 @@
-//! To be written.
+//! Tests across transports and brokers; there is nothing here but the tests.
