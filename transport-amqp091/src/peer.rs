@@ -1,0 +1,67 @@
+//! What a broker can do, by its product and version.
+
+use enoki_core::{Capability, Peer};
+
+use crate::greeting::Greeting;
+
+/// The peer behind a greeting. A broker that is not known gets what the protocol itself promises.
+pub(crate) fn peer(greeting: Greeting) -> Peer {
+    let product = greeting.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
+    let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
+    let mut capabilities = PROTOCOL.to_vec();
+    if product == "RabbitMQ" {
+        capabilities.extend(RABBITMQ);
+        let version = major_minor(&version);
+        if version >= (3, 8) {
+            capabilities.extend(RABBITMQ_3_8);
+        }
+        if version >= (4, 3) {
+            // Since then only `basic.reject` counts towards a quorum queue's delivery limit.
+            capabilities.push(Capability::UncountedRelease);
+        }
+    }
+    Peer::new(product, version, capabilities)
+}
+
+/// `(4, 0)` out of `4.0.5`; what cannot be read is old.
+fn major_minor(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
+    (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
+}
+
+const PROTOCOL: &[Capability] = &[
+    Capability::Exchanges,
+    Capability::UnroutableDetection,
+    Capability::ExclusiveQueues,
+    Capability::NestedHeaders,
+];
+
+const RABBITMQ: &[Capability] =
+    &[Capability::DeadLetter, Capability::Expiry, Capability::LengthLimit, Capability::Priority];
+
+const RABBITMQ_3_8: &[Capability] = &[
+    Capability::ReplicatedQueues,
+    Capability::ReplicatedDeliveryCount,
+    Capability::SingleActiveConsumer,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(product: &str, version: &str) -> Peer {
+        peer(Greeting { product: Some(product.to_owned()), version: Some(version.to_owned()) })
+    }
+
+    #[test]
+    fn capabilities_follow_product_and_version() {
+        assert!(!of("RabbitMQ", "3.7.28").can(Capability::ReplicatedQueues));
+        assert!(of("RabbitMQ", "3.10.8").can(Capability::ReplicatedQueues));
+        assert!(!of("RabbitMQ", "4.0.5").can(Capability::UncountedRelease));
+        assert!(of("RabbitMQ", "4.3.6").can(Capability::UncountedRelease));
+        assert!(of("RabbitMQ", "10.0").can(Capability::UncountedRelease));
+        assert!(!of("GarageMQ", "4.3").can(Capability::DeadLetter));
+        assert!(of("GarageMQ", "").can(Capability::Exchanges));
+        assert_eq!(peer(Greeting::default()).capabilities(), PROTOCOL);
+    }
+}

@@ -1,0 +1,264 @@
+//! Deliveries of one queue, on a channel of their own.
+
+mod unsettled;
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+};
+
+use async_trait::async_trait;
+use enoki_core::{
+    Error, ErrorKind, Result, ShortStr,
+    transport::{Delivered, End, Receiver, Settle},
+};
+use futures_util::{FutureExt, Stream, future::poll_fn};
+use lapin::{
+    Channel, Consumer,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions,
+        BasicQosOptions, BasicRejectOptions,
+    },
+    protocol::constants::REPLY_SUCCESS,
+    types::{FieldTable, ShortString},
+};
+use tokio::{sync::watch, time::timeout};
+
+use self::unsettled::{Frame, Unsettled};
+use crate::{
+    error,
+    headers::{Incoming, from_short, incoming, short},
+    session::{Amqp091Session, Health, REPLY_TIMEOUT},
+};
+
+/// A consumer.
+pub(crate) struct Amqp091Receiver {
+    queue: ShortStr,
+    tag: ShortString,
+    // Dropping the last handle closes the channel, and gives everything unsettled back.
+    channel: Channel,
+    consumer: Consumer,
+    health: watch::Receiver<Health>,
+    unsettled: Unsettled,
+    frames: Vec<Frame>,
+    stopping: bool,
+    ended: Option<Ended>,
+}
+
+/// An end that can be told again.
+#[derive(Debug, Clone)]
+enum Ended {
+    Stopped,
+    Cancelled,
+    Lost(Option<lapin::Error>),
+}
+
+impl Amqp091Receiver {
+    /// Starts to consume.
+    pub(crate) async fn open(
+        session: &Amqp091Session,
+        queue: &ShortStr,
+        prefetch: u16,
+    ) -> Result<Self> {
+        let subject = subject(queue);
+        if prefetch == 0 {
+            // To the broker it would mean: without limit.
+            return Err(Error::new(ErrorKind::Configuration, CONSUME)
+                .on(subject)
+                .because("a prefetch of 0 would receive nothing"));
+        }
+        let tag = ShortString::from(format!("enoki-{}", NEXT_TAG.fetch_add(1, Ordering::Relaxed)));
+        let name = short(queue)?;
+        let channel = session.channel(CONSUME, &subject).await?;
+        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        session.answered(CONSUME, &subject, qos).await?;
+        let consume = channel.basic_consume(
+            name,
+            tag.clone(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = session.answered(CONSUME, &subject, consume).await?;
+        Ok(Self {
+            queue: queue.clone(),
+            tag,
+            channel,
+            consumer,
+            health: session.health(),
+            unsettled: Unsettled::default(),
+            frames: Vec::new(),
+            stopping: false,
+            ended: None,
+        })
+    }
+
+    fn take(&mut self, delivery: lapin::message::Delivery) -> Delivered {
+        self.unsettled.delivered(delivery.delivery_tag);
+        let Incoming { message, attempt, undecodable } =
+            incoming(delivery.properties, delivery.data, delivery.redelivered);
+        Delivered {
+            tag: delivery.delivery_tag,
+            message: Arc::new(message),
+            exchange: from_short(delivery.exchange),
+            routing_key: from_short(delivery.routing_key),
+            redelivered: delivery.redelivered,
+            attempt,
+            undecodable,
+        }
+    }
+
+    /// Why lapin's stream is over. It ends in the same way for a deleted queue, for a cancel of
+    /// ours, and for a channel that was closed on this side.
+    fn end_of_stream(&self) -> Ended {
+        if self.stopping {
+            Ended::Stopped
+        } else if self.channel.status().connected() {
+            Ended::Cancelled
+        } else {
+            Ended::Lost(None)
+        }
+    }
+
+    fn end(&self, ended: &Ended) -> End {
+        match ended {
+            Ended::Stopped => End::Stopped,
+            Ended::Cancelled => End::Cancelled(
+                Error::new(ErrorKind::NotFound, CONSUME)
+                    .on(subject(&self.queue))
+                    .because("the broker cancelled the consumer, as it does when a queue goes"),
+            ),
+            Ended::Lost(error) => End::Lost(self.lost(error.as_ref())),
+        }
+    }
+
+    fn lost(&self, error: Option<&lapin::Error>) -> Error {
+        let health = self.health.borrow();
+        match (error, &health.ended) {
+            (Some(error), _) => error::failed(CONSUME, subject(&self.queue), error),
+            (None, Some(ended)) => ended.error(CONSUME, subject(&self.queue)),
+            (None, None) => Error::new(ErrorKind::Connection, CONSUME)
+                .on(subject(&self.queue))
+                .because("the channel is closed"),
+        }
+    }
+
+    /// Writes a frame, without waiting for the socket: the first poll puts it in lapin's queue, in
+    /// the order of the calls. A channel that is gone fails here and is noticed by `receive`.
+    fn say(&self, frame: Frame) {
+        let channel = &self.channel;
+        let _ = match frame {
+            Frame::Ack(tag) => {
+                channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never()
+            }
+            Frame::AckUpTo(tag) => {
+                channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never()
+            }
+            Frame::Requeue(tag) => {
+                channel.basic_reject(tag, BasicRejectOptions { requeue: true }).now_or_never()
+            }
+            Frame::Release(tag) => channel
+                .basic_nack(tag, BasicNackOptions { multiple: false, requeue: true })
+                .now_or_never(),
+            Frame::Reject(tag) => {
+                channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never()
+            }
+        };
+    }
+}
+
+impl fmt::Debug for Amqp091Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Amqp091Receiver")
+            .field("queue", &self.queue)
+            .field("channel", &self.channel.id())
+            .field("stopping", &self.stopping)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Receiver for Amqp091Receiver {
+    async fn receive(&mut self, into: &mut Vec<Delivered>, max: usize) -> Result<(), End> {
+        if let Some(ended) = &self.ended {
+            return Err(self.end(ended));
+        }
+        let mut taken = 0;
+        poll_fn(|cx| {
+            while taken < max.max(1) {
+                let ended = match Pin::new(&mut self.consumer).poll_next(cx) {
+                    Poll::Ready(Some(Ok(delivery))) => {
+                        let delivered = self.take(delivery);
+                        into.push(delivered);
+                        taken += 1;
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(error))) => Ended::Lost(Some(error)),
+                    Poll::Ready(None) => self.end_of_stream(),
+                    Poll::Pending if taken > 0 => break,
+                    Poll::Pending => return Poll::Pending,
+                };
+                // lapin's stream would wait for ever if it were asked again.
+                self.ended = Some(ended);
+                break;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        match &self.ended {
+            Some(ended) if taken == 0 => Err(self.end(ended)),
+            _ => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, settlements: &[Settle]) {
+        let mut frames = std::mem::take(&mut self.frames);
+        self.unsettled.settle(settlements, &mut frames);
+        for frame in frames.drain(..) {
+            self.say(frame);
+        }
+        self.frames = frames;
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        if self.stopping || self.ended.is_some() {
+            return Ok(());
+        }
+        self.stopping = true;
+        let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
+        match timeout(REPLY_TIMEOUT, cancel).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error::failed("stop", subject(&self.queue), &error)),
+            Err(_) => Err(error::timed_out("stop", subject(&self.queue))),
+        }
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.stopping = true;
+        if !self.channel.status().connected() {
+            return Ok(());
+        }
+        // Frames of one channel are written in order, so its answer says that the broker has read
+        // every settlement before it.
+        let close = self.channel.close(REPLY_SUCCESS, "OK".into());
+        match timeout(REPLY_TIMEOUT, close).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error::failed("close", subject(&self.queue), &error)),
+            Err(_) => Err(error::timed_out("close", subject(&self.queue))),
+        }
+    }
+}
+
+fn subject(queue: &ShortStr) -> String {
+    format!("queue {:?}", queue.as_str())
+}
+
+const CONSUME: &str = "consume from";
+
+/// Makes consumer tags differ, for the eye of whoever looks at the broker.
+static NEXT_TAG: AtomicU64 = AtomicU64::new(1);

@@ -1,0 +1,320 @@
+//! The socket below lapin: opened here, watched a little, and cut when a deadline says so.
+//!
+//! lapin opens sockets itself and then neither says who answered, nor lets go of a broker that
+//! stays silent or blocks: its thread and its connection live on behind a call that was given up.
+//! [`lapin::Connection::connector`] takes a socket of ours instead, as long as its type is the one
+//! that the runtime names, hence [`Kit`].
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_rs::{Runtime, Tokio, traits::*, util::Task};
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_util::{Stream, task::AtomicWaker};
+use lapin::AsyncTcpStream;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use crate::greeting::{self, Greeting};
+
+/// Opens the socket within the deadline, and a lapin connection over it.
+///
+/// The caller bounds the handshake: by [`Line::cut`], since dropping this future stops nothing.
+pub(crate) async fn open(
+    uri: lapin::uri::AMQPUri,
+    properties: lapin::ConnectionProperties,
+    line: &Arc<Line>,
+    deadline: Instant,
+) -> lapin::Result<lapin::Connection> {
+    let tokio = Tokio::current();
+    let runtime = Runtime::new(Kit { tokio: tokio.clone() });
+    let line = line.clone();
+    let connect = async move |uri: lapin::uri::AMQPUri, _| {
+        let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
+        let opened = timeout_at(deadline, connect(&tokio, host, port)).await;
+        let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        line.opened.store(true, Ordering::Release);
+        Ok(AsyncTcpStream::Plain(Watched { io, line: line.clone(), greeting: Some(Vec::new()) }))
+    };
+    lapin::Connection::connector(uri, runtime, connect, properties).await
+}
+
+/// The first address that answers.
+async fn connect(tokio: &Tokio, host: &str, port: u16) -> io::Result<Tcp> {
+    let mut failed = None;
+    for address in ::tokio::net::lookup_host((host, port)).await? {
+        match tokio.tcp_connect_addr(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+type Tcp = <Tokio as Reactor>::TcpStream;
+
+/// What both ends of a socket's life share: lapin's thread, which has it, and the session.
+#[derive(Default)]
+pub(crate) struct Line {
+    opened: AtomicBool,
+    greeting: OnceLock<Greeting>,
+    /// Whether anything came after the greeting.
+    answered: AtomicBool,
+    cut: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+    ended: AtomicBool,
+    ending: Notify,
+    blocked: Mutex<Option<String>>,
+}
+
+impl Line {
+    /// Ends the connection at once: lapin sees its socket fail.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// Waits until lapin has let go of the socket, for whatever reason, a panic among them.
+    pub(crate) async fn ended(&self) {
+        let ending = self.ending.notified();
+        tokio::pin!(ending);
+        // Asked for before the look at the flag, so that no end falls in between.
+        ending.as_mut().enable();
+        if !self.ended.load(Ordering::Acquire) {
+            ending.await;
+        }
+    }
+
+    /// Who the broker said it is.
+    pub(crate) fn greeting(&self) -> Greeting {
+        self.greeting.get().cloned().unwrap_or_default()
+    }
+
+    /// How far the broker went along.
+    pub(crate) fn stage(&self) -> Stage {
+        if !self.opened.load(Ordering::Acquire) {
+            Stage::Unreachable
+        } else if self.greeting.get().is_none() {
+            Stage::Silent
+        } else if !self.answered.load(Ordering::Acquire) {
+            Stage::Greeted
+        } else {
+            Stage::Answered
+        }
+    }
+
+    /// Why the broker reads nothing from this connection for the time being, if it said so.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers that the broker stopped or resumed reading.
+    pub(crate) fn set_blocked(&self, reason: Option<String>) {
+        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the connection was given up on this side",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("stage", &self.stage()).finish_non_exhaustive()
+    }
+}
+
+/// How far a broker went along before a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No socket.
+    Unreachable,
+    /// A socket, and no greeting.
+    Silent,
+    /// A greeting, and no answer to the login.
+    Greeted,
+    /// An answer to the login.
+    Answered,
+}
+
+/// The socket as lapin sees it.
+pub(crate) struct Watched {
+    io: Tcp,
+    line: Arc<Line>,
+    /// The beginning of what came, until the greeting is whole.
+    greeting: Option<Vec<u8>>,
+}
+
+impl Watched {
+    fn watch(&mut self, bytes: &[u8]) {
+        let Some(seen) = &mut self.greeting else {
+            return;
+        };
+        seen.extend_from_slice(bytes);
+        let over = match greeting::read(seen) {
+            Some((whole, greeting)) => {
+                let _ = self.line.greeting.set(greeting);
+                seen.len() > whole
+            }
+            None => seen.len() > GREETING_MAX,
+        };
+        if over {
+            self.line.answered.store(true, Ordering::Release);
+            self.greeting = None;
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.line.reader.register(cx.waker());
+        self.line.check()?;
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let (true, Poll::Ready(Ok(count))) = (self.greeting.is_some(), &polled) {
+            self.watch(buf.get(..*count).unwrap_or_default());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.line.writer.register(cx.waker());
+        self.line.check()?;
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.line.writer.register(cx.waker());
+        self.line.check()?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_close(cx)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.line.ended.store(true, Ordering::Release);
+        self.line.ending.notify_waiters();
+    }
+}
+
+/// Tokio, except that its sockets are [`Watched`].
+#[derive(Clone, Debug)]
+pub(crate) struct Kit {
+    tokio: Tokio,
+}
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, f: F) -> T {
+        self.tokio.block_on(f)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        f: F,
+    ) -> Task<Self::Task<T>> {
+        self.tokio.spawn(f)
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        f: F,
+    ) -> Task<Self::Task<T>> {
+        self.tokio.spawn_blocking(f)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Watched;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    #[cfg(unix)]
+    fn register<H>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static>
+    where
+        H: io::Read + io::Write + std::os::fd::AsFd + std::os::fd::AsRawFd + Send + 'static,
+    {
+        self.tokio.register(socket)
+    }
+
+    #[cfg(windows)]
+    fn register<H>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static>
+    where
+        H: io::Read
+            + io::Write
+            + std::os::windows::io::AsSocket
+            + std::os::windows::io::AsRawSocket
+            + Send
+            + 'static,
+    {
+        self.tokio.register(socket)
+    }
+
+    fn sleep(&self, dur: Duration) -> Self::Sleep {
+        self.tokio.sleep(dur)
+    }
+
+    fn interval(&self, dur: Duration) -> impl Stream<Item = std::time::Instant> + Send + 'static {
+        self.tokio.interval(dur)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        addr: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        // lapin never calls it: sockets come from `open`, which knows the line.
+        let connecting = self.tokio.tcp_connect_addr(addr);
+        async move { Ok(Watched { io: connecting.await?, line: Arc::default(), greeting: None }) }
+    }
+}
+
+/// No greeting is longer; what is cannot be one.
+const GREETING_MAX: usize = 128 * 1024;

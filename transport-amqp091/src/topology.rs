@@ -1,0 +1,225 @@
+//! Exchanges, queues and bindings: one change, one request.
+
+use enoki_core::{
+    BindingSpec, Destination, ErrorKind, ExchangeKind, ExchangeSpec, QueueSpec, Result, ShortStr,
+    transport::{Change, Found},
+};
+use lapin::{
+    Channel,
+    options::{
+        ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
+    types::FieldTable,
+};
+
+use crate::{
+    headers::{short, table_out},
+    session::Amqp091Session,
+};
+
+/// Makes one change.
+pub(crate) async fn apply(session: &Amqp091Session, change: &Change) -> Result<Found> {
+    match change {
+        Change::DeclareExchange(spec) => declare_exchange(session, spec).await?,
+        Change::VerifyExchange(spec) => verify_exchange(session, spec).await?,
+        Change::DeleteExchange(name) => delete_exchange(session, name).await?,
+        Change::DeclareQueue(spec) => return declare_queue(session, "declare", spec).await,
+        Change::VerifyQueue(spec) => return verify_queue(session, spec).await,
+        Change::DeleteQueue(name) => return delete_queue(session, name).await,
+        Change::PurgeQueue(name) => return purge_queue(session, name).await,
+        Change::Bind(spec) => bind(session, spec).await?,
+        Change::Unbind(spec) => unbind(session, spec).await?,
+        other => {
+            return Err(enoki_core::Error::new(ErrorKind::Unsupported, "change the topology")
+                .because(format!("this transport does not know {other:?}")));
+        }
+    }
+    Ok(Found::default())
+}
+
+async fn declare_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Result<()> {
+    if spec.is_predeclared() {
+        return Ok(());
+    }
+    active_exchange(session, "declare", spec).await
+}
+
+/// Looks first, so that what is missing is not created, then compares by declaring it.
+async fn verify_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Result<()> {
+    if spec.name.is_empty() {
+        return Ok(());
+    }
+    let (name, kind) = (short(&spec.name)?, kind(&spec.kind));
+    let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+    session
+        .request("verify", &spec.subject(), async |channel| {
+            channel.exchange_declare(name, kind, options, FieldTable::default()).await
+        })
+        .await?;
+    if spec.is_predeclared() {
+        return Ok(());
+    }
+    active_exchange(session, "verify", spec).await
+}
+
+async fn active_exchange(
+    session: &Amqp091Session,
+    operation: &'static str,
+    spec: &ExchangeSpec,
+) -> Result<()> {
+    let (name, kind) = (short(&spec.name)?, kind(&spec.kind));
+    let arguments = table_out(&spec.wire_arguments())?;
+    let options = ExchangeDeclareOptions {
+        durable: spec.durable,
+        auto_delete: spec.auto_delete,
+        internal: spec.internal,
+        ..Default::default()
+    };
+    let declare =
+        async |channel: &Channel| channel.exchange_declare(name, kind, options, arguments).await;
+    match &spec.kind {
+        // RabbitMQ answers a kind it does not know by closing the connection, and takes everything
+        // else on it down: so it gets one that carries nothing else.
+        ExchangeKind::Plugin(plugin) => {
+            let declared = session.request_apart(operation, &spec.subject(), declare).await;
+            declared.map_err(|error| match error.kind() {
+                ErrorKind::Unsupported => error.remedy(format!(
+                    "enable the plugin for {:?} on the broker ({})",
+                    plugin.as_str(),
+                    session.options().subject()
+                )),
+                _ => error,
+            })
+        }
+        _ => session.request(operation, &spec.subject(), declare).await,
+    }
+}
+
+async fn delete_exchange(session: &Amqp091Session, name: &ShortStr) -> Result<()> {
+    let subject = format!("exchange {:?}", name.as_str());
+    let name = short(name)?;
+    let deleted = session
+        .request("delete", &subject, async |channel| {
+            channel.exchange_delete(name, Default::default()).await
+        })
+        .await;
+    or_missing(deleted)
+}
+
+async fn declare_queue(
+    session: &Amqp091Session,
+    operation: &'static str,
+    spec: &QueueSpec,
+) -> Result<Found> {
+    let name = short(&spec.name)?;
+    let arguments = table_out(&spec.wire_arguments())?;
+    let options = QueueDeclareOptions {
+        durable: spec.durable,
+        exclusive: spec.exclusive,
+        auto_delete: spec.auto_delete,
+        ..Default::default()
+    };
+    let declare = async |channel: &Channel| channel.queue_declare(name, options, arguments).await;
+    session.request(operation, &spec.subject(), declare).await.map(found)
+}
+
+/// Looks first, so that what is missing is not created, then compares by declaring it.
+async fn verify_queue(session: &Amqp091Session, spec: &QueueSpec) -> Result<Found> {
+    let name = short(&spec.name)?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    session
+        .request("verify", &spec.subject(), async |channel| {
+            channel.queue_declare(name, options, FieldTable::default()).await
+        })
+        .await?;
+    declare_queue(session, "verify", spec).await
+}
+
+async fn delete_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found> {
+    let subject = format!("queue {:?}", name.as_str());
+    let name = short(name)?;
+    let deleted = session
+        .request("delete", &subject, async |channel| {
+            channel.queue_delete(name, Default::default()).await
+        })
+        .await;
+    or_missing(deleted).map(messages)
+}
+
+async fn purge_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found> {
+    let subject = format!("queue {:?}", name.as_str());
+    let name = short(name)?;
+    session
+        .request("purge", &subject, async |channel| {
+            channel.queue_purge(name, Default::default()).await
+        })
+        .await
+        .map(messages)
+}
+
+async fn bind(session: &Amqp091Session, spec: &BindingSpec) -> Result<()> {
+    let (source, key) = (short(&spec.source)?, short(&spec.key)?);
+    let arguments = table_out(&spec.arguments)?;
+    let to = destination(&spec.destination)?;
+    session
+        .request("bind", &spec.subject(), async |channel| match &spec.destination {
+            Destination::Queue(_) => {
+                let options = QueueBindOptions::default();
+                channel.queue_bind(to, source, key, options, arguments).await
+            }
+            Destination::Exchange(_) => {
+                let options = ExchangeBindOptions::default();
+                channel.exchange_bind(to, source, key, options, arguments).await
+            }
+        })
+        .await
+}
+
+async fn unbind(session: &Amqp091Session, spec: &BindingSpec) -> Result<()> {
+    let (source, key) = (short(&spec.source)?, short(&spec.key)?);
+    let arguments = table_out(&spec.arguments)?;
+    let from = destination(&spec.destination)?;
+    let unbound = session
+        .request("unbind", &spec.subject(), async |channel| match &spec.destination {
+            Destination::Queue(_) => channel.queue_unbind(from, source, key, arguments).await,
+            Destination::Exchange(_) => {
+                let options = ExchangeUnbindOptions::default();
+                channel.exchange_unbind(from, source, key, options, arguments).await
+            }
+        })
+        .await;
+    or_missing(unbound)
+}
+
+fn destination(destination: &Destination) -> Result<lapin::types::ShortString> {
+    match destination {
+        Destination::Queue(name) | Destination::Exchange(name) => short(name),
+    }
+}
+
+fn kind(kind: &ExchangeKind) -> lapin::ExchangeKind {
+    match kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Headers => lapin::ExchangeKind::Headers,
+        other => lapin::ExchangeKind::Custom(other.as_str().to_owned()),
+    }
+}
+
+fn found(queue: lapin::Queue) -> Found {
+    Found { messages: queue.message_count().into(), consumers: queue.consumer_count() }
+}
+
+fn messages(count: u32) -> Found {
+    Found { messages: count.into(), ..Found::default() }
+}
+
+/// Removing what is not there is done already; RabbitMQ says so itself, older brokers answer 404.
+fn or_missing<T: Default>(removed: Result<T>) -> Result<T> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        removed => removed,
+    }
+}
