@@ -72,7 +72,10 @@ pub struct Encoded {
 ///
 /// A body of another content type, or of none, is not guessed at: it is undecodable.
 #[derive(Debug, Clone)]
-pub struct Codecs {
+pub struct Codecs(Arc<Registry>);
+
+#[derive(Debug, Clone)]
+struct Registry {
     writes: Arc<dyn Codec>,
     reads: Vec<Arc<dyn Codec>>,
 }
@@ -87,20 +90,20 @@ impl Codecs {
     /// Writes and accepts this encoding and no other.
     pub fn only(codec: impl Codec) -> Self {
         let codec: Arc<dyn Codec> = Arc::new(codec);
-        Self { writes: codec.clone(), reads: vec![codec] }
+        Self(Arc::new(Registry { writes: codec.clone(), reads: vec![codec] }))
     }
 
     /// Accepts this encoding as well.
     #[must_use]
     pub fn and(mut self, codec: impl Codec) -> Self {
-        self.reads.push(Arc::new(codec));
+        Arc::make_mut(&mut self.0).reads.push(Arc::new(codec));
         self
     }
 
     /// Writes a value as the first encoding.
     pub fn encode(&self, value: &dyn Serialize) -> Result<Encoded> {
-        let content_type = self.writes.content_type();
-        let body = self.writes.encode(value).map_err(|cause| {
+        let content_type = self.0.writes.content_type();
+        let body = self.0.writes.encode(value).map_err(|cause| {
             Error::new(ErrorKind::Codec, "encode the body")
                 .on(format!("as {content_type}"))
                 .because(cause.to_string())
@@ -134,10 +137,10 @@ impl Codecs {
         let media_type =
             named.and_then(|text| text.split(';').next()).map(str::trim).unwrap_or_default();
         let codec =
-            self.reads.iter().find(|codec| codec.content_type().eq_ignore_ascii_case(media_type));
+            self.0.reads.iter().find(|codec| codec.content_type().eq_ignore_ascii_case(media_type));
         codec.map(AsRef::as_ref).ok_or_else(|| {
             let accepted: Vec<_> =
-                self.reads.iter().map(|codec| codec.content_type().to_string()).collect();
+                self.0.reads.iter().map(|codec| codec.content_type().to_string()).collect();
             let got =
                 named.map_or("no content type".to_owned(), |text| format!("content type {text:?}"));
             undecodable(format!("with {got}"))
