@@ -447,6 +447,11 @@ impl State {
     // --- time ---
 
     fn run_due(&mut self, now: Instant) {
+        // Alarms of queues that are gone, or that were set anew, must not pile up.
+        if self.alarms.len() > 64 + 2 * self.queues.len() {
+            let queues = &self.queues;
+            self.alarms.retain(|at, key| queues.get(key).is_some_and(|queue| queue.has_alarm(at)));
+        }
         while let Some((at, key)) = self.alarms.pop_due(now) {
             let Some(queue) = self.queues.get_mut(key) else { continue };
             if !queue.take_alarm(at) {

@@ -2,8 +2,20 @@
 //! expire, the history of dead letters, circles, wake-ups, and what is left when something is
 //! dropped.
 
+// Helpers of tests are not tests to clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod broker {
     mod support;
 
+    mod dead_letters;
+    mod expiry;
+    mod faults;
+    mod limits;
+    mod model;
+    mod routing;
+    mod sessions;
     mod settling;
+    mod topology;
+    mod wakes;
 }

@@ -26,6 +26,15 @@ impl Alarms {
         self.0.peek().map(|Reverse(alarm)| alarm.at)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets the alarms that nobody waits for any more.
+    pub(crate) fn retain(&mut self, mut is_set: impl FnMut(Instant, QueueKey) -> bool) {
+        self.0.retain(|Reverse(alarm)| is_set(alarm.at, alarm.queue));
+    }
+
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(Instant, QueueKey)> {
         if self.next()? > now {
             return None;

@@ -212,9 +212,14 @@ impl Queue {
         }
     }
 
+    /// Whether an alarm is the one that was set last.
+    pub(crate) fn has_alarm(&self, at: Instant) -> bool {
+        self.alarm == Some(at)
+    }
+
     /// Whether an alarm is the one that was set last; it is then no longer set.
     pub(crate) fn take_alarm(&mut self, at: Instant) -> bool {
-        let is_set = self.alarm == Some(at);
+        let is_set = self.has_alarm(at);
         if is_set {
             self.alarm = None;
         }

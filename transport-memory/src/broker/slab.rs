@@ -53,6 +53,10 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
         (0..).zip(&self.slots).filter_map(|(index, slot)| {
             let key = Key { index, generation: slot.generation, of: PhantomData };

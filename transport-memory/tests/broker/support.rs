@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use enoki_core::transport::End;
 use enoki_core::{
     BindingSpec, Destination, Error, ErrorKind, ExchangeKind, ExchangeSpec, Message, Outcome,
     Purpose, QueueSpec, Result, ShortStr, Transport,
     transport::{
-        Change, Delivered, End, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
+        Change, Delivered, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
     },
 };
 use enoki_transport_memory::MemoryTransport;
@@ -33,6 +34,20 @@ impl Bench {
         let session = connect(&transport).await;
         let sender = session.sender(256).await.unwrap();
         Self { transport, session, sender, next_id: 0, queues: HashMap::new() }
+    }
+
+    pub(crate) async fn with_messages(name: &str, bodies: &[&str]) -> Self {
+        let mut bench = Self::new().await;
+        bench.queue(name).await;
+        for body in bodies {
+            bench.send(name, body).await;
+        }
+        bench
+    }
+
+    pub(crate) async fn reconnect(&mut self) {
+        self.session = connect(&self.transport).await;
+        self.sender = self.session.sender(256).await.unwrap();
     }
 
     pub(crate) async fn queue(&mut self, name: &str) {
