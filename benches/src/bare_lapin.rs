@@ -1,7 +1,7 @@
 //! lapin by itself, used the way its README shows: each publish awaited until it is written, each
 //! delivery acknowledged and the acknowledgement awaited.
 
-use std::{collections::VecDeque, error::Error, time::Instant};
+use std::{collections::VecDeque, time::{Duration, Instant}};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -13,10 +13,10 @@ use lapin::{
     types::FieldTable,
 };
 
-use crate::{Load, Measured, OUTSTANDING};
+use crate::{Load, OUTSTANDING, Outcome};
 
 /// Publishes confirmed, with at most 256 confirms outstanding.
-pub(crate) async fn publish(load: &Load) -> Measured {
+pub(crate) async fn publish(load: &Load) -> Outcome<Duration> {
     let (connection, channel) = open(load).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let properties = BasicProperties::default().with_delivery_mode(2);
@@ -46,12 +46,12 @@ pub(crate) async fn publish(load: &Load) -> Measured {
     Ok(time)
 }
 
-async fn check(confirm: lapin::publisher_confirm::PublisherConfirm) -> Result<(), Box<dyn Error>> {
+async fn check(confirm: lapin::PublisherConfirm) -> Outcome<()> {
     if confirm.await?.is_ack() { Ok(()) } else { Err("not confirmed".into()) }
 }
 
 /// Consumes with a prefetch of 256, and acknowledges each delivery.
-pub(crate) async fn consume(load: &Load) -> Measured {
+pub(crate) async fn consume(load: &Load) -> Outcome<Duration> {
     let (connection, channel) = open(load).await?;
     channel.basic_qos(OUTSTANDING, BasicQosOptions::default()).await?;
     let started = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) async fn consume(load: &Load) -> Measured {
 }
 
 /// Makes the queue anew.
-pub(crate) async fn reset(load: &Load) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn reset(load: &Load) -> Outcome<()> {
     remove(load).await?;
     let (connection, channel) = open(load).await?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -78,13 +78,13 @@ pub(crate) async fn reset(load: &Load) -> Result<(), Box<dyn Error>> {
 }
 
 /// Removes the queue.
-pub(crate) async fn remove(load: &Load) -> Result<(), Box<dyn Error>> {
+pub(crate) async fn remove(load: &Load) -> Outcome<()> {
     let (connection, channel) = open(load).await?;
     channel.queue_delete(load.queue.into(), QueueDeleteOptions::default()).await?;
     Ok(connection.close(200, "bye".into()).await?)
 }
 
-async fn open(load: &Load) -> Result<(Connection, Channel), Box<dyn Error>> {
+async fn open(load: &Load) -> Outcome<(Connection, Channel)> {
     let url = load.url.replacen("amqp091://", "amqp://", 1);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;

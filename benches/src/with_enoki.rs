@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,10 +14,10 @@ use enoki::{
 };
 use tokio::sync::Notify;
 
-use crate::{Load, Measured, OUTSTANDING};
+use crate::{Load, OUTSTANDING, Outcome};
 
 /// What the broker calls itself.
-pub(crate) async fn peer(load: &Load) -> Result<String, Box<dyn Error>> {
+pub(crate) async fn peer(load: &Load) -> Outcome<String> {
     let broker = enoki::connect(&load.url).await?;
     let peer = broker.peer().to_string();
     close(broker).await;
@@ -26,7 +25,7 @@ pub(crate) async fn peer(load: &Load) -> Result<String, Box<dyn Error>> {
 }
 
 /// Publishes confirmed, with at most 256 confirms outstanding: the default window.
-pub(crate) async fn publish(load: &Load) -> Measured {
+pub(crate) async fn publish(load: &Load) -> Outcome<Duration> {
     let broker = enoki::connect(&load.url).await?;
     let publisher = broker.publisher(route(load)?).await?;
     let started = Instant::now();
@@ -37,7 +36,7 @@ pub(crate) async fn publish(load: &Load) -> Measured {
 }
 
 /// Handles each delivery, with a prefetch of 256; it is acknowledged when the handler returns.
-pub(crate) async fn consume(load: &Load) -> Measured {
+pub(crate) async fn consume(load: &Load) -> Outcome<Duration> {
     let broker = enoki::connect(&load.url).await?;
     let started = Instant::now();
     let done = Arc::new(Done { open: AtomicUsize::new(load.messages), all: Notify::new() });
@@ -54,7 +53,7 @@ pub(crate) async fn consume(load: &Load) -> Measured {
 }
 
 /// Publishes and handles at the same time, the whole way through.
-pub(crate) async fn publish_handle_ack(load: &Load) -> Measured {
+pub(crate) async fn publish_handle_ack(load: &Load) -> Outcome<Duration> {
     let broker = enoki::connect(&load.url).await?;
     let done = Arc::new(Done { open: AtomicUsize::new(load.messages), all: Notify::new() });
     let service = Service::new("bench", broker.clone())
@@ -71,7 +70,7 @@ pub(crate) async fn publish_handle_ack(load: &Load) -> Measured {
     Ok(time)
 }
 
-async fn publish_all(publisher: &Publisher<Raw>, load: &Load) -> Result<(), Box<dyn Error>> {
+async fn publish_all(publisher: &Publisher<Raw>, load: &Load) -> Outcome<()> {
     let message = Raw::from(load.body.clone());
     let mut confirms = VecDeque::with_capacity(OUTSTANDING.into());
     for _ in 0..load.messages {
