@@ -34,6 +34,24 @@ use crate::{
 /// [`Broker::close`].
 ///
 /// Programs get one by `enoki::connect(url)`.
+///
+/// ```
+/// use enoki::{Capability, Topology, WorkQueue};
+/// # use std::time::Duration;
+/// # use tokio::time::Instant;
+///
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://broker").await?;
+/// broker.require([Capability::DeadLetter, Capability::UnroutableDetection])?;
+/// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+/// assert_eq!(broker.queue_status(&BILLING).await?.messages, 0);
+/// broker.close(Instant::now() + Duration::from_secs(5)).await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
@@ -260,12 +278,17 @@ impl Broker {
     /// programs that are no [`Service`](crate::Service). The queue is declared first.
     ///
     /// ```
-    /// # use enoki_core::{Broker, Outcome, Result, WorkQueue};
-    /// # async fn example(broker: Broker) -> Result<()> {
+    /// # use enoki::{Outcome, WorkQueue};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> enoki::Result<()> {
     /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+    ///
+    /// let broker = enoki::connect("memory://subscribe").await?;
     /// let mut deliveries = broker.subscribe(&BILLING, 32).await?;
-    /// while let Some(delivery) = deliveries.next().await? {
+    /// broker.publisher(&BILLING.route()).await?.publish(&"order 1".to_owned()).await?;
+    /// if let Some(delivery) = deliveries.next().await? {
     ///     let order: String = delivery.decode()?;
+    ///     assert_eq!(order, "order 1");
     ///     delivery.settle(Outcome::Ack);
     /// }
     /// # Ok(())

@@ -28,7 +28,26 @@ use crate::{
 
 /// Runs a handler for each delivery of a queue.
 ///
-/// Services make one for each [`Service::consume`](crate::Service::consume).
+/// Services make one for each [`Service::consume`](crate::Service::consume), which is short for:
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use enoki::{Body, Consumer, Service, WorkQueue};
+/// # use tokio::time::Instant;
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// async fn bill(Body(order): Body<String>) {
+///     println!("{order}");
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// # let broker = enoki::connect("memory://consumer").await?;
+/// let consumer = Consumer::new(&BILLING, bill, Arc::new(()));
+/// let running = Service::new("billing", broker).entrypoint(consumer).start().await?;
+/// # running.stop(Instant::now() + Duration::from_secs(5)).await
+/// # }
+/// ```
 ///
 /// A delivery is settled when its handler returns: `Ok` is an ack, an error what the
 /// [`OnError`] says, a panic a requeue. A body that cannot be decoded is rejected, with the cause in

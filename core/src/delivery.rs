@@ -18,6 +18,26 @@ use crate::{
 ///
 /// Settling consumes it, so nobody settles twice. Dropped, it is requeued. As an extractor it is an
 /// argument of a handler, which then settles it itself.
+///
+/// ```
+/// use enoki::{Delivery, Outcome, Settled, WorkQueue};
+///
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://delivery").await?;
+/// let mut deliveries = broker.subscribe(&BILLING, 1).await?;
+/// broker.publisher(&BILLING.route()).await?.publish(&"order 1".to_owned()).await?;
+///
+/// let first: Option<Delivery> = deliveries.next().await?;
+/// drop(first); // not settled: it comes back
+/// let again = deliveries.next().await?.expect("a delivery");
+/// assert!(again.redelivered());
+/// assert_eq!(again.settle(Outcome::Ack), Settled::Queued);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "an unsettled delivery is requeued"]
 pub struct Delivery {
     envelope: Envelope,
@@ -28,6 +48,17 @@ pub struct Delivery {
 
 /// A delivery to look at: the message, and how it came here. As an extractor it is an argument of a
 /// handler.
+///
+/// ```
+/// use enoki_core::{Envelope, Handler};
+///
+/// async fn log(envelope: Envelope) {
+///     println!("{} by {}", envelope.message.body.len(), envelope.routing_key);
+/// }
+///
+/// fn is_handler<A>(_: impl Handler<String, (), A>) {}
+/// is_handler(log);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Envelope {

@@ -10,6 +10,19 @@ use std::fmt;
 /// | `Requeue` | tried and failed, again soon | `basic.reject(requeue)` | yes |
 /// | `Release` | not tried | `basic.nack(requeue)` | no, where the broker can tell |
 /// | `Reject` | never again: dead-lettered, else removed | `basic.reject` | – |
+///
+/// A handler may return one, with or without a `Result`:
+///
+/// ```
+/// use enoki_core::{Body, Failure, Handler, Outcome};
+///
+/// async fn bill(Body(cents): Body<u32>) -> Result<Outcome, Failure> {
+///     Ok(if cents == 0 { Outcome::Reject } else { Outcome::Ack })
+/// }
+///
+/// fn is_handler<A>(_: impl Handler<u32, (), A>) {}
+/// is_handler(bill);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -37,6 +50,13 @@ impl fmt::Display for Outcome {
 /// How often a message was tried, this time included, and how well that is known.
 ///
 /// As an extractor it is an argument of a handler.
+///
+/// ```
+/// use enoki_core::{Attempt, Counted};
+///
+/// let again = Attempt::from_flag(true);
+/// assert_eq!((again.number, again.counted), (2, Counted::ByFlag));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// Which attempt this is, from 1.

@@ -36,11 +36,14 @@ use crate::{
 /// [`Broker::publisher`](crate::Broker::publisher).
 ///
 /// ```
-/// # use enoki_core::{Broker, ErrorKind, Result, Route, Topic};
+/// use enoki::{ErrorKind, Route, Topic};
+///
 /// const SHOP: Topic = Topic::new("shop");
 /// const PLACED: Route<String> = SHOP.route("order.placed");
 ///
-/// # async fn example(broker: Broker) -> Result<()> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://publisher").await?;
 /// let orders = broker.publisher(&PLACED).await?;
 /// match orders.publish(&"order 1".to_owned()).await {
 ///     Ok(confirmed) => println!("stored as {}", confirmed.message_id),
@@ -292,8 +295,14 @@ impl<M: Payload> Publisher<M> {
     /// A message with properties of its own.
     ///
     /// ```
-    /// # use enoki_core::{Publisher, Result};
-    /// # async fn example(orders: Publisher<String>) -> Result<()> {
+    /// # use enoki::{Topology, WorkQueue};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> enoki::Result<()> {
+    /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+    ///
+    /// let broker = enoki::connect("memory://message").await?;
+    /// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+    /// let orders = broker.publisher(&BILLING.route()).await?;
     /// orders.message(&"order 2".to_owned())?.priority(5).header("region", "eu")?.publish().await?;
     /// # Ok(())
     /// # }
@@ -486,6 +495,26 @@ impl Sealed {
 /// The outcome of a message that was handed over; await it.
 ///
 /// Dropping it does not take the message back.
+///
+/// ```
+/// # use enoki::{Topology, WorkQueue};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// const BILLING: WorkQueue<u32> = WorkQueue::new("billing");
+///
+/// let broker = enoki::connect("memory://confirm").await?;
+/// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+/// let orders = broker.publisher(&BILLING.route()).await?;
+/// let mut confirms = Vec::new();
+/// for order in 0..100 {
+///     confirms.push(orders.enqueue(&order).await?); // waits only for room
+/// }
+/// for confirm in confirms {
+///     confirm.await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "the outcome is only known by awaiting it"]
 pub struct Confirm {
     outcome: oneshot::Receiver<Result<()>>,

@@ -21,14 +21,17 @@ use crate::{
 /// A service: a name, a broker, a state, and what brings work in.
 ///
 /// ```
-/// # use enoki_core::{Body, Broker, Handler, OnError, Result, Service, State, WorkQueue};
+/// use enoki::{Body, Handler, OnError, Service, State, WorkQueue};
+///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
 /// async fn bill(State(rate): State<u32>, Body(order): Body<String>) {
 ///     println!("{order} at {rate}");
 /// }
 ///
-/// # async fn example(broker: Broker) -> Result<()> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://service").await?;
 /// Service::new("billing", broker)
 ///     .state(7_u32)
 ///     .consume(&BILLING, bill.concurrency(16).on_error(OnError::reject()))
@@ -154,6 +157,24 @@ impl<S: Send + Sync + 'static> Service<S> {
 }
 
 /// A service that brings work in. Dropped, it is killed.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use enoki::{Body, Service, WorkQueue};
+/// # use tokio::time::Instant;
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// async fn bill(Body(order): Body<String>) {
+///     println!("{order}");
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> enoki::Result<()> {
+/// let broker = enoki::connect("memory://running").await?;
+/// let running = Service::new("billing", broker).consume(&BILLING, bill).start().await?;
+/// running.stop(Instant::now() + Duration::from_secs(5)).await
+/// # }
+/// ```
 #[must_use = "a service that is dropped is killed"]
 pub struct RunningService {
     name: Arc<str>,

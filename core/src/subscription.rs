@@ -19,8 +19,8 @@ use crate::{
 
 /// The deliveries of one queue, taken by hand.
 ///
-/// Made by [`Broker::subscribe`](crate::Broker::subscribe). Dropped, it stops, and what was not
-/// settled goes back to the queue.
+/// Made by [`Broker::subscribe`](crate::Broker::subscribe), where an example is. Dropped, it stops,
+/// and what was not settled goes back to the queue.
 #[derive(Debug)]
 pub struct Subscription {
     deliveries: async_channel::Receiver<Delivery>,
