@@ -31,7 +31,8 @@ use crate::{
     message = "`{Self}` does not handle deliveries from a queue of `{M}` in a service with state `{S}`",
     label = "not a handler for this queue",
     note = "a handler is an `async fn` whose arguments come out of the delivery: `Body<{M}>`, `State<{S}>`, `Attempt`, `Context`, `Envelope`, `Delivery`",
-    note = "it returns `()`, `Outcome`, or a `Result` of one of them"
+    note = "it returns `()`, `Outcome`, or a `Result` of one of them with any error",
+    note = "what it holds over an `.await` is `Send`"
 )]
 pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
     /// Takes the arguments out and runs the function.
@@ -152,6 +153,7 @@ impl<H> Configured<H> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<M, S, A, H: Handler<M, S, A>> Handler<M, S, A> for Configured<H> {
     fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
         self.handler.call(incoming, state)

@@ -25,6 +25,8 @@ pub trait Payload: Send + Sync + Sized + 'static {
     fn decode(message: &Message, codecs: &Codecs) -> Result<Self>;
 }
 
+// Without it the compiler says six times what serde wants, and not once what to do.
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload for T {
     fn encode(&self, codecs: &Codecs) -> Result<Encoded> {
         codecs.encode(self)
