@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
@@ -32,6 +33,13 @@ pub(crate) struct Incarnation {
     pub(crate) epoch: u64,
 }
 
+impl Incarnation {
+    /// Whether the connection has broken. The link's task may not have noticed yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.session.ended().now_or_never().is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 enum State {
     /// Not open. The reason, if it was or should have been, belongs to this try.
@@ -55,29 +63,32 @@ impl Link {
         Self { commands, state }
     }
 
-    /// The current session; opens one if there is none. An error is that of a try that began after
-    /// this call did, so each caller gets a fresh one. Cancel safe.
+    /// The current session; opens one if there is none. An error is that of a try that ended after
+    /// this call began, never one from before. Cancel safe.
     pub(crate) async fn session(&self, deadline: Instant) -> Result<Incarnation> {
         let mut state = self.state.clone();
-        let seen = match &*state.borrow_and_update() {
-            State::Up(incarnation) => return Ok(incarnation.clone()),
-            State::Down { tries, .. } => *tries,
-            State::Closed => return Err(closed()),
-        };
         let wait = async {
-            // A full inbox already holds somebody's wish for the same thing.
-            match self.commands.try_send(Command::Open) {
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
-            }
+            let mut seen = None;
             loop {
-                match &*state.borrow_and_update() {
-                    State::Up(incarnation) => return Ok(incarnation.clone()),
-                    State::Down { tries, reason: Some(reason) } if *tries > seen => {
-                        return Err(reason.clone());
+                let now = state.borrow_and_update().clone();
+                match (now, seen) {
+                    (State::Up(incarnation), _) if !incarnation.has_ended() => {
+                        return Ok(incarnation);
                     }
-                    State::Down { .. } => {}
-                    State::Closed => return Err(closed()),
+                    (State::Up(_), _) => {}
+                    (State::Down { tries, .. }, None) => {
+                        seen = Some(tries);
+                        // A full inbox already holds somebody's wish for the same thing.
+                        match self.commands.try_send(Command::Open) {
+                            Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
+                            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+                        }
+                    }
+                    (State::Down { tries, reason: Some(reason) }, Some(seen)) if tries > seen => {
+                        return Err(reason);
+                    }
+                    (State::Down { .. }, _) => {}
+                    (State::Closed, _) => return Err(closed()),
                 }
                 state.changed().await.map_err(|_| closed())?;
             }
@@ -119,7 +130,12 @@ async fn run(
         tries += 1;
         let deadline = Instant::now() + connect_timeout;
         let connecting = timeout_at(deadline + GRACE, transport.connect(purpose, deadline));
-        let session = match connecting.await.unwrap_or_else(|_| Err(overdue(&*transport))) {
+        let connected = tokio::select! {
+            biased;
+            connected = connecting => connected.unwrap_or_else(|_| Err(overdue(&*transport))),
+            () = unwanted(&mut inbox) => break,
+        };
+        let session = match connected {
             Ok(session) => session,
             Err(reason) => {
                 publish.send_replace(State::Down { tries, reason: Some(reason) });
@@ -142,6 +158,11 @@ async fn run(
         }
     }
     publish.send_replace(State::Closed);
+}
+
+/// Waits until nobody wants the connection any more. Who wishes for it gets the one under way.
+async fn unwanted(inbox: &mut mpsc::Receiver<Command>) {
+    while let Some(Command::Open) = inbox.recv().await {}
 }
 
 enum Served {
