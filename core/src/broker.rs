@@ -68,6 +68,20 @@ struct Inner {
     windows: Mutex<Vec<Weak<Window>>>,
 }
 
+impl Inner {
+    async fn close(&self, deadline: Instant) {
+        let windows: Vec<_> = {
+            let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+            // A publisher that is gone has its window until its last message has an outcome.
+            windows.iter().filter_map(Weak::upgrade).collect()
+        };
+        for window in windows {
+            window.close(deadline).await;
+        }
+        tokio::join!(self.publishing.close(deadline), self.consuming.close(deadline));
+    }
+}
+
 /// What holds for everything that a broker handle does.
 ///
 /// ```
@@ -308,23 +322,13 @@ impl Broker {
     /// within the deadline. What is published or consumed later fails as
     /// [`Closed`](ErrorKind::Closed). Twice is once.
     pub async fn close(&self, deadline: Instant) {
-        let windows: Vec<_> = {
-            let windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
-            windows.iter().filter_map(Weak::upgrade).collect()
-        };
-        let flushing = async {
-            for window in &windows {
-                window.close().await;
-            }
-        };
-        let _ = timeout_at(deadline, flushing).await;
-        tokio::join!(self.inner.publishing.close(deadline), self.inner.consuming.close(deadline));
+        self.inner.close(deadline).await;
     }
 
     /// Closes the connections if nobody else has a handle on them.
     pub(crate) async fn release(self, deadline: Instant) {
         if let Ok(last) = Arc::try_unwrap(self.inner) {
-            tokio::join!(last.publishing.close(deadline), last.consuming.close(deadline));
+            last.close(deadline).await;
         }
     }
 

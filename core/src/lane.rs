@@ -35,6 +35,18 @@ enum Intake {
     Many(Vec<Parcel>),
 }
 
+impl Intake {
+    /// Nothing of it was handed over.
+    fn refuse(self, reason: &Error) {
+        match self {
+            Self::One(parcel) => parcel.reply.send(Err(reason.clone())),
+            Self::Many(parcels) => {
+                parcels.into_iter().for_each(|parcel| parcel.reply.send(Err(reason.clone())));
+            }
+        }
+    }
+}
+
 /// A message, where it goes, until when, and who is told.
 #[derive(Debug)]
 pub(crate) struct Parcel {
@@ -111,9 +123,9 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Waits until every message has its outcome, then lets no more in.
-    pub(crate) async fn close(&self) {
-        if let Ok(all) = self.room.acquire_many(self.size).await {
+    /// Waits until every message has its outcome, at most until the deadline, then lets no more in.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        if let Ok(Ok(all)) = timeout_at(deadline, self.room.acquire_many(self.size)).await {
             all.forget();
         }
         self.room.close();
@@ -154,18 +166,23 @@ impl Lane {
         self.hand_over(Intake::One(parcel()))
     }
 
-    /// Like [`Lane::send`], for as many as the window holds.
-    pub(crate) async fn send_many(
-        &self,
-        deadline: Instant,
-        mut parcels: Vec<Parcel>,
-    ) -> Result<()> {
+    /// Like [`Lane::send`], for any number. Those that find no room are told so, each by its reply:
+    /// the ones before them may be stored already.
+    pub(crate) async fn send_many(&self, deadline: Instant, mut parcels: Vec<Parcel>) {
         while !parcels.is_empty() {
             let rest = parcels.split_off(parcels.len().min(self.window.size as usize / 2 + 1));
-            self.room(parcels.len(), deadline).await?;
-            self.hand_over(Intake::Many(std::mem::replace(&mut parcels, rest)))?;
+            let sent = match self.room(parcels.len(), deadline).await {
+                Ok(()) => self.hand_over(Intake::Many(parcels)),
+                Err(reason) => {
+                    Intake::Many(parcels).refuse(&reason);
+                    Err(reason)
+                }
+            };
+            if let Err(reason) = sent {
+                return Intake::Many(rest).refuse(&reason);
+            }
+            parcels = rest;
         }
-        Ok(())
     }
 
     async fn room(&self, messages: usize, deadline: Instant) -> Result<()> {
@@ -194,7 +211,10 @@ impl Lane {
 
     fn hand_over(&self, intake: Intake) -> Result<()> {
         // Each entry holds at least one permit of the window, and the inbox is as large: never full.
-        self.inbox.try_send(intake).map_err(|_| closed())
+        self.inbox.try_send(intake).map_err(|unsent| {
+            unsent.into_inner().refuse(&closed());
+            closed()
+        })
     }
 }
 
@@ -221,7 +241,6 @@ impl Task {
             }
             match self.open(window, &mut declared).await {
                 Ok(sender) => {
-                    self.drop_overdue();
                     let Err(reason) = self.work(sender).await else { return };
                     self.fail_sent(&reason);
                 }
@@ -232,17 +251,27 @@ impl Task {
 
     async fn open(&mut self, window: usize, declared: &mut Option<u64>) -> Result<Box<dyn Sender>> {
         let deadline = Instant::now() + self.open_timeout;
-        let incarnation = self.link.session(deadline).await?;
-        let opening = async {
-            if *declared != Some(incarnation.epoch) {
-                apply_all(&*incarnation.session, &self.topology).await?;
-                *declared = Some(incarnation.epoch);
+        let mut again = true;
+        loop {
+            let incarnation = self.link.session(deadline).await?;
+            let opening = async {
+                if *declared != Some(incarnation.epoch) {
+                    apply_all(&*incarnation.session, &self.topology).await?;
+                    *declared = Some(incarnation.epoch);
+                }
+                incarnation.session.sender(window).await
+            };
+            let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Timeout, "open a publisher")
+                    .because("the deadline passed"))
+            });
+            // The connection broke under it: nothing was sent, so the next one will do. Only once,
+            // for a broker that lets everybody in and then hangs up.
+            if opened.is_err() && incarnation.has_ended() && std::mem::take(&mut again) {
+                continue;
             }
-            incarnation.session.sender(window).await
-        };
-        timeout_at(deadline, opening).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, "open a publisher").because("the deadline passed"))
-        })
+            return opened;
+        }
     }
 
     /// Works until the publishers are gone and everything has its outcome, or the sender fails.
@@ -252,6 +281,7 @@ impl Task {
         let mut open = true;
         loop {
             if !self.waiting.is_empty() {
+                self.drop_overdue();
                 sender.submit(&mut self.waiting).await?;
             }
             if !open && self.in_flight.is_empty() {
@@ -293,8 +323,14 @@ impl Task {
     /// Gives up what waited too long for a sender: it was never sent.
     fn drop_overdue(&mut self) {
         let now = Instant::now();
+        let in_time = |in_flight: &InFlight, outgoing: &Outgoing| {
+            in_flight.deadline(outgoing.id).is_some_and(|deadline| deadline > now)
+        };
+        if self.waiting.iter().all(|outgoing| in_time(&self.in_flight, outgoing)) {
+            return;
+        }
         for outgoing in std::mem::take(&mut self.waiting) {
-            if self.in_flight.deadline(outgoing.id).is_some_and(|deadline| deadline > now) {
+            if in_time(&self.in_flight, &outgoing) {
                 self.waiting.push_back(outgoing);
             } else {
                 self.settle(outgoing.id, |pending| {

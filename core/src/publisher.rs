@@ -277,17 +277,11 @@ impl<M: Payload> Publisher<M> {
                 }
             }
         }
-        let sent = self.inner.lane.send_many(deadline, parcels).await;
-        let outcomes = if sent.is_ok() {
-            batch.outcomes(deadline).await
-        } else {
-            batch.outcomes(Instant::now()).await
-        };
-        let outcome = |(outcome, message_id): (Option<Result<()>>, ShortStr)| match (outcome, &sent)
-        {
-            (Some(result), _) => result.map(|()| Confirmed { message_id }),
-            (None, Err(error)) => Err(error.clone()),
-            (None, Ok(())) => Err(self.inner.overdue()),
+        self.inner.lane.send_many(deadline, parcels).await;
+        let outcomes = batch.outcomes(deadline).await;
+        let outcome = |(outcome, message_id): (Option<Result<()>>, ShortStr)| match outcome {
+            Some(result) => result.map(|()| Confirmed { message_id }),
+            None => Err(self.inner.overdue()),
         };
         outcomes.into_iter().zip(ids).map(outcome).collect()
     }
