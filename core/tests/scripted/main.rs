@@ -1,0 +1,9 @@
+//! Brokers, publishers, consumers and services over a transport that a test has in its hand: what
+//! they do when a broker is slow, wrong or gone.
+
+mod consumer;
+mod lane;
+mod link;
+mod script;
+mod service;
+mod subscription;
