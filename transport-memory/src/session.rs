@@ -1,9 +1,6 @@
 //! One connection to the broker, from its beginning to its end.
 
-use std::{
-    pin::pin,
-    sync::{Arc, LazyLock, OnceLock},
-};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use async_trait::async_trait;
 use enoki_core::{
@@ -126,9 +123,8 @@ impl Signal {
 
     pub(crate) async fn ended(&self) -> Ending {
         loop {
-            let mut announced = pin!(self.announced.notified());
-            // Listening begins before looking, so that no end falls in between.
-            announced.as_mut().enable();
+            // Listening begins here, before looking, so that no end falls in between.
+            let announced = self.announced.notified();
             if let Some(ending) = self.ending.get() {
                 return *ending;
             }

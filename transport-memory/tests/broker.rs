@@ -3,7 +3,7 @@
 //! dropped.
 
 // Helpers of tests are not tests to clippy.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod broker {
     mod support;

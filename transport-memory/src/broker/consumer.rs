@@ -101,9 +101,6 @@ impl Consumer {
         next_alarm: Option<Instant>,
     ) -> Taken {
         self.sleep = Sleep::Awake;
-        if let Some(end @ ConsumerEnd::Lost(_)) = self.end {
-            return Taken::End(end);
-        }
         let count = self.inbox.len().min(max.max(1));
         if count > 0 {
             into.reserve(count);

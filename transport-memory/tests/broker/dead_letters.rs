@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use enoki_core::ExchangeKind;
-use enoki_core::{DeadLetter, Message, Outcome, QueueSpec, Table, Value, transport::Delivered};
+use enoki_core::{
+    DeadLetter, ExchangeKind, Message, Outcome, QueueSpec, Table, Value, transport::Delivered,
+};
 use tokio::time::advance;
 
 use super::support::*;

@@ -128,6 +128,34 @@ async fn what_is_noticed_late_has_happened_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_dies_before_its_queue_however_late_that_is_noticed() {
+    let mut bench = Bench::new().await;
+    bench.queue("end").await;
+    bench
+        .declare("q", |q| {
+            expires_to(q, SECOND, "end");
+            q.expires = Some(SECOND * 2);
+        })
+        .await;
+    bench.send("q", "a").await;
+    advance(SECOND * 3).await;
+    assert_eq!((bench.depth("q").await, bench.depth("end").await), (None, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_becomes_the_head_brings_its_own_time() {
+    let mut bench = delayed().await;
+    bench.send("other wait", "long").await;
+    bench.send_message("other wait", expiring("short", SECOND)).await;
+    let mut receiver = bench.consume("other wait", 1).await;
+    next(&mut receiver).await;
+    let start = Instant::now();
+    let mut work = bench.consume("work", 1).await;
+    assert_eq!(body(&next(&mut work).await), "short");
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unused_queue_goes_and_a_used_one_stays() {
     let mut bench = Bench::new().await;
     let expires = |q: &mut QueueSpec| q.expires = Some(SECOND * 10);

@@ -140,6 +140,7 @@ async fn a_refused_message_says_by_what() {
 #[tokio::test(start_paused = true)]
 async fn an_auto_delete_exchange_goes_with_its_last_binding_and_takes_its_sources_along() {
     let mut bench = Bench::new().await;
+    let fanout = |name: &str| ExchangeSpec::existing(short(name), ExchangeKind::Fanout);
     bench.queue("q").await;
     for name in ["a", "b"] {
         let mut spec = ExchangeSpec::new(name, ExchangeKind::Fanout).unwrap();
@@ -151,7 +152,9 @@ async fn an_auto_delete_exchange_goes_with_its_last_binding_and_takes_its_source
         spec.auto_delete = true;
         bench.apply(Change::VerifyExchange(spec)).await.is_ok()
     };
-    let fanout = |name: &str| ExchangeSpec::existing(short(name), ExchangeKind::Fanout);
+    bench.bind(&fanout("amq.fanout"), to_queue("q"), "").await;
+    let elsewhere = BindingSpec::new(&fanout("amq.fanout"), to_queue("q"), "").unwrap();
+    bench.apply(Change::Unbind(elsewhere)).await.unwrap();
     assert!(exists(&bench, "a").await, "it does not go before it had a binding");
     bench.bind(&fanout("a"), to_exchange("b"), "").await;
     bench.bind(&fanout("b"), to_queue("q"), "").await;

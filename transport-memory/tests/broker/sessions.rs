@@ -85,6 +85,16 @@ async fn dropped_connections_are_transient_and_give_everything_back_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stopped_receiver_learns_that_its_session_is_lost() {
+    let bench = Bench::with_messages("q", &["a", "b"]).await;
+    let mut receiver = bench.consume("q", 2).await;
+    next(&mut receiver).await;
+    receiver.stop().await.unwrap();
+    bench.transport.drop_connections();
+    assert!(matches!(end(&mut receiver).await, End::Lost(_)), "its settlements no longer count");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_session_ends_what_came_from_it() {
     let mut bench = Bench::with_messages("q", &[]).await;
     let session = connect(&bench.transport).await;

@@ -1,0 +1,147 @@
+//! The way of a message out of a queue, and back.
+
+use std::sync::Arc;
+
+use enoki_core::{
+    Outcome, Result, ShortStr,
+    transport::{Delivered, Settle},
+};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    ConsumerKey, QueueKey, SessionKey, State,
+    consumer::{Consumer, ConsumerEnd, Taken},
+    dead_letter::Reason,
+};
+use crate::fault::Fault;
+
+impl State {
+    pub(crate) fn consume(
+        &mut self,
+        session: SessionKey,
+        name: &ShortStr,
+        prefetch: usize,
+        waker: Arc<Notify>,
+        now: Instant,
+    ) -> Result<ConsumerKey> {
+        let key = self.usable_queue("consume", name, session)?;
+        let prefetch =
+            if self.faults.has(Fault::PrefetchIsIgnored) { usize::MAX } else { prefetch };
+        let consumer = self.consumers.insert(Consumer::new(key, session, prefetch, waker));
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.add_consumer(consumer, &mut self.consumers);
+        }
+        self.pump(key, now);
+        Ok(consumer)
+    }
+
+    pub(crate) fn take(
+        &mut self,
+        key: ConsumerKey,
+        into: &mut Vec<Delivered>,
+        max: usize,
+    ) -> Taken {
+        let before = into.len();
+        let next_alarm = self.alarms.next();
+        let Some(consumer) = self.consumers.get_mut(key) else {
+            return Taken::End(ConsumerEnd::Stopped);
+        };
+        let taken = consumer.take(into, max, next_alarm);
+        if self.faults.has(Fault::RedeliveredIsLost) {
+            for delivered in into.iter_mut().skip(before) {
+                delivered.redelivered = false;
+                delivered.attempt.number = 1;
+            }
+        }
+        taken
+    }
+
+    pub(crate) fn settle(&mut self, key: ConsumerKey, settlements: &[Settle], now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let queue_key = consumer.queue;
+        // Deliveries of a queue that is gone are gone with it.
+        let Some(queue) = self.queues.get_mut(queue_key) else {
+            settlements.iter().for_each(|settle| drop(consumer.settle(settle.tag)));
+            return;
+        };
+        let mut has_returned = false;
+        for settle in settlements {
+            let Some(entry) = consumer.settle(settle.tag) else { continue };
+            match settle.outcome {
+                Outcome::Ack => {}
+                Outcome::Requeue if self.faults.has(Fault::RequeueIsAck) => {}
+                Outcome::Reject if self.faults.has(Fault::RejectIsAck) => {}
+                Outcome::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
+                outcome => {
+                    let failed =
+                        outcome != Outcome::Release || self.faults.has(Fault::ReleaseIsCounted);
+                    queue.put_back(entry, failed, &mut self.dead);
+                    has_returned = true;
+                }
+            }
+        }
+        queue.give_turn(key, &mut self.consumers);
+        if has_returned || queue.ready.len() > 0 {
+            self.pump(queue_key, now);
+        }
+    }
+
+    /// Stops a consumer: it gets nothing more, and may still settle what it has.
+    pub(crate) fn stop(&mut self, key: ConsumerKey, now: Instant) {
+        if let Some(queue) = self.detach(key, ConsumerEnd::Stopped, now) {
+            self.pump(queue, now);
+        }
+    }
+
+    /// Removes a consumer; what it has not settled goes back.
+    pub(crate) fn close_consumer(&mut self, key: ConsumerKey, now: Instant) {
+        self.detach(key, ConsumerEnd::Stopped, now);
+        self.return_unsettled(key, now);
+        self.consumers.remove(key);
+    }
+
+    /// Takes a consumer from its queue, which goes if it was to go with its last one.
+    pub(super) fn detach(
+        &mut self,
+        key: ConsumerKey,
+        end: ConsumerEnd,
+        now: Instant,
+    ) -> Option<QueueKey> {
+        let consumer = self.consumers.get_mut(key)?;
+        // A session that is lost is lost for those who had stopped before, too.
+        if consumer.end.is_none() || matches!(end, ConsumerEnd::Lost(_)) {
+            consumer.end = Some(end);
+        }
+        consumer.in_turn = false;
+        consumer.wake(&mut self.wakes);
+        let queue_key = consumer.queue;
+        let queue = self.queues.get_mut(queue_key)?;
+        let is_last = queue.remove_consumer(key, now, &mut self.consumers);
+        if is_last && queue.spec.auto_delete {
+            self.delete_queue(queue_key);
+            return None;
+        }
+        Some(queue_key)
+    }
+
+    pub(super) fn return_unsettled(&mut self, key: ConsumerKey, now: Instant) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        let queue_key = consumer.queue;
+        let entries = consumer.settle_all();
+        let Some(queue) = self.queues.get_mut(queue_key) else { return };
+        for entry in entries {
+            queue.put_back(entry, true, &mut self.dead);
+        }
+        self.pump(queue_key, now);
+    }
+
+    /// Lets a queue do what it can now, after something came back or somebody came.
+    pub(super) fn pump(&mut self, key: QueueKey, now: Instant) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+        queue.trim(dead);
+        queue.expire(now, dead);
+        queue.dispatch(now, None, &mut self.consumers, wakes, dead);
+        queue.set_alarm(key, &mut self.alarms);
+    }
+}

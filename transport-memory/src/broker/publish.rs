@@ -1,0 +1,139 @@
+//! The way of a message into queues, and of a dead one into others.
+
+use std::sync::Arc;
+
+use enoki_core::{
+    Error, ErrorKind, Message, Result, ShortStr, Timestamp,
+    transport::{Outgoing, PublishOutcome},
+};
+use tokio::time::Instant;
+
+use super::{QueueKey, State, queue::Admission, routing::Targets};
+use crate::{error, fault::Fault};
+
+/// The way of the message before, for the next one with the same exchange and key.
+#[derive(Default)]
+pub(crate) struct LastWay(Option<(ShortStr, ShortStr, Targets)>);
+
+impl State {
+    pub(crate) fn publish(
+        &mut self,
+        outgoing: &Outgoing,
+        last: &mut LastWay,
+        now: Instant,
+    ) -> PublishOutcome {
+        let Outgoing { exchange, routing_key, message, .. } = outgoing;
+        let targets = match &last.0 {
+            Some((last_exchange, last_key, targets))
+                if last_exchange == exchange && last_key == routing_key =>
+            {
+                Arc::clone(targets)
+            }
+            _ => match self.find_way(exchange, routing_key, message, last) {
+                Ok(targets) => targets,
+                Err(refusal) => return PublishOutcome::Rejected(refusal),
+            },
+        };
+        if targets.is_empty() {
+            let is_told = outgoing.mandatory && !self.faults.has(Fault::UnroutableIsConfirmed);
+            return if is_told { PublishOutcome::Unroutable } else { PublishOutcome::Confirmed };
+        }
+        if self.faults.has(Fault::MessagesAreLost) {
+            return PublishOutcome::Confirmed;
+        }
+        let mut full = None;
+        for &target in targets.iter() {
+            if !self.enqueue(target, message, exchange, routing_key, now) {
+                full = Some(target);
+            }
+        }
+        // What a message dies of it has died of before the next one arrives.
+        self.route_dead(now);
+        match full {
+            None => PublishOutcome::Confirmed,
+            Some(queue) => PublishOutcome::Rejected(self.full(queue)),
+        }
+    }
+
+    fn find_way(
+        &mut self,
+        exchange: &ShortStr,
+        routing_key: &ShortStr,
+        message: &Message,
+        last: &mut LastWay,
+    ) -> Result<Targets> {
+        match self.routing.exchange(exchange) {
+            Some(spec) if spec.internal => {
+                return Err(error::denied(
+                    "publish",
+                    error::exchange_subject(exchange),
+                    "it is internal: only other exchanges publish to it",
+                ));
+            }
+            _ => {}
+        }
+        let way = self
+            .routing
+            .way(exchange, routing_key, &message.headers)
+            .ok_or_else(|| error::no_exchange("publish", exchange))?;
+        last.0 =
+            way.is_fixed.then(|| (exchange.clone(), routing_key.clone(), Arc::clone(&way.targets)));
+        Ok(way.targets)
+    }
+
+    /// Puts a message into a queue, and says whether there was room.
+    fn enqueue(
+        &mut self,
+        target: QueueKey,
+        message: &Arc<Message>,
+        exchange: &ShortStr,
+        routing_key: &ShortStr,
+        now: Instant,
+    ) -> bool {
+        let reversed = self.faults.has(Fault::OrderIsReversed);
+        let Some(queue) = self.queues.get_mut(target) else { return true };
+        let Admission::Placed(place) = queue.admit(message, exchange, routing_key, now, reversed)
+        else {
+            return false;
+        };
+        let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+        queue.dispatch(now, Some(place), &mut self.consumers, wakes, dead);
+        queue.trim(dead);
+        queue.expire(now, dead);
+        queue.set_alarm(target, &mut self.alarms);
+        true
+    }
+
+    fn full(&self, queue: QueueKey) -> Error {
+        let error = Error::new(ErrorKind::Refused, "publish").because("the queue is full");
+        match self.queues.get(queue) {
+            Some(queue) => error.on(queue.spec.subject()),
+            None => error,
+        }
+    }
+
+    /// Publishes what died to where dead messages go, and what dies of that, and so on. It comes to
+    /// an end: nothing dies twice in one queue without a consumer's rejection in between.
+    pub(super) fn route_dead(&mut self, now: Instant) {
+        while let Some(corpse) = self.dead.pop_front() {
+            let message = Arc::new(corpse.message(self.date(now)));
+            let (exchange, key) = (&corpse.target.exchange, corpse.routing_key());
+            let Some(way) = self.routing.way(exchange, key, &message.headers) else {
+                tracing::debug!(queue = %corpse.queue, %exchange, "no exchange for a dead message");
+                continue;
+            };
+            for &target in way.targets.iter() {
+                if self.queues.get(target).is_some_and(|q| corpse.would_cycle(&q.spec.name)) {
+                    tracing::warn!(queue = %corpse.queue, "dropped a message that died in a circle");
+                } else {
+                    self.enqueue(target, &message, exchange, key, now);
+                }
+            }
+        }
+    }
+
+    fn date(&self, now: Instant) -> Timestamp {
+        let (instant, date) = self.origin;
+        date.checked_add(now.saturating_duration_since(instant)).unwrap_or(date).into()
+    }
+}
