@@ -11,13 +11,19 @@ pub(crate) fn failed(
     subject: impl Into<String>,
     error: &lapin::Error,
 ) -> Error {
-    let failed = Error::new(kind(error), operation).on(subject.into()).because(reason(error));
+    let failed = about(Error::new(kind(error), operation), subject.into())
+        .because(reason(error))
+        .transient(is_transient(error))
+        .caused_by(error.clone());
     match advice(error) {
         Some(advice) => failed.remedy(advice),
         None => failed,
     }
-    .transient(is_transient(error))
-    .caused_by(error.clone())
+}
+
+/// Names the subject, if there is one: a sender has none.
+pub(crate) fn about(error: Error, subject: String) -> Error {
+    if subject.is_empty() { error } else { error.on(subject) }
 }
 
 /// A call that its deadline ended.
@@ -60,6 +66,8 @@ fn reply_kind(code: u16, text: &str) -> ErrorKind {
         406 if text.contains("timed out") => ErrorKind::Timeout,
         406 if text.contains("unknown delivery tag") => ErrorKind::Unexpected,
         406 if text.contains("exchange type") => ErrorKind::Unsupported,
+        406 if text.contains("inequivalent") => ErrorKind::Conflict,
+        406 if text.to_ascii_lowercase().contains("invalid") => ErrorKind::Configuration,
         406 => ErrorKind::Conflict,
         503 if text.contains("exchange type") => ErrorKind::Unsupported,
         506 => ErrorKind::Refused,
@@ -167,6 +175,8 @@ mod tests {
             (406, "PRECONDITION_FAILED - inequivalent arg 'durable'", ErrorKind::Conflict),
             (406, "PRECONDITION_FAILED - message size 2 is larger than 1", ErrorKind::TooLarge),
             (406, "PRECONDITION_FAILED - delivery acknowledgement timed out", ErrorKind::Timeout),
+            (406, "PRECONDITION_FAILED - invalid arg 'x-expires'", ErrorKind::Configuration),
+            (406, "PRECONDITION_FAILED - unknown exchange type 'x'", ErrorKind::Unsupported),
             (320, "CONNECTION_FORCED - bye", ErrorKind::Connection),
             (530, "NOT_ALLOWED - vhost nope not found", ErrorKind::NotFound),
             (530, "NOT_ALLOWED - access to vhost 'v' refused for user 'u'", ErrorKind::Denied),

@@ -79,3 +79,69 @@ impl<'a> Cursor<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// A `connection.start` of RabbitMQ's, with a table and a boolean before what is looked for.
+    fn frame() -> Vec<u8> {
+        let mut table = Vec::new();
+        let mut field = |name: &str, kind: u8, value: &[u8]| {
+            table.push(name.len() as u8);
+            table.extend_from_slice(name.as_bytes());
+            table.push(kind);
+            if b"SF".contains(&kind) {
+                table.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            }
+            table.extend_from_slice(value);
+        };
+        field("capabilities", b'F', b"\x12publisher_confirmst\x01");
+        field("cluster", b't', &[1]);
+        field("product", b'S', b"RabbitMQ");
+        field("version", b'S', b"4.0.5");
+        let mut payload = vec![0, 10, 0, 10, 0, 9];
+        payload.extend_from_slice(&(table.len() as u32).to_be_bytes());
+        payload.extend_from_slice(&table);
+        payload.extend_from_slice(b"\0\0\0\x05PLAIN\0\0\0\x05en_US");
+        let mut frame = vec![1, 0, 0];
+        frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        frame.extend_from_slice(&payload);
+        frame.push(0xce);
+        frame
+    }
+
+    #[test]
+    fn product_and_version_are_found_once_the_frame_is_whole() {
+        let frame = frame();
+        let greeting =
+            Greeting { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
+        assert_eq!(read(&frame), Some((frame.len(), greeting.clone())));
+        for length in 0..frame.len() {
+            assert_eq!(read(&frame[..length]), None);
+        }
+        let more = [frame.as_slice(), b"more"].concat();
+        assert_eq!(read(&more), Some((frame.len(), greeting)));
+    }
+
+    #[test]
+    fn another_first_frame_has_no_greeting() {
+        let frame = b"\x01\0\0\0\0\0\x04\0\x0a\0\x32\xce";
+        assert_eq!(read(frame), Some((frame.len(), Greeting::default())));
+        assert_eq!(read(b"HTTP/1.1 400 Bad Request\r\n\r\n"), None);
+        assert_eq!(read(b"AMQP\0\x01\0\0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes in vec(any::<u8>(), 0..200), at in 0..200usize, byte: u8) {
+            let _ = read(&bytes);
+            let mut frame = frame();
+            let at = at % frame.len();
+            frame[at] = byte;
+            let _ = read(&frame);
+        }
+    }
+}

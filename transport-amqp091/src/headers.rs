@@ -266,3 +266,176 @@ fn deeper(value: &AMQPValue, levels: usize) -> bool {
 
 /// Twice what `enoki` itself publishes; other clients may go further.
 const MAX_DEPTH: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::{ByteArray, DecimalValue, LongString};
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in entries {
+            table.insert(name.into(), value);
+        }
+        table
+    }
+
+    fn with_headers(headers: FieldTable) -> Incoming {
+        incoming(BasicProperties::default().with_headers(headers), Vec::new(), false)
+    }
+
+    #[test]
+    fn every_type_on_the_wire_has_a_value() {
+        let rows = [
+            (AMQPValue::Boolean(true), Value::Bool(true)),
+            (AMQPValue::ShortShortInt(-1), Value::Int(-1)),
+            (AMQPValue::ShortShortUInt(255), Value::Int(255)),
+            (AMQPValue::ShortInt(-2), Value::Int(-2)),
+            (AMQPValue::ShortUInt(65_535), Value::Int(65_535)),
+            (AMQPValue::LongInt(-3), Value::Int(-3)),
+            (AMQPValue::LongUInt(u32::MAX), Value::Int(u32::MAX.into())),
+            (AMQPValue::LongLongInt(i64::MIN), Value::Int(i64::MIN)),
+            (AMQPValue::Float(1.5), Value::Float(1.5)),
+            (AMQPValue::Double(2.5), Value::Float(2.5)),
+            (AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 225 }), Value::Float(2.25)),
+            (AMQPValue::LongString("é".into()), Value::String("é".to_owned())),
+            (
+                AMQPValue::LongString(LongString::from(vec![0xff])),
+                Value::Bytes(Bytes::from_static(&[0xff])),
+            ),
+            (
+                AMQPValue::ByteArray(ByteArray::from(vec![1, 2])),
+                Value::Bytes(Bytes::from_static(&[1, 2])),
+            ),
+            (AMQPValue::Timestamp(7), Value::Timestamp(Timestamp::from_unix_seconds(7))),
+            (AMQPValue::Void, Value::Null),
+        ];
+        for (wire, value) in rows {
+            assert_eq!(value_in(&wire), value);
+        }
+    }
+
+    #[test]
+    fn the_brokers_bookkeeping_becomes_the_attempt_and_history_stays() {
+        let read = with_headers(table([
+            ("x-delivery-count", AMQPValue::LongLongInt(2)),
+            ("x-acquired-count", AMQPValue::LongInt(4)),
+            ("CC", AMQPValue::FieldArray(FieldArray::default())),
+            ("x-opt-route", AMQPValue::Void),
+            ("x-death", AMQPValue::FieldArray(FieldArray::default())),
+            ("x-first-death-queue", AMQPValue::LongString("billing".into())),
+            ("region", AMQPValue::LongString("eu".into())),
+        ]));
+        assert_eq!(read.attempt, Attempt { number: 5, counted: Counted::ByBroker });
+        let names: Vec<_> = read.message.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["region", "x-death", "x-first-death-queue"]);
+    }
+
+    #[test]
+    fn an_attempt_is_never_less_than_the_flag_says() {
+        let attempt = |count: i64, redelivered| {
+            let headers = table([("x-delivery-count", AMQPValue::LongLongInt(count))]);
+            let properties = BasicProperties::default().with_headers(headers);
+            incoming(properties, Vec::new(), redelivered).attempt.number
+        };
+        assert_eq!(attempt(0, false), 1);
+        assert_eq!(attempt(0, true), 2);
+        assert_eq!(attempt(3, true), 4);
+        assert_eq!(attempt(-1, false), 1);
+        assert_eq!(attempt(i64::MAX, true), u32::MAX);
+        let none = incoming(BasicProperties::default(), Vec::new(), true).attempt;
+        assert_eq!(none, Attempt { number: 2, counted: Counted::ByFlag });
+    }
+
+    #[test]
+    fn headers_that_go_too_deep_are_left_out_and_said_to_be() {
+        let nested = |levels| {
+            (0..levels).fold(AMQPValue::Void, |inner, _| {
+                AMQPValue::FieldArray(FieldArray::from(vec![inner]))
+            })
+        };
+        let read = with_headers(table([("deep", nested(MAX_DEPTH - 1))]));
+        assert_eq!(read.undecodable, None);
+        let read = with_headers(table([("deep", nested(MAX_DEPTH)), ("flat", AMQPValue::Void)]));
+        assert!(read.undecodable.is_some());
+        assert!(read.message.headers.is_empty());
+    }
+
+    #[test]
+    fn an_expiration_that_is_no_number_is_as_good_as_none() {
+        for (text, expected) in [("1500", Some(1500)), ("1.5", None), ("", None), ("soon", None)] {
+            let properties = BasicProperties::default().with_expiration(text.into());
+            let read = incoming(properties, Vec::new(), false).message.properties.expiration;
+            assert_eq!(read, expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    fn short_text() -> impl Strategy<Value = ShortStr> {
+        "\\PC{0,60}".prop_map(|text| ShortStr::new(text).unwrap())
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (-1e300..1e300).prop_map(Value::Float),
+            any::<u64>().prop_map(|time| Value::Timestamp(Timestamp::from_unix_seconds(time))),
+            vec(any::<u8>(), 0..20).prop_map(|bytes| Value::Bytes(Bytes::from(bytes))),
+            any::<String>().prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 30, 5, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..5).prop_map(Value::List),
+                vec((short_text(), inner), 0..5)
+                    .prop_map(|entries| Value::Table(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    prop_compose! {
+        fn properties()(
+            texts in vec(option::of(short_text()), 8),
+            timestamp in option::of(any::<u64>()),
+            expiration in option::of(any::<u32>()),
+            priority in option::of(any::<u8>()),
+            persistent in any::<bool>(),
+        ) -> Properties {
+            let mut texts = texts.into_iter().map(Option::unwrap_or_default);
+            let mut text = || texts.next().filter(|text| !text.is_empty());
+            Properties {
+                content_type: text(),
+                content_encoding: text(),
+                message_id: text(),
+                correlation_id: text(),
+                reply_to: text(),
+                kind: text(),
+                app_id: text(),
+                user_id: text(),
+                timestamp: timestamp.map(Timestamp::from_unix_seconds),
+                expiration: expiration.map(|millis| Duration::from_millis(millis.into())),
+                priority,
+                persistent,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_out_comes_in(
+            properties in properties(),
+            headers in vec((short_text(), value()), 0..6),
+            body in vec(any::<u8>(), 0..40),
+        ) {
+            let headers: Table =
+                headers.into_iter().filter(|(name, _)| !is_bookkeeping(name)).collect();
+            let message = Message { body: Bytes::from(body), headers, properties };
+            let wire = properties_out(&message).unwrap();
+            let read = incoming(wire, message.body.to_vec(), false);
+            prop_assert_eq!(read.message, message);
+            prop_assert_eq!(read.undecodable, None);
+        }
+    }
+}

@@ -47,6 +47,7 @@ pub(crate) struct Amqp091Receiver {
     unsettled: Unsettled,
     frames: Vec<Frame>,
     stopping: bool,
+    closed: bool,
     ended: Option<Ended>,
 }
 
@@ -93,6 +94,7 @@ impl Amqp091Receiver {
             unsettled: Unsettled::default(),
             frames: Vec::new(),
             stopping: false,
+            closed: false,
             ended: None,
         })
     }
@@ -115,12 +117,11 @@ impl Amqp091Receiver {
     /// Why lapin's stream is over. It ends in the same way for a deleted queue, for a cancel of
     /// ours, and for a channel that was closed on this side.
     fn end_of_stream(&self) -> Ended {
-        if self.stopping {
-            Ended::Stopped
-        } else if self.channel.status().connected() {
-            Ended::Cancelled
-        } else {
-            Ended::Lost(None)
+        match (self.channel.status().connected(), self.stopping) {
+            (true, true) => Ended::Stopped,
+            (true, false) => Ended::Cancelled,
+            (false, _) if self.closed => Ended::Stopped,
+            (false, _) => Ended::Lost(None),
         }
     }
 
@@ -239,10 +240,10 @@ impl Receiver for Amqp091Receiver {
     }
 
     async fn close(&mut self) -> Result<()> {
-        self.stopping = true;
         if !self.channel.status().connected() {
             return Ok(());
         }
+        self.closed = true;
         // Frames of one channel are written in order, so its answer says that the broker has read
         // every settlement before it.
         let close = self.channel.close(REPLY_SUCCESS, "OK".into());

@@ -89,7 +89,7 @@ impl Amqp091Sender {
     fn error(&self, failed: &Failed) -> Error {
         match failed {
             Failed::Channel(error) => closed_by(error),
-            Failed::Session(ended) => ended.error(PUBLISH, String::new()),
+            Failed::Session(ended) => ended.error("publish", String::new()),
         }
     }
 }
@@ -169,10 +169,10 @@ fn refused(outgoing: &Outgoing, kind: ErrorKind) -> Error {
 fn closed_by(error: &lapin::Error) -> Error {
     match error::kind(error) {
         // Nothing that a publisher does can conflict: it is a message that the broker refuses.
-        ErrorKind::Conflict => Error::new(ErrorKind::Refused, PUBLISH)
+        ErrorKind::Conflict => Error::new(ErrorKind::Refused, "publish")
             .because(error.to_string())
             .caused_by(error.clone()),
-        _ => error::failed(PUBLISH, "", error),
+        _ => error::failed("publish", "", error),
     }
 }
 

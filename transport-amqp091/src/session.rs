@@ -250,8 +250,8 @@ impl Session for Amqp091Session {
 
     async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
         let subject = self.options.subject();
-        let channel = self.channel("open a sender", &subject).await?;
-        self.answered("open a sender", &subject, channel.confirm_select(Default::default()))
+        let channel = self.channel("open a sender at", &subject).await?;
+        self.answered("open a sender at", &subject, channel.confirm_select(Default::default()))
             .await?;
         let login = self.options.username.clone();
         Ok(Box::new(Amqp091Sender::new(channel, self.health.subscribe(), login, window)))
@@ -267,7 +267,7 @@ impl Session for Amqp091Session {
             Ok(health) => health.ended.clone(),
             Err(_) => None,
         };
-        ended.unwrap_or(Ended::Lost).error("keep the connection", self.options.subject())
+        ended.unwrap_or(Ended::Lost).error("keep the connection to", self.options.subject())
     }
 
     async fn close(&self, deadline: Instant) {
@@ -302,12 +302,10 @@ impl Ended {
     /// As an error of this operation.
     pub(crate) fn error(&self, operation: &'static str, subject: String) -> Error {
         match self {
-            Self::Closed => Error::new(ErrorKind::Closed, operation)
-                .on(subject)
+            Self::Closed => error::about(Error::new(ErrorKind::Closed, operation), subject)
                 .because("the session was closed on this side"),
             Self::Failed(error) => error::failed(operation, subject, error),
-            Self::Lost => Error::new(ErrorKind::Connection, operation)
-                .on(subject)
+            Self::Lost => error::about(Error::new(ErrorKind::Connection, operation), subject)
                 .because("the connection was lost"),
         }
     }

@@ -6,6 +6,7 @@
 //! that the runtime names, hence [`Kit`].
 
 use std::{
+    cell::RefCell,
     fmt, io,
     net::SocketAddr,
     pin::Pin,
@@ -26,6 +27,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
+
 use crate::greeting::{self, Greeting};
 
 /// Opens the socket within the deadline, and a lapin connection over it.
@@ -41,6 +44,7 @@ pub(crate) async fn open(
     let runtime = Runtime::new(Kit { tokio: tokio.clone() });
     let line = line.clone();
     let connect = async move |uri: lapin::uri::AMQPUri, _| {
+        silence_this_thread();
         let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
         let opened = timeout_at(deadline, connect(&tokio, host, port)).await;
         let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
@@ -48,6 +52,18 @@ pub(crate) async fn open(
         Ok(AsyncTcpStream::Plain(Watched { io, line: line.clone(), greeting: Some(Vec::new()) }))
     };
     lapin::Connection::connector(uri, runtime, connect, properties).await
+}
+
+/// Keeps what lapin logs on its own thread out of the program's log: every returned message with its
+/// body (as a warning), and every frame, that with the password among them (as a trace). What it
+/// logs there as errors comes to this crate as errors.
+fn silence_this_thread() {
+    thread_local! {
+        static SILENCE: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+    }
+    SILENCE.with(|silence| {
+        silence.borrow_mut().get_or_insert_with(|| set_default(NoSubscriber::default()));
+    });
 }
 
 /// The first address that answers.

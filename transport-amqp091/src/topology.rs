@@ -121,7 +121,13 @@ async fn declare_queue(
         ..Default::default()
     };
     let declare = async |channel: &Channel| channel.queue_declare(name, options, arguments).await;
-    session.request(operation, &spec.subject(), declare).await.map(found)
+    // Brokers that have given up transient queues answer by closing the connection (RabbitMQ 4.3).
+    let declared = if spec.durable || spec.exclusive {
+        session.request(operation, &spec.subject(), declare).await
+    } else {
+        session.request_apart(operation, &spec.subject(), declare).await
+    };
+    declared.map(found)
 }
 
 /// Looks first, so that what is missing is not created, then compares by declaring it.

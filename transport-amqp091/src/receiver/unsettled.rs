@@ -117,3 +117,145 @@ impl Unsettled {
         self.deliveries.get_mut(at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn settle(unsettled: &mut Unsettled, settlements: &[(u64, Outcome)]) -> Vec<Frame> {
+        let settlements: Vec<_> =
+            settlements.iter().map(|&(tag, outcome)| Settle { tag, outcome }).collect();
+        let mut frames = Vec::new();
+        unsettled.settle(&settlements, &mut frames);
+        frames
+    }
+
+    fn delivered(tags: impl IntoIterator<Item = u64>) -> Unsettled {
+        let mut unsettled = Unsettled::default();
+        tags.into_iter().for_each(|tag| unsettled.delivered(tag));
+        unsettled
+    }
+
+    use Outcome::{Ack, Reject, Release, Requeue};
+
+    #[test]
+    fn a_row_from_the_front_is_acknowledged_in_one_frame() {
+        let mut unsettled = delivered(1..=5);
+        assert_eq!(settle(&mut unsettled, &[(2, Ack), (1, Ack), (3, Ack)]), [Frame::AckUpTo(3)]);
+        assert_eq!(settle(&mut unsettled, &[(5, Ack)]), [Frame::Ack(5)]);
+        assert_eq!(settle(&mut unsettled, &[(4, Ack)]), [Frame::Ack(4)]);
+    }
+
+    /// The broker would take the rejected one for acknowledged, if it heard of that first.
+    #[test]
+    fn a_negative_settlement_goes_before_the_acknowledgement_that_would_cover_it() {
+        let mut unsettled = delivered(1..=3);
+        let frames = settle(&mut unsettled, &[(1, Ack), (2, Reject), (3, Ack)]);
+        assert_eq!(frames, [Frame::Reject(2), Frame::AckUpTo(3)]);
+    }
+
+    /// The broker closes the channel on an acknowledgement of a tag that it has no longer.
+    #[test]
+    fn a_row_that_ends_with_a_rejected_delivery_is_acknowledged_up_to_the_one_before() {
+        let mut unsettled = delivered(1..=3);
+        let frames = settle(&mut unsettled, &[(1, Ack), (2, Ack), (3, Requeue)]);
+        assert_eq!(frames, [Frame::Requeue(3), Frame::AckUpTo(2)]);
+        let mut unsettled = delivered(1..=2);
+        assert_eq!(
+            settle(&mut unsettled, &[(1, Release), (2, Ack)]),
+            [Frame::Release(1), Frame::Ack(2)]
+        );
+    }
+
+    #[test]
+    fn what_is_still_open_is_never_covered() {
+        let mut unsettled = delivered(1..=4);
+        assert_eq!(settle(&mut unsettled, &[(3, Ack), (4, Ack)]), [Frame::Ack(3), Frame::Ack(4)]);
+        // What came after it is settled already, and says nothing more.
+        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack)]), [Frame::AckUpTo(2)]);
+    }
+
+    #[test]
+    fn unknown_and_repeated_tags_are_passed_over() {
+        let mut unsettled = delivered(1..=2);
+        assert_eq!(
+            settle(&mut unsettled, &[(0, Ack), (9, Ack), (1, Ack), (1, Reject)]),
+            [Frame::Ack(1)]
+        );
+        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack), (2, Ack)]), [Frame::Ack(2)]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The broker sends a message. It may get lost on this side.
+        Deliver { arrives: bool },
+        /// The program settles some of what it has: which, and how.
+        Settle(Vec<(prop::sample::Index, Outcome)>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let outcome =
+            prop_oneof![6 => Just(Ack), 1 => Just(Requeue), 1 => Just(Release), 1 => Just(Reject)];
+        prop_oneof![
+            3 => (0u8..20).prop_map(|n| Step::Deliver { arrives: n > 0 }),
+            1 => vec((any::<prop::sample::Index>(), outcome), 1..20).prop_map(Step::Settle),
+        ]
+    }
+
+    proptest! {
+        /// A broker that keeps its own books agrees: each delivery was settled as the program said,
+        /// each frame was about something unsettled, and nothing else was touched.
+        #[test]
+        fn the_broker_understands_what_the_program_meant(steps in vec(step(), 0..200)) {
+            let mut unsettled = Unsettled::default();
+            let mut broker_unacked = BTreeSet::new();
+            let mut broker_knows = BTreeMap::new();
+            let mut program_has = Vec::new();
+            let mut program_meant = BTreeMap::new();
+            let mut last_tag = 0;
+            for step in steps {
+                match step {
+                    Step::Deliver { arrives } => {
+                        last_tag += 1;
+                        broker_unacked.insert(last_tag);
+                        if arrives {
+                            unsettled.delivered(last_tag);
+                            program_has.push(last_tag);
+                        }
+                    }
+                    Step::Settle(choices) => {
+                        let mut said = Vec::new();
+                        for (which, outcome) in choices {
+                            if !program_has.is_empty() {
+                                let tag = program_has.remove(which.index(program_has.len()));
+                                program_meant.insert(tag, outcome);
+                                said.push((tag, outcome));
+                            }
+                        }
+                        for frame in settle(&mut unsettled, &said) {
+                            let (tag, up_to, outcome) = match frame {
+                                Frame::Ack(tag) => (tag, tag, Ack),
+                                Frame::AckUpTo(tag) => (0, tag, Ack),
+                                Frame::Requeue(tag) => (tag, tag, Requeue),
+                                Frame::Release(tag) => (tag, tag, Release),
+                                Frame::Reject(tag) => (tag, tag, Reject),
+                            };
+                            prop_assert!(broker_unacked.contains(&up_to), "{frame:?} is unknown");
+                            let covered: Vec<u64> =
+                                broker_unacked.range(tag..=up_to).copied().collect();
+                            for tag in covered {
+                                broker_unacked.remove(&tag);
+                                broker_knows.insert(tag, outcome);
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(&broker_knows, &program_meant);
+            }
+        }
+    }
+}

@@ -152,3 +152,188 @@ impl Attribution {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn id(number: usize) -> ShortStr {
+        ShortStr::new(format!("m{number}")).unwrap()
+    }
+
+    fn round(
+        attribution: &mut Attribution,
+        answers: &[(usize, Answer, Option<usize>)],
+        all_answered: bool,
+    ) -> Vec<(usize, Verdict)> {
+        for (slot, answer, carried) in answers {
+            let carried = carried.map(id);
+            attribution.answered(*slot, *answer, carried.as_deref());
+        }
+        let mut verdicts = Vec::new();
+        attribution.conclude(all_answered, |slot, verdict| verdicts.push((slot, verdict)));
+        verdicts
+    }
+
+    fn three() -> Attribution {
+        let mut attribution = Attribution::default();
+        (0..3).for_each(|slot| attribution.departed(slot, Some(id(slot))));
+        attribution
+    }
+
+    use Answer::{Ack, Nack};
+    use Verdict::{Confirmed, Refused, Unroutable};
+
+    #[test]
+    fn a_return_on_its_own_answer_is_sure() {
+        let verdicts = round(&mut three(), &[(1, Ack, Some(1)), (0, Ack, None)], false);
+        assert_eq!(verdicts, [(1, Unroutable), (0, Confirmed)]);
+    }
+
+    /// What lapin reports here is: 0 was returned, 1 was stored. Both are wrong.
+    #[test]
+    fn a_return_on_the_answer_to_another_belongs_to_the_message_it_names() {
+        let mut attribution = three();
+        let verdicts = round(&mut attribution, &[(0, Ack, Some(1)), (1, Ack, None)], false);
+        assert_eq!(verdicts, [(1, Unroutable)]);
+        assert_eq!(
+            round(&mut attribution, &[(2, Ack, None)], true),
+            [(2, Confirmed), (0, Confirmed)]
+        );
+    }
+
+    #[test]
+    fn a_carrier_that_was_itself_returned_hears_of_it_later() {
+        let mut attribution = three();
+        assert_eq!(round(&mut attribution, &[(0, Ack, Some(1))], false), []);
+        assert_eq!(
+            round(&mut attribution, &[(1, Ack, Some(0))], false),
+            [(1, Unroutable), (0, Unroutable)]
+        );
+    }
+
+    #[test]
+    fn a_refused_message_is_refused_whatever_its_answer_carries() {
+        let mut attribution = three();
+        let verdicts = round(&mut attribution, &[(0, Nack, Some(1)), (1, Ack, None)], false);
+        assert_eq!(verdicts, [(0, Refused), (1, Unroutable)]);
+        assert!(!attribution.has("m1"));
+        assert!(attribution.has("m2"));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Publish {
+            mandatory: bool,
+            routable: bool,
+        },
+        /// The broker looks at the next message, and returns it where that is called for.
+        Route,
+        /// The broker answers one of those it has looked at.
+        Answer(Index, Answer),
+        /// The sender looks at the answers, in whatever order it comes across them.
+        Look(Vec<Index>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..5u8, any::<bool>())
+                .prop_map(|(n, routable)| Step::Publish { mandatory: n > 0, routable }),
+            4 => Just(Step::Route),
+            4 => (any::<Index>(), 0..9u8)
+                .prop_map(|(which, n)| Step::Answer(which, if n == 0 { Nack } else { Ack })),
+            1 => vec(any::<Index>(), 0..8).prop_map(Step::Look),
+        ]
+    }
+
+    /// The broker and lapin, with everything that lies between them and the sender.
+    #[derive(Default)]
+    struct World {
+        sent: usize,
+        truth: BTreeMap<usize, Verdict>,
+        wire: VecDeque<(usize, bool)>,
+        routed: Vec<usize>,
+        returns_waiting: VecDeque<usize>,
+        answers: Vec<(usize, Answer, Option<usize>)>,
+        attribution: Attribution,
+        verdicts: BTreeMap<usize, Verdict>,
+    }
+
+    impl World {
+        fn publish(&mut self, mandatory: bool, routable: bool) {
+            let slot = self.sent;
+            self.sent += 1;
+            self.attribution.departed(slot, mandatory.then(|| id(slot)));
+            let returned = mandatory && !routable;
+            self.truth.insert(slot, if returned { Unroutable } else { Confirmed });
+            self.wire.push_back((slot, returned));
+        }
+
+        fn route(&mut self) {
+            if let Some((slot, returned)) = self.wire.pop_front() {
+                self.routed.push(slot);
+                if returned {
+                    self.returns_waiting.push_back(slot);
+                }
+            }
+        }
+
+        /// As lapin does it: whichever answer comes next carries the return that waits longest.
+        fn answer(&mut self, which: usize, answer: Answer) {
+            let slot = self.routed.remove(which);
+            // The broker does not refuse what it returns.
+            let answer = if self.truth[&slot] == Unroutable { Ack } else { answer };
+            if answer == Nack {
+                self.truth.insert(slot, Refused);
+            }
+            self.answers.push((slot, answer, self.returns_waiting.pop_front()));
+        }
+
+        fn look(&mut self, order: &[Index]) {
+            for (at, with) in order.iter().enumerate() {
+                if at < self.answers.len() {
+                    let with = with.index(self.answers.len());
+                    self.answers.swap(at, with);
+                }
+            }
+            let all = self.wire.is_empty() && self.routed.is_empty();
+            for (slot, verdict) in round(&mut self.attribution, &self.answers, all) {
+                assert!(self.verdicts.insert(slot, verdict).is_none(), "two verdicts for {slot}");
+            }
+            self.answers.clear();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_gets_the_verdict_that_is_true(steps in vec(step(), 0..400)) {
+            let mut world = World::default();
+            for step in steps {
+                match step {
+                    Step::Publish { mandatory, routable } => world.publish(mandatory, routable),
+                    Step::Route => world.route(),
+                    Step::Answer(which, answer) if !world.routed.is_empty() => {
+                        world.answer(which.index(world.routed.len()), answer);
+                    }
+                    Step::Answer(..) => {}
+                    Step::Look(order) => world.look(&order),
+                }
+                for (slot, verdict) in &world.verdicts {
+                    prop_assert_eq!(verdict, &world.truth[slot], "message {}", slot);
+                }
+            }
+            while !world.wire.is_empty() {
+                world.route();
+            }
+            while !world.routed.is_empty() {
+                world.answer(0, Ack);
+            }
+            world.look(&[]);
+            prop_assert_eq!(&world.verdicts, &world.truth);
+        }
+    }
+}

@@ -362,5 +362,29 @@ fn message_id(returned: &BasicReturnMessage) -> &str {
 
 /// How an error names where a message was published to.
 pub(super) fn target(exchange: &str) -> String {
-    format!("exchange {exchange:?}")
+    if exchange.is_empty() {
+        "the default exchange".to_owned()
+    } else {
+        format!("exchange {exchange:?}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_say_which_messages_were_refused() {
+        let missing = LastWords::read(404, "NOT_FOUND - no exchange 'shop' in vhost '/'");
+        assert!(missing.name("shop"));
+        assert!(!missing.name("sho"));
+        assert!(!missing.name(""));
+        let refused = "ACCESS_REFUSED - access to exchange 'a'b' in vhost '/' refused for user 'u'";
+        assert!(LastWords::read(403, refused).name("a'b"));
+        let topic = "ACCESS_REFUSED - access to topic 'k' in exchange 'shop' in vhost '/' refused";
+        assert!(!LastWords::read(403, topic).name("shop"));
+        let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
+        assert!(matches!(LastWords::read(406, large), LastWords::TooLarge(8)));
+        assert!(matches!(LastWords::read(406, "PRECONDITION_FAILED - x"), LastWords::Other));
+    }
 }
