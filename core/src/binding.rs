@@ -1,5 +1,10 @@
 //! Bindings as constants: which messages of an exchange a queue gets.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "`get` is not for constant functions; each index is checked by its loop"
+)]
+
 use crate::{
     exchange::{Arguments, ExchangeDef, KindDef, to_table},
     pattern,

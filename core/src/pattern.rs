@@ -1,5 +1,10 @@
 //! Matching routing keys, at compile time and at run time, by the rules of AMQP 0-9-1 §3.1.3.3.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "`get` is not for constant functions; each index is checked by its loop"
+)]
+
 /// Whether a topic binding's pattern matches a routing key.
 ///
 /// Both are words separated by dots; `*` stands for exactly one word, `#` for any number of words,
