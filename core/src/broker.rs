@@ -371,15 +371,38 @@ impl fmt::Debug for Broker {
 /// Declares in an order that works: what is bound exists before its bindings.
 pub(crate) async fn apply_all(session: &dyn Session, topology: &Topology) -> Result<()> {
     for exchange in topology.exchanges() {
-        session.apply(&Change::DeclareExchange(exchange.clone())).await?;
+        session
+            .apply(&declare_or_find(
+                exchange.passive,
+                exchange,
+                Change::DeclareExchange,
+                Change::VerifyExchange,
+            ))
+            .await?;
     }
     for queue in topology.queues() {
-        session.apply(&Change::DeclareQueue(queue.clone())).await?;
+        session
+            .apply(&declare_or_find(
+                queue.passive,
+                queue,
+                Change::DeclareQueue,
+                Change::VerifyQueue,
+            ))
+            .await?;
     }
     for binding in topology.bindings() {
         session.apply(&Change::Bind(binding.clone())).await?;
     }
     Ok(())
+}
+
+fn declare_or_find<S: Clone>(
+    passive: bool,
+    spec: &S,
+    declare: fn(S) -> Change,
+    find: fn(S) -> Change,
+) -> Change {
+    if passive { find(spec.clone()) } else { declare(spec.clone()) }
 }
 
 fn overdue(operation: &'static str) -> Error {

@@ -177,6 +177,7 @@ pub(crate) struct ExchangeDef {
     durable: bool,
     auto_delete: bool,
     internal: bool,
+    passive: bool,
     alternate: Option<&'static str>,
     pub(crate) bindings: &'static [Binding],
     arguments: Arguments,
@@ -201,6 +202,7 @@ impl ExchangeDef {
             durable: true,
             auto_delete: false,
             internal: false,
+            passive: false,
             alternate: None,
             bindings: &[],
             arguments: &[],
@@ -219,6 +221,7 @@ impl ExchangeDef {
         spec.durable = self.durable;
         spec.auto_delete = self.auto_delete;
         spec.internal = self.internal;
+        spec.passive = self.passive;
         spec.alternate = self.alternate.map(ShortStr::from_static);
         spec.arguments = to_table(self.arguments);
         spec
@@ -266,6 +269,13 @@ impl<K> TypedExchange<K> {
     #[must_use]
     pub const fn internal(mut self) -> Self {
         self.def.internal = true;
+        self
+    }
+
+    /// Declared by somebody else: it is looked for by name, never created, and missing is an error.
+    #[must_use]
+    pub const fn passive(mut self) -> Self {
+        self.def.passive = true;
         self
     }
 

@@ -99,6 +99,7 @@ struct QueueDef {
     bindings: &'static [Binding],
     kind: QueueKind,
     temporary: bool,
+    passive: bool,
     message_ttl: Option<Duration>,
     expires: Option<Duration>,
     max_length: Option<u32>,
@@ -119,6 +120,7 @@ impl<M, K> TypedQueue<M, K> {
             bindings: &[],
             kind,
             temporary,
+            passive: false,
             message_ttl: None,
             expires: None,
             max_length: None,
@@ -160,6 +162,14 @@ impl<M, K> TypedQueue<M, K> {
             at += 1;
         }
         false
+    }
+
+    /// Declared by somebody else: it is looked for by name, never created, and missing is an error.
+    /// Its bindings are made all the same.
+    #[must_use]
+    pub const fn passive(mut self) -> Self {
+        self.def.passive = true;
+        self
     }
 
     /// How long a message waits before it is dead-lettered or removed; not zero.
@@ -290,6 +300,7 @@ impl<M: Payload, K> Queue for TypedQueue<M, K> {
         spec.exclusive = def.temporary;
         spec.auto_delete = def.temporary;
         spec.unique = def.temporary;
+        spec.passive = def.passive;
         spec.message_ttl = def.message_ttl;
         spec.expires = def.expires;
         spec.max_length = def.max_length;

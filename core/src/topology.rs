@@ -69,6 +69,8 @@ pub struct ExchangeSpec {
     pub auto_delete: bool,
     /// Whether only other exchanges may publish to it.
     pub internal: bool,
+    /// Whether it must be there already: it is looked for by name, and never created.
+    pub passive: bool,
     /// The exchange that gets what this one cannot route.
     pub alternate: Option<ShortStr>,
     /// Further arguments, as the broker names them.
@@ -91,6 +93,7 @@ impl ExchangeSpec {
             durable: true,
             auto_delete: false,
             internal: false,
+            passive: false,
             alternate: None,
             arguments: Table::new(),
         }
@@ -183,6 +186,8 @@ pub struct QueueSpec {
     pub exclusive: bool,
     /// Whether it goes when its last consumer goes.
     pub auto_delete: bool,
+    /// Whether it must be there already: it is looked for by name, and never created.
+    pub passive: bool,
     /// Whether each [`Broker`](crate::Broker) handle has its own, told apart by a suffix that the
     /// handle adds to the name. Transports never see it set.
     pub unique: bool,
@@ -223,6 +228,7 @@ impl QueueSpec {
             durable: true,
             exclusive: false,
             auto_delete: false,
+            passive: false,
             unique: false,
             message_ttl: None,
             expires: None,

@@ -46,7 +46,7 @@ pub enum Purpose {
     Consume,
 }
 
-/// One connection to a broker, from its login to its end.
+/// One connection to a broker, from its login to its end. Dropping it closes it.
 #[async_trait]
 pub trait Session: Debug + Send + Sync + 'static {
     /// Who is at the other end.
@@ -63,7 +63,8 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// Opens a sender. It takes at most `window` messages that have no outcome yet.
     async fn sender(&self, window: usize) -> Result<Box<dyn Sender>>;
 
-    /// Starts to consume from a queue, with at most `prefetch` unsettled deliveries at a time.
+    /// Starts to consume from a queue, with at most `prefetch` unsettled deliveries at a time; at
+    /// least 1.
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>>;
 
     /// Waits for the end of the session and says why it ended. Cancel safe; ready ever after.
@@ -79,13 +80,13 @@ pub trait Session: Debug + Send + Sync + 'static {
 pub enum Change {
     /// Creates the exchange, or finds an equal one.
     DeclareExchange(ExchangeSpec),
-    /// Finds the exchange, creates nothing.
+    /// Finds an equal exchange, creates nothing; a passive one by its name alone.
     VerifyExchange(ExchangeSpec),
     /// Removes the exchange, if there is one.
     DeleteExchange(ShortStr),
     /// Creates the queue, or finds an equal one.
     DeclareQueue(QueueSpec),
-    /// Finds an equal queue, creates nothing.
+    /// Finds an equal queue, creates nothing; a passive one by its name alone.
     VerifyQueue(QueueSpec),
     /// Removes the queue, if there is one.
     DeleteQueue(ShortStr),
@@ -206,7 +207,7 @@ pub trait Receiver: Debug + Send + 'static {
     async fn stop(&mut self) -> Result<()>;
 
     /// Waits until what was settled is on its way, then closes. Unsettled deliveries go back to the
-    /// queue.
+    /// queue, and count as attempts. What is received later is [`End::Stopped`].
     async fn close(&mut self) -> Result<()>;
 }
 

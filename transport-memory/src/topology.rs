@@ -64,6 +64,9 @@ fn verify_exchange(state: &State, spec: &ExchangeSpec, operation: &'static str) 
     let Some(found) = state.routing.exchange(&spec.name) else {
         return Err(error::no_exchange(operation, &spec.name));
     };
+    if spec.passive {
+        return Ok(Found::default());
+    }
     let mut compare = Comparison::default();
     compare.field("kind", &found.kind.as_str(), &spec.kind.as_str());
     compare.field("durable", &found.durable, &spec.durable);
@@ -111,6 +114,9 @@ fn verify_queue(
     let Some(queue) = state.queues.get(key) else {
         return Err(error::no_queue(operation, &spec.name));
     };
+    if spec.passive {
+        return Ok(contents(queue));
+    }
     let found = &queue.spec;
     let mut compare = Comparison::default();
     compare.field("durable", &found.durable, &spec.durable);
