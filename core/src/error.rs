@@ -1,6 +1,6 @@
 //! The one error type, with a kind to act on.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, fmt, sync::Arc};
 
 /// What the operations of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -136,6 +136,13 @@ impl Error {
     /// What the operation was about, if the error names it.
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_deref()
+    }
+}
+
+// For what takes a name of any type: that of a `ShortStr` needs no check.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
