@@ -19,6 +19,7 @@ mod error;
 mod greeting;
 mod headers;
 mod options;
+mod outbound;
 mod peer;
 mod receiver;
 mod sender;
