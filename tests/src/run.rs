@@ -53,7 +53,8 @@ pub fn main_all(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
             let name = harness.name().to_owned();
             let trial = Trial::ignorable_test(case.name, move || match run_case(&harness, case) {
                 Verdict::Passed => Ok(Completion::Completed),
-                Verdict::Failed(reason) => Err(reason.into()),
+                // The list of failures names the case, but not the broker.
+                Verdict::Failed(reason) => Err(format!("[{}] {reason}", harness.name()).into()),
                 Verdict::Ignored(reason) => Ok(Completion::ignored_with(reason)),
             });
             trial.with_kind(name)
@@ -181,4 +182,167 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("something that is no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use async_trait::async_trait;
+    use enoki_core::{Error, ErrorKind, Purpose, Result, Transport, transport::Session};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::{
+        case::Need,
+        expect::{Failed, expect_eq},
+        harness::Broken,
+    };
+
+    /// Reaches nothing, and needs to reach nothing.
+    #[derive(Debug)]
+    struct Nowhere {
+        unavailable: bool,
+    }
+
+    #[async_trait]
+    impl Transport for Nowhere {
+        fn name(&self) -> &'static str {
+            "nowhere"
+        }
+
+        async fn connect(&self, _: Purpose, _: Instant) -> Result<Arc<dyn Session>> {
+            Err(Error::new(ErrorKind::Connection, "connect"))
+        }
+    }
+
+    #[async_trait]
+    impl Harness for Nowhere {
+        fn name(&self) -> &str {
+            "nowhere"
+        }
+
+        fn capabilities(&self) -> Vec<Capability> {
+            vec![Capability::VirtualTime]
+        }
+
+        async fn transport(&self) -> Result<Arc<dyn Transport>> {
+            Ok(Arc::new(Self { unavailable: false }))
+        }
+
+        fn unavailable(&self) -> Option<String> {
+            self.unavailable.then(|| "needs a somewhere".to_owned())
+        }
+    }
+
+    async fn holds(_: &Stage) -> Result<(), Failed> {
+        // A paused clock: this takes no time.
+        sleep(Duration::from_secs(20)).await;
+        Ok(())
+    }
+
+    async fn does_not_hold(_: &Stage) -> Result<(), Failed> {
+        expect_eq("two and two", 2 + 2, 5)
+    }
+
+    async fn reaches_nothing(stage: &Stage) -> Result<(), Failed> {
+        stage.broker().await.map(drop)
+    }
+
+    async fn panics(_: &Stage) -> Result<(), Failed> {
+        std::panic::resume_unwind(Box::new("what it said"))
+    }
+
+    async fn hangs(_: &Stage) -> Result<(), Failed> {
+        std::future::pending().await
+    }
+
+    async fn spins(_: &Stage) -> Result<(), Failed> {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn needs_more(_: &Stage) -> Result<(), Failed> {
+        Ok(())
+    }
+
+    crate::case::cases! { "example":
+        holds,
+        does_not_hold,
+        reaches_nothing,
+        panics,
+        hangs,
+        spins,
+        needs_more [DeadLetter],
+    }
+
+    fn verdict(name: &str, unavailable: bool) -> Verdict {
+        let harness: Arc<dyn Harness> = Arc::new(Nowhere { unavailable });
+        let case = CASES.iter().find(|case| case.name == name).unwrap();
+        run_case(&harness, case)
+    }
+
+    fn reason(name: &str) -> String {
+        match verdict(name, false) {
+            Verdict::Failed(reason) => reason,
+            other => panic!("{name}: {other}"),
+        }
+    }
+
+    #[test]
+    fn a_case_that_holds_passes() {
+        assert_eq!(verdict("example::holds", false), Verdict::Passed);
+    }
+
+    #[test]
+    fn a_failure_says_where_and_why() {
+        let reason = reason("example::does_not_hold");
+        assert!(reason.contains("run.rs:"), "{reason}");
+        assert!(reason.contains("two and two: got 4, expected 5"), "{reason}");
+        assert!(self::reason("example::reaches_nothing").contains("Connection"));
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_with_its_words() {
+        assert_eq!(reason("example::panics"), "it panicked: what it said");
+    }
+
+    #[test]
+    fn what_does_not_end_is_a_failure() {
+        assert!(reason("example::hangs").contains("it hangs"));
+        assert!(reason("example::spins").contains("it spins"));
+    }
+
+    #[test]
+    fn what_does_not_apply_is_ignored_with_its_reason() {
+        let ignored = Verdict::Ignored("needs dead-letter".to_owned());
+        assert_eq!(verdict("example::needs_more", false), ignored);
+    }
+
+    #[test]
+    fn without_a_broker_nothing_passes() {
+        // `ENOKI_REQUIRE_BROKERS` may be set where this runs.
+        match verdict("example::holds", true) {
+            Verdict::Ignored(reason) | Verdict::Failed(reason) => {
+                assert_eq!(reason, "needs a somewhere");
+            }
+            Verdict::Passed => panic!("passed without a broker"),
+        }
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = cases::all().map(|case| case.name).collect();
+        assert_eq!(names.len(), cases::all().count());
+        assert!(names.len() >= 70);
+        for group in [
+            "connect", "topology", "publish", "consume", "settle", "headers", "codec", "errors",
+            "service", "shutdown",
+        ] {
+            assert!(names.iter().any(|name| name.starts_with(&format!("{group}::"))), "{group}");
+        }
+        // A case that nobody could run would be worth nothing.
+        assert!(cases::all().any(|case| case.needs.contains(&Need::Broken(Broken::Silent))));
+    }
 }

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Broker, BrokerOptions, Capability, ExchangeKind, ExchangeSpec, Purpose, QueueSpec, Result,
-    ShortStr, Transport,
+    Broker, BrokerOptions, Capability, ErrorKind, ExchangeKind, ExchangeSpec, Purpose, QueueSpec,
+    Result, ShortStr, Transport,
     transport::{Change, Session},
 };
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
@@ -106,7 +106,14 @@ impl Stage {
         let deadline = Instant::now() + Duration::from_secs(10);
         let session = self.transport.connect(Purpose::Consume, deadline).await?;
         for queue in queues {
-            session.apply(&Change::DeleteQueue(queue)).await?;
+            let delete = Change::DeleteQueue(queue);
+            while let Err(error) = session.apply(&delete).await {
+                // An exclusive queue goes with its connection, but a moment after it.
+                if error.kind() != ErrorKind::Conflict || Instant::now() > deadline {
+                    return Err(error);
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
         }
         for exchange in exchanges {
             session.apply(&Change::DeleteExchange(exchange)).await?;
