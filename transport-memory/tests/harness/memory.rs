@@ -9,7 +9,7 @@ use enoki_transport_memory::{Fault, MemoryTransport};
 
 /// The memory broker, whole or with a fault.
 #[derive(Debug)]
-pub struct Memory(pub Option<Fault>);
+pub(crate) struct Memory(pub(crate) Option<Fault>);
 
 #[async_trait]
 impl Harness for Memory {
