@@ -26,8 +26,8 @@ use crate::{
     expect::{Failed, expect, expect_eq, expect_error, expect_says},
     stage::Stage,
     steps::{
-        PATIENCE, contents, dead_letter_to, declare, fill, next, number, soon, sorted_contents,
-        subscribe, to_queue, until,
+        PATIENCE, contents, dead_letter_to, declare, fill, next, number, soon, subscribe, to_queue,
+        until,
     },
 };
 
@@ -709,16 +709,5 @@ async fn a_service_can_be_started_again(stage: &Stage) -> Result<(), Failed> {
             (round * 10..(round + 1) * 10).collect::<BTreeSet<_>>(),
         )?;
     }
-    // Stopped while it starts, and never started at all.
-    let starting =
-        Service::new("conformance", broker.clone()).consume(&mine, |_: Body<u32>| async {}).start();
-    let _ = timeout(Duration::ZERO, starting).await;
-    drop(Service::new("conformance", broker.clone()).consume(&mine, |_: Body<u32>| async {}));
-    fill(&broker, &queue, [99]).await?;
-    until("no consumer is left behind", async || {
-        Ok(broker.queue_status(&mine).await?.consumers == 0)
-    })
-    .await?;
-    let found = sorted_contents(&broker, &queue).await?;
-    expect(found == [99] || found.is_empty(), format_args!("no more than one message: {found:?}"))
+    Ok(())
 }
