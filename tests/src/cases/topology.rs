@@ -31,6 +31,7 @@ cases! { "topology":
     verifying_finds_what_exists,
     verifying_creates_nothing,
     verifying_compares_arguments [LengthLimit],
+    what_is_passive_is_found_by_name_and_never_created,
     deleting_twice_is_deleting_once,
     a_deleted_queue_takes_its_bindings_along [Exchanges, UnroutableDetection],
     purging_removes_what_is_ready_and_counts_it,
@@ -258,6 +259,29 @@ async fn verifying_compares_arguments(stage: &Stage) -> Result<(), Failed> {
     let verified = broker.verify(&topology(&[], &[&other], &[])).await;
     let error = expect_error("verify", verified, &[ErrorKind::Conflict])?;
     expect_says(&error, "max-length")
+}
+
+async fn what_is_passive_is_found_by_name_and_never_created(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let mut queue = stage.queue("q")?;
+    queue.passive = true;
+    let missing = broker.subscribe(&queue.clone().of::<u32>(), 1).await;
+    let error = expect_error("consume from a missing queue", missing, &[ErrorKind::NotFound])?;
+    expect_says(&error, &queue.name)?;
+
+    let mut theirs = queue.clone();
+    theirs.passive = false;
+    theirs.auto_delete = true;
+    declare(&broker, &[], &[&theirs], &[]).await?;
+    declare(&broker, &[], &[&queue], &[]).await?;
+    if stage.can(Capability::Exchanges) {
+        let mut exchange = stage.exchange("x", ExchangeKind::Topic)?;
+        exchange.passive = true;
+        let missing = broker.publisher(RouteSpec::<u32>::new(&exchange, "key")?).await;
+        let error = expect_error("publish to a missing one", missing, &[ErrorKind::NotFound])?;
+        expect_says(&error, &exchange.name)?;
+    }
+    Ok(())
 }
 
 async fn deleting_twice_is_deleting_once(stage: &Stage) -> Result<(), Failed> {
