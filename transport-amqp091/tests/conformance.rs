@@ -20,7 +20,7 @@ struct RabbitMq {
 }
 
 impl RabbitMq {
-    fn new(name: &'static str, variable: &'static str) -> Arc<dyn Harness> {
+    fn named_by(name: &'static str, variable: &'static str) -> Arc<dyn Harness> {
         let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
         let silent = TcpListener::bind("127.0.0.1:0").ok();
         Arc::new(Self { name, variable, url, silent })
@@ -89,11 +89,11 @@ impl Harness for RabbitMq {
 
 fn main() -> ExitCode {
     let mut harnesses = vec![
-        RabbitMq::new("rabbitmq-3", "ENOKI_RABBITMQ_3"),
-        RabbitMq::new("rabbitmq-4", "ENOKI_RABBITMQ_4"),
+        RabbitMq::named_by("rabbitmq-3", "ENOKI_RABBITMQ_3"),
+        RabbitMq::named_by("rabbitmq-4", "ENOKI_RABBITMQ_4"),
     ];
     // One more where there is one; nobody has to have it.
-    let newest = RabbitMq::new("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3");
+    let newest = RabbitMq::named_by("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3");
     if newest.unavailable().is_none() {
         harnesses.push(newest);
     }
