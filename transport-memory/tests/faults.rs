@@ -163,10 +163,8 @@ fn expect_failures(fault: Fault, wanted: &[&'static str]) {
 fn failures(fault: Option<Fault>) -> BTreeSet<&'static str> {
     let verdicts = enoki_conformance::run(Arc::new(Memory(fault)));
     let cases = verdicts.len();
-    let failed: Vec<_> = verdicts
-        .into_iter()
-        .filter(|(_, verdict)| matches!(verdict, Verdict::Failed(_)))
-        .collect();
+    let failed: Vec<_> =
+        verdicts.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed(_))).collect();
     println!("{fault:?}: {} of {cases} cases fail", failed.len());
     for (name, verdict) in &failed {
         println!("    {name}: {verdict}");
