@@ -15,6 +15,7 @@
 //!
 //! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
 
+mod channel;
 mod error;
 mod greeting;
 mod headers;
