@@ -1,6 +1,6 @@
 //! Consuming: who gets what, how much at a time, and what ends it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use enoki_core::{ErrorKind, ExchangeKind, Outcome, RouteSpec, transport::Change};
 use futures_util::future::try_join_all;
@@ -15,7 +15,7 @@ use crate::{
     stage::Stage,
     steps::{
         PATIENCE, bind, contents, declare, fill, hold, next, number, numbers, ready, settle_all,
-        soon, sorted_contents, subscribe, take, to_queue, topology,
+        soon, sorted_contents, subscribe, take, to_queue, topology, until,
     },
 };
 
@@ -30,6 +30,7 @@ cases! { "consume":
     two_consumers_share_a_queue,
     two_queues_both_get_everything [Exchanges],
     a_waiting_consumer_that_is_cancelled_loses_nothing,
+    a_subscription_given_up_while_it_opens_leaves_nothing_behind,
     what_was_not_taken_is_there_for_the_next within 60,
     what_was_not_taken_keeps_its_order,
     a_dropped_subscription_gives_everything_back,
@@ -196,10 +197,40 @@ async fn a_waiting_consumer_that_is_cancelled_loses_nothing(stage: &Stage) -> Re
             () = yield_now() => {}
         }
         // Else a paused clock would never move on.
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     try_join_all(confirms).await?;
     expect_eq("what came", seen, (0..20).collect::<Vec<_>>())
+}
+
+/// C11. A consumer that nobody knows of would keep its prefetch for ever.
+async fn a_subscription_given_up_while_it_opens_leaves_nothing_behind(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..20).await?;
+    let mine = queue.clone().of::<u32>();
+    // Given up after ever longer: somewhere on the way to the broker and back.
+    for step in 0..40 {
+        let later = async {
+            for _ in 0..step {
+                yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(step / 2)).await;
+        };
+        tokio::select! {
+            biased;
+            () = later => {}
+            opened = broker.subscribe(&mine, 5) => opened?.stop(soon()).await?,
+        }
+    }
+    until("no consumer is left behind", async || {
+        Ok(broker.queue_status(&mine).await?.consumers == 0)
+    })
+    .await?;
+    let found = sorted_contents(&broker, &queue).await?;
+    expect_eq("what is left", found, (0..20).collect::<Vec<_>>())
 }
 
 /// C07
