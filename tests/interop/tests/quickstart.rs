@@ -12,11 +12,12 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = [("rabbitmq-3", "ENOKI_RABBITMQ_3"), ("rabbitmq-4", "ENOKI_RABBITMQ_4")]
-        .map(|(broker, variable)| {
+    let trials = [("rabbitmq-3", "ENOKI_RABBITMQ_3"), ("rabbitmq-4", "ENOKI_RABBITMQ_4")].map(
+        |(broker, variable)| {
             let name = format!("quickstart::tells_the_same_story_on_{broker}_as_in_memory");
             Trial::ignorable_test(name, move || compare_with(variable))
-        });
+        },
+    );
     let alone = Trial::test("quickstart::tells_its_story_in_memory", || {
         let story = story("memory:")?;
         for part in ["attempt 2", "rejected from quickstart.billing", "no queue is bound"] {
@@ -55,7 +56,15 @@ fn story(url: &str) -> Result<String, Failed> {
 
 fn quickstart(command: &str, url: Option<&str>) -> Result<String, String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([command, "--quiet", "--package", "enoki", "--all-features", "--example", "quickstart"]);
+    cargo.args([
+        command,
+        "--quiet",
+        "--package",
+        "enoki",
+        "--all-features",
+        "--example",
+        "quickstart",
+    ]);
     cargo.envs(url.map(|url| ("BROKER_URL", url)));
     let output = cargo.output().map_err(|error| format!("cargo {command}: {error}"))?;
     if !output.status.success() {
