@@ -57,6 +57,11 @@
 
 mod connect;
 
+/// The example of the README compiles, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use connect::{connect, connect_with};
 pub use enoki_core::*;
 
