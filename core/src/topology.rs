@@ -243,6 +243,21 @@ impl QueueSpec {
         }
     }
 
+    /// Refuses what brokers would: limits that limit nothing, and times that are none.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (field, time) in [("message_ttl", self.message_ttl), ("expires", self.expires)] {
+            let millis = time.map_or(1, |time| time.as_millis());
+            if millis == 0 || millis > u32::MAX.into() {
+                let reason = format!("{field} is {time:?}; it has to be from 1 ms to 49.7 days");
+                return Err(refuse(self.subject(), reason));
+            }
+        }
+        if self.max_priority == Some(0) {
+            return Err(refuse(self.subject(), "max_priority is 0; it has to be from 1 to 255"));
+        }
+        Ok(())
+    }
+
     /// All arguments as RabbitMQ and its kin get them (`x-message-ttl` and so on).
     pub fn wire_arguments(&self) -> Table {
         let mut arguments = self.arguments.clone();
@@ -415,8 +430,17 @@ impl Topology {
         other.bindings.into_iter().for_each(|binding| self.add_binding(binding));
     }
 
-    /// Gives the queues that each handle has its own of their whole names.
+    /// Gives the queues that each handle has its own of their whole names, and checks what was set
+    /// at run time.
     pub(crate) fn localize(mut self, suffix: &str) -> Result<Self> {
+        for (at, queue) in self.queues.iter().enumerate() {
+            queue.check()?;
+            let name_is_taken =
+                |other: &QueueSpec| other.name == queue.name && other.unique != queue.unique;
+            if self.queues.iter().take(at).any(name_is_taken) {
+                return Err(refuse(queue.subject(), "it is both a temporary queue and another"));
+            }
+        }
         for queue in &mut self.queues {
             if !std::mem::take(&mut queue.unique) {
                 continue;
@@ -451,6 +475,10 @@ impl Topology {
 
 pub(crate) fn unique_name(name: &ShortStr, suffix: &str) -> Result<ShortStr> {
     ShortStr::named("queue", format!("{name}.{suffix}"))
+}
+
+fn refuse(subject: String, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Configuration, "describe a topology: check").on(subject).because(reason)
 }
 
 fn check_declarable(field: &'static str, name: &ShortStr) -> Result<()> {
