@@ -116,6 +116,7 @@ impl PublisherOptions {
     }
 
     /// What else to declare before publishing, for instance the queue that is to get the messages.
+    /// Not a temporary queue: those belong to the connection that consumes.
     #[must_use]
     pub fn declare(mut self, topology: Topology) -> Self {
         self.declare = topology;
