@@ -114,6 +114,12 @@ impl<S: Send + Sync + 'static> Service<S> {
     /// Starts, and returns when every entrypoint brings work in. If one fails to, those that
     /// started are stopped and its error is returned.
     pub async fn start(self) -> Result<RunningService> {
+        let (running, _) = self.start_until(std::future::pending()).await?;
+        Ok(running)
+    }
+
+    /// Starts, and says whether the signal came before all had started.
+    async fn start_until(self, signal: impl Future<Output = ()>) -> Result<(RunningService, bool)> {
         // The consumers have it. Kept here, publishers in it would hold the connection of a service
         // that fails to start.
         drop(self.state);
@@ -134,13 +140,18 @@ impl<S: Send + Sync + 'static> Service<S> {
             }
             Ok(())
         };
-        let started = timeout_at(deadline, starting).await.unwrap_or_else(|_| {
+        let started = tokio::select! {
+            biased;
+            started = timeout_at(deadline, starting) => started,
+            () = signal => return Ok((running, true)),
+        };
+        let started = started.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "start")
                 .on(format!("service {:?}", running.name))
                 .because(format!("it was not ready within {:?}", self.start_within)))
         });
         match started {
-            Ok(()) => Ok(running),
+            Ok(()) => Ok((running, false)),
             Err(error) => {
                 let deadline = Instant::now() + running.stop_within;
                 // The first error tells more than what comes of stopping.
@@ -154,11 +165,11 @@ impl<S: Send + Sync + 'static> Service<S> {
     /// during the start ends it.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<()> {
         let mut signal = std::pin::pin!(signal);
-        let mut running = tokio::select! {
-            running = self.start() => running?,
-            // What has started is killed: no handler of it has run for long.
-            () = &mut signal => return Ok(()),
-        };
+        let (mut running, is_over) = self.start_until(&mut signal).await?;
+        if is_over {
+            let deadline = Instant::now() + running.stop_within;
+            return running.stop(deadline).await;
+        }
         let failed = tokio::select! {
             () = signal => Ok(()),
             error = running.failed() => Err(error),

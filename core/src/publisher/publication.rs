@@ -18,7 +18,7 @@ use crate::{
 
 /// A message about to be published, with what is its own.
 ///
-/// Made by [`Publisher::message`].
+/// Made by [`Publisher::message`](super::Publisher::message).
 #[must_use = "it is only published by `publish` or `enqueue`"]
 pub struct Publication<'p> {
     pub(super) publisher: &'p Inner,
@@ -101,12 +101,12 @@ impl Publication<'_> {
         self
     }
 
-    /// Publishes and waits for the outcome, like [`Publisher::publish`].
+    /// Publishes and waits for the outcome, like [`Publisher::publish`](super::Publisher::publish).
     pub async fn publish(self) -> Result<Confirmed> {
         self.enqueue().await?.await
     }
 
-    /// Hands over and tells the outcome later, like [`Publisher::enqueue`].
+    /// Hands over and tells the outcome later, like [`Publisher::enqueue`](super::Publisher::enqueue).
     pub async fn enqueue(self) -> Result<Confirm> {
         let publisher = self.publisher;
         let deadline = Instant::now() + publisher.options.timeout;

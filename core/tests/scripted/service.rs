@@ -310,6 +310,23 @@ async fn a_service_runs_until_its_signal_and_stops_in_order() {
     assert_eq!(receiver.settlements(), [(1, Outcome::Ack)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_signal_during_the_start_ends_it_and_stops_what_had_started() {
+    let (broker, script) = Script::broker().await;
+    script.state.change(|state| {
+        state.apply_trouble = Some(|change| match change {
+            Change::DeclareQueue(queue) if queue.name == "shipping" => Some(Trouble::Hangs),
+            _ => None,
+        });
+    });
+    let service = Service::new("office", broker).consume(&BILLING, ack).consume(&SHIPPING, ack);
+    let began = Instant::now();
+    let signal = sleep(Duration::from_secs(2));
+    in_time(service.run_until(signal)).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    script.receiver(0).await.change(|state| assert!(state.stopped && state.closed));
+}
+
 /// Nothing but its name: what it does is that of the closures.
 struct Own {
     starts: fn(&Scope) -> Result<()>,
