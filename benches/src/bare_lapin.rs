@@ -1,7 +1,10 @@
 //! lapin by itself, used the way its README shows: each publish awaited until it is written, each
 //! delivery acknowledged and the acknowledgement awaited.
 
-use std::{collections::VecDeque, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use lapin::{

@@ -141,3 +141,149 @@ const fn reaches(exchange: &ExchangeDef, route: &RouteDef) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Argument, Direct, Fanout, Headers, HeadersMatch, Plugin, ReplicatedQueue, Route,
+        TemporaryQueue, Topic, WorkQueue, topic_matches,
+    };
+
+    use super::*;
+
+    /// Whether a queue with this one binding gets what is published on the route.
+    fn gets(binding: Binding, route: Route<String>) -> bool {
+        let bindings: &'static [Binding] = Box::leak(Box::new([binding]));
+        let queue = WorkQueue::new("queue").bind(bindings);
+        let replicated = ReplicatedQueue::new("queue").bind(bindings);
+        let temporary = TemporaryQueue::new("queue").bind(bindings);
+        let got = queue.accepts(&route);
+        assert_eq!((replicated.accepts(&route), temporary.accepts(&route)), (got, got));
+        got
+    }
+
+    const JOBS: Direct = Direct::new("jobs");
+    const NEWS: Fanout = Fanout::new("news");
+    const SHOP: Topic = Topic::new("shop");
+    const PRINTS: Headers = Headers::new("prints");
+    const SHARDS: Plugin = Plugin::of_kind("shards", "x-random");
+
+    #[test]
+    fn a_direct_exchange_compares_keys_and_knows_no_wildcards() {
+        assert!(gets(JOBS.binding("resize"), JOBS.route("resize")));
+        assert!(gets(JOBS.binding(""), JOBS.route("")));
+        assert!(gets(JOBS.binding("*"), JOBS.route("*")));
+        for key in ["resiz", "resizee", "Resize", "", "resize.a"] {
+            assert!(!gets(JOBS.binding("resize"), JOBS.route(key)), "{key}");
+        }
+        assert!(!gets(JOBS.binding("*"), JOBS.route("a")));
+    }
+
+    #[test]
+    fn a_fanout_exchange_compares_nothing() {
+        assert!(gets(NEWS.binding(), NEWS.route()));
+    }
+
+    #[test]
+    fn a_topic_exchange_matches_patterns() {
+        for pattern in
+            ["order.placed", "order.*", "*.placed", "#", "order.#", "order.placed.#", "#.placed"]
+        {
+            assert!(gets(SHOP.pattern(pattern), SHOP.route("order.placed")), "{pattern}");
+        }
+        for pattern in ["order", "*", "order.*.*", "", "order.paid", "*.#.*.*"] {
+            assert!(!gets(SHOP.pattern(pattern), SHOP.route("order.placed")), "{pattern}");
+            assert!(!topic_matches(pattern, "order.placed"));
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_believed_to_route_everything_everywhere() {
+        assert!(gets(SHARDS.binding("10"), SHARDS.route("anything")));
+    }
+
+    #[test]
+    fn an_exchange_of_another_name_is_another_one() {
+        assert!(!gets(Topic::new("other").pattern("#"), SHOP.route("a")));
+        assert!(!gets(Fanout::new("other").binding(), NEWS.route()));
+    }
+
+    const PAPER: (&str, Argument) = ("paper", Argument::Str("A1"));
+    const COLOUR: (&str, Argument) = ("colour", Argument::Bool(true));
+    const COPIES: (&str, Argument) = ("copies", Argument::Int(2));
+
+    #[test]
+    fn a_headers_exchange_wants_all_or_any_of_the_headers() {
+        use HeadersMatch::{All, Any};
+        for (matching, wanted, has, expected) in [
+            (All, &[PAPER] as Arguments, &[PAPER] as Arguments, true),
+            (All, &[PAPER], &[COPIES, PAPER], true),
+            (All, &[PAPER, COLOUR], &[PAPER], false),
+            (All, &[PAPER, COLOUR], &[COLOUR, COPIES, PAPER], true),
+            (All, &[], &[], true),
+            (All, &[], &[PAPER], true),
+            (All, &[PAPER], &[], false),
+            (Any, &[PAPER, COLOUR], &[COLOUR], true),
+            (Any, &[PAPER, COLOUR], &[COPIES], false),
+            (Any, &[PAPER], &[], false),
+            (Any, &[], &[PAPER], false),
+            (All, &[PAPER], &[("paper", Argument::Str("A2"))], false),
+            (All, &[PAPER], &[("Paper", Argument::Str("A1"))], false),
+            (All, &[COPIES], &[("copies", Argument::Str("2"))], false),
+            (All, &[COLOUR], &[("colour", Argument::Bool(false))], false),
+            (All, &[COLOUR], &[("colour", Argument::Int(1))], false),
+        ] {
+            let got = gets(PRINTS.matching(matching, wanted), PRINTS.route(has));
+            assert_eq!(got, expected, "{matching:?} {wanted:?} of {has:?}");
+        }
+    }
+
+    const EU: Topic = Topic::new("eu").bind(&[SHOP.pattern("*.*.eu")]);
+    const ALL_EU: Fanout = Fanout::new("all-eu").bind(&[EU.pattern("order.#")]);
+
+    #[test]
+    fn a_message_has_to_pass_every_binding_on_its_way() {
+        let queue = |binding: Binding, key| gets(binding, SHOP.route(key));
+        assert!(queue(ALL_EU.binding(), "order.placed.eu"));
+        assert!(!queue(ALL_EU.binding(), "order.placed.us"), "stopped at the first");
+        assert!(!queue(ALL_EU.binding(), "parcel.sent.eu"), "stopped at the second");
+        assert!(queue(EU.pattern("parcel.#"), "parcel.sent.eu"));
+        assert!(!queue(EU.pattern("parcel.#"), "order.placed.eu"), "stopped at the queue");
+        assert!(gets(ALL_EU.binding(), EU.route("order")), "half way is a place to start from");
+        assert!(!gets(SHOP.pattern("#"), EU.route("order")), "and there is no way back");
+    }
+
+    #[test]
+    fn one_way_of_several_is_enough() {
+        const BOTH: Fanout = Fanout::new("both").bind(&[SHOP.pattern("a"), JOBS.binding("b")]);
+        assert!(gets(BOTH.binding(), SHOP.route("a")));
+        assert!(gets(BOTH.binding(), JOBS.route("b")));
+        assert!(!gets(BOTH.binding(), SHOP.route("b")));
+        const QUEUE: WorkQueue<String> =
+            WorkQueue::new("queue").bind(&[SHOP.pattern("x"), SHOP.pattern("y"), NEWS.binding()]);
+        for key in ["x", "y"] {
+            assert!(QUEUE.accepts(&SHOP.route(key)));
+        }
+        assert!(QUEUE.accepts(&NEWS.route()) && !QUEUE.accepts(&SHOP.route("z")));
+    }
+
+    #[test]
+    fn headers_travel_over_bound_exchanges_and_keyed_routes_have_none() {
+        use HeadersMatch::All;
+        const FEED: Fanout = Fanout::new("feed").bind(&[PRINTS.matching(All, &[COPIES])]);
+        const LARGE: Headers = Headers::new("large").bind(&[FEED.binding()]);
+        assert!(gets(LARGE.matching(All, &[PAPER]), PRINTS.route(&[PAPER, COPIES])));
+        assert!(!gets(LARGE.matching(All, &[PAPER]), PRINTS.route(&[PAPER])));
+        assert!(!gets(LARGE.matching(All, &[PAPER]), FEED.route()));
+        assert!(gets(LARGE.matching(All, &[]), FEED.route()));
+    }
+
+    #[test]
+    fn the_default_exchange_knows_every_queue_by_its_name() {
+        const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+        const LEDGER: ReplicatedQueue<String> = ReplicatedQueue::new("ledger");
+        const _: () = assert!(BILLING.accepts(&BILLING.route()) && LEDGER.accepts(&LEDGER.route()));
+        assert!(!BILLING.accepts(&LEDGER.route()));
+        assert!(!BILLING.accepts(&SHOP.route("billing")));
+    }
+}

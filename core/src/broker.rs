@@ -235,12 +235,16 @@ impl Broker {
     /// [`Broker::verify`].
     pub async fn queue_status<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<Found> {
         let topology = self.localize(&Topology::new().with_queue(queue))?;
+        let name = self.queue_name(queue)?;
         self.with_session(|session| async move {
-            let mut found = Found::default();
+            let mut status = Found::default();
             for queue in topology.queues() {
-                found = session.apply(&Change::VerifyQueue(queue.clone())).await?;
+                let found = session.apply(&Change::VerifyQueue(queue.clone())).await?;
+                if queue.name == name {
+                    status = found;
+                }
             }
-            Ok(found)
+            Ok(status)
         })
         .await
     }
@@ -248,7 +252,11 @@ impl Broker {
     /// The whole name of a queue: a temporary one has a suffix of this handle's.
     pub fn queue_name<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<ShortStr> {
         let spec = queue.spec();
-        if spec.unique { unique_name(&spec.name, &self.inner.suffix) } else { Ok(spec.name) }
+        self.whole_name(spec.name, spec.unique)
+    }
+
+    pub(crate) fn whole_name(&self, name: ShortStr, unique: bool) -> Result<ShortStr> {
+        if unique { unique_name(&name, &self.inner.suffix) } else { Ok(name) }
     }
 
     /// A publisher on this route; its exchange is declared here and again on each new connection.

@@ -27,6 +27,9 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     fn encode(&self, value: &dyn Serialize) -> Result<Bytes, CodecError>;
 
     /// Hands the visitor a deserializer over the body, then checks that all of the body was read.
+    ///
+    /// What the visitor returns is returned on. An error of the codec's own quotes nothing of the
+    /// body: it is logged.
     fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError>;
 }
 
@@ -116,20 +119,22 @@ impl Codecs {
     /// not matter.
     pub fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T> {
         let codec = self.codec_for(message)?;
+        let failed = || undecodable(format!("as {}", codec.content_type()));
         let mut value = None;
-        codec
-            .decode(&message.body, &mut |deserializer| {
-                value = Some(erased_serde::deserialize::<T>(deserializer)?);
-                Ok(())
-            })
-            .map_err(|cause| {
-                undecodable(format!("as {}", codec.content_type()))
-                    .because(cause.to_string())
-                    .caused_by(cause)
-            })?;
-        value.ok_or_else(|| {
-            undecodable(format!("as {}", codec.content_type())).because("the codec read no value")
-        })
+        let mut misfit = None;
+        let read = codec.decode(&message.body, &mut |deserializer| {
+            let read = erased_serde::deserialize::<T>(deserializer);
+            value = Some(read.inspect_err(|error| {
+                misfit = Some(without_the_body(&error.to_string()));
+            })?);
+            Ok(())
+        });
+        match (read, misfit) {
+            // Not with the cause: serde quotes the value that did not fit.
+            (Err(_), Some(reason)) => Err(failed().because(reason)),
+            (Err(cause), None) => Err(failed().because(cause.to_string()).caused_by(cause)),
+            (Ok(()), _) => value.ok_or_else(|| failed().because("the codec read no value")),
+        }
     }
 
     fn codec_for(&self, message: &Message) -> Result<&dyn Codec> {
@@ -149,6 +154,328 @@ impl Codecs {
     }
 }
 
+/// What serde says of a value that does not fit, without the value.
+///
+/// Bodies may hold what no log should, so only words are let through that are not the body's: those
+/// of serde and of the type that was asked for.
+fn without_the_body(said: &str) -> String {
+    let (said, place) = match said.rfind(" at line ") {
+        Some(at) => said.split_at(at),
+        None => (said, ""),
+    };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let place = place
+        .strip_prefix(" at line ")
+        .and_then(|place| place.split_once(" column "))
+        .filter(|(line, column)| digits(line) && digits(column))
+        .map(|(line, column)| format!(" at line {line} column {column}"))
+        .unwrap_or_default();
+    // What the type expects comes last; a body that holds the same words comes before.
+    let expected = |said: &str| said.rfind(", expected ").map_or("", |at| &said[at..]).to_owned();
+    let known = ["missing field `", "duplicate field `", "invalid length "];
+    let quoting = [
+        ("invalid type: ", "a value of another type"),
+        ("invalid value: ", "a value out of range"),
+        ("unknown variant `", "an unknown variant"),
+        ("unknown field `", "an unknown field"),
+    ];
+    let reason = if SYNTAX.contains(&said) || known.iter().any(|start| said.starts_with(start)) {
+        said.to_owned()
+    } else if let Some((_, what)) = quoting.iter().find(|(start, _)| said.starts_with(start)) {
+        format!("{what}{}", expected(said))
+    } else {
+        "the value does not fit the type".to_owned()
+    };
+    reason + &place
+}
+
+/// All that `serde_json` says of a text that is no JSON.
+const SYNTAX: &[&str] = &[
+    "EOF while parsing a list",
+    "EOF while parsing an object",
+    "EOF while parsing a string",
+    "EOF while parsing a value",
+    "expected `:`",
+    "expected `,` or `]`",
+    "expected `,` or `}`",
+    "expected ident",
+    "expected value",
+    "expected `\"`",
+    "invalid escape",
+    "invalid number",
+    "number out of range",
+    "invalid unicode code point",
+    "control character (\\u0000-\\u001F) found while parsing a string",
+    "key must be a string",
+    "lone leading surrogate in hex escape",
+    "trailing comma",
+    "trailing characters",
+    "unexpected end of hex escape",
+    "recursion limit exceeded",
+];
+
 fn undecodable(subject: String) -> Error {
     Error::new(ErrorKind::Codec, "decode a body").on(subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize as _};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        id: u8,
+        note: Option<String>,
+        kind: Kind,
+    }
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    enum Kind {
+        Rush,
+        Usual,
+    }
+
+    fn message(body: impl Into<Bytes>, content_type: Option<&'static str>) -> Message {
+        let mut message = Message::new(body);
+        message.properties.content_type = content_type.map(ShortStr::from_static);
+        message
+    }
+
+    fn json<T: DeserializeOwned>(body: impl Into<Bytes>) -> Result<T> {
+        Codecs::default().decode(&message(body, Some("application/json")))
+    }
+
+    fn refused<T: DeserializeOwned + fmt::Debug>(body: impl Into<Bytes>, part: &str) -> String {
+        let error = json::<T>(body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Codec);
+        let said = format!("{error}");
+        assert!(said.starts_with("decode a body as application/json: "), "{said}");
+        assert!(said.contains(part), "{part:?} is missing in {said:?}");
+        said
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let order = Order { id: 7, note: Some("ä\u{1F344}\n\"".to_owned()), kind: Kind::Rush };
+        let encoded = Codecs::default().encode(&order).unwrap();
+        assert_eq!(encoded.content_type.as_deref(), Some("application/json"));
+        assert_eq!(json::<Order>(encoded.body).unwrap(), order);
+    }
+
+    #[test]
+    fn the_content_type_decides_and_case_and_parameters_do_not_matter() {
+        for content_type in [
+            "application/json",
+            "APPLICATION/JSON",
+            "Application/Json; charset=utf-8",
+            "application/json;charset=UTF-8;x=y",
+            " application/json ;",
+        ] {
+            let read: u8 = Codecs::default().decode(&message("7", Some(content_type))).unwrap();
+            assert_eq!(read, 7, "{content_type}");
+        }
+    }
+
+    /// W06, W07: no guess at what it might be.
+    #[test]
+    fn another_content_type_or_none_is_refused_and_what_is_accepted_is_named() {
+        for (content_type, expected) in [
+            (None, "with no content type"),
+            (Some(""), "with content type \"\""),
+            (Some("text/plain"), "with content type \"text/plain\""),
+            (Some("application/x-python-serialize"), "\"application/x-python-serialize\""),
+            (Some("application/jsonp"), "\"application/jsonp\""),
+            (Some("application/octet-stream"), "\"application/octet-stream\""),
+        ] {
+            let error = Codecs::default().decode::<u8>(&message("7", content_type)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Codec);
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.to_string().contains("accepted are application/json"), "{error}");
+        }
+    }
+
+    /// W09, W16.
+    #[test]
+    fn a_body_that_is_no_json_is_refused_with_the_place() {
+        refused::<u8>("", "EOF while parsing a value at line 1 column 0");
+        refused::<u8>("7 8", "trailing characters at line 1 column 3");
+        refused::<u8>("{\n  ]", "expected");
+        refused::<Vec<u8>>("[1,", "EOF while parsing");
+        refused::<Vec<u8>>("[1,]", "trailing comma");
+        refused::<f64>("1e999", "number out of range at line 1");
+        refused::<f64>("NaN", "expected value");
+        refused::<String>(&b"\"\xff\""[..], "invalid unicode code point at line 1");
+        refused::<String>("\"\\ud800\"", "at line 1");
+        refused::<String>("\"a", "EOF while parsing a string");
+        refused::<Order>("{\"id\":1,\"id\":2}", "duplicate field `id`");
+        refused::<Order>("{\"id\":1}", "missing field `kind`");
+        refused::<u8>("\u{feff}7", "expected value");
+    }
+
+    #[test]
+    fn a_body_nested_100_000_deep_is_refused_and_overflows_no_stack() {
+        for open in ["[", "{\"a\":"] {
+            refused::<serde_json::Value>(open.repeat(100_000), "recursion limit exceeded");
+            refused::<serde::de::IgnoredAny>(open.repeat(100_000), "");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Picky;
+
+    impl<'de> Deserialize<'de> for Picky {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(from)?;
+            Err(serde::de::Error::custom(format!("{text:?} is not picky enough")))
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(untagged)]
+    #[allow(dead_code)]
+    enum Either {
+        Number(u8),
+        Texts(Vec<String>),
+    }
+
+    #[test]
+    fn no_error_has_a_word_of_the_body() {
+        let said =
+            refused::<u8>("\"s3cr3t\"", "a value of another type, expected u8 at line 1 column 8");
+        let mut all = vec![said];
+        all.push(refused::<u8>("300987", "a value out of range, expected u8 at line 1"));
+        all.push(refused::<bool>("300987", "a value of another type, expected a boolean"));
+        all.push(refused::<Kind>("\"s3cr3t\"", "an unknown variant, expected `Rush` or `Usual`"));
+        all.push(refused::<Order>("{\"s3cr3t\":1}", "an unknown field, expected one of `id`"));
+        all.push(refused::<u8>(
+            "\"s3cr3t, expected 300987 at line s3cr3t\"",
+            ", expected u8 at line 1",
+        ));
+        all.push(refused::<u8>("\"a\\\", expected s3cr3t\"", ", expected u8 at line 1"));
+        all.push(refused::<Picky>("\"s3cr3t\"", "the value does not fit the type"));
+        all.push(refused::<Picky>(
+            "\"s3cr3t at line 300987 column 300987\"",
+            "does not fit the type",
+        ));
+        all.push(refused::<Either>("\"s3cr3t\"", "the value does not fit the type"));
+        all.push(refused::<BTreeMap<u8, u8>>("{\"s3cr3t\":1}", ""));
+        all.push(refused::<(u8, u8)>("[1,2,300987]", ""));
+        all.push(refused::<u8>("s3cr3t", "expected value"));
+        all.push(refused::<u8>("7 s3cr3t", "trailing characters"));
+        all.push(refused::<char>("\"s3cr3t\"", "expected a character"));
+        for said in all {
+            assert!(!said.contains("s3cr3t") && !said.contains("300987"), "{said}");
+        }
+    }
+
+    #[test]
+    fn no_source_of_an_error_has_a_word_of_the_body() {
+        let error = json::<u8>("\"s3cr3t\"").unwrap_err();
+        let mut source: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(cause) = source {
+            assert!(!format!("{cause} {cause:?}").contains("s3cr3t"), "{cause:?}");
+            source = cause.source();
+        }
+    }
+
+    /// Writes the JSON text backwards; a body that does not begin with `}` or a digit is not its own.
+    #[derive(Debug)]
+    struct Backwards;
+
+    impl Codec for Backwards {
+        fn content_type(&self) -> ShortStr {
+            ShortStr::from_static("text/backwards")
+        }
+
+        fn encode(&self, value: &dyn Serialize) -> Result<Bytes, CodecError> {
+            Ok(serde_json::to_vec(value)?.into_iter().rev().collect::<Vec<_>>().into())
+        }
+
+        fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+            if body.is_empty() {
+                return Ok(());
+            }
+            if body.starts_with(b"?") {
+                return Err("it begins with a question".into());
+            }
+            let forwards: Vec<_> = body.iter().rev().copied().collect();
+            Json.decode(&forwards, visit)
+        }
+    }
+
+    #[test]
+    fn a_codec_of_the_programs_own_writes_and_is_chosen_by_its_content_type() {
+        let codecs = Codecs::only(Backwards).and(Json);
+        let encoded = codecs.encode(&12).unwrap();
+        assert_eq!(
+            (&encoded.body[..], encoded.content_type.as_deref()),
+            (&b"21"[..], Some("text/backwards"))
+        );
+        assert_eq!(codecs.decode::<u8>(&message("21", Some("text/backwards"))).unwrap(), 12);
+        assert_eq!(codecs.decode::<u8>(&message("21", Some("application/json"))).unwrap(), 21);
+        let only = Codecs::default().decode::<u8>(&message("21", Some("text/backwards")));
+        assert_eq!(only.unwrap_err().kind(), ErrorKind::Codec);
+        let error = codecs.decode::<u8>(&message("21", Some("text/plain"))).unwrap_err();
+        assert!(
+            error.to_string().contains("accepted are text/backwards, application/json"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_codecs_own_error_is_passed_on_and_one_that_reads_nothing_is_noticed() {
+        let codecs = Codecs::only(Backwards);
+        let read = |body| codecs.decode::<u8>(&message(body, Some("text/backwards"))).unwrap_err();
+        let error = read("?");
+        assert!(error.to_string().contains("it begins with a question"), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+        assert!(read("").to_string().contains("the codec read no value"));
+        let error = read("\"t3rc3s\"");
+        assert!(!error.to_string().contains("s3cr3t"), "{error}");
+    }
+
+    #[test]
+    fn clones_are_independent() {
+        let one = Codecs::default();
+        let two = one.clone().and(Backwards);
+        assert!(one.decode::<u8>(&message("21", Some("text/backwards"))).is_err());
+        assert!(two.decode::<u8>(&message("21", Some("text/backwards"))).is_ok());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_written_is_the_publishers_error() {
+        let map = BTreeMap::from([((1, 2), 3)]);
+        assert!(map.serialize(serde_json::value::Serializer).is_err());
+        let error = Codecs::default().encode(&map).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Codec);
+        assert!(error.to_string().starts_with("encode the body as application/json: "), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = json::<Order>(body.clone());
+            let _ = json::<serde_json::Value>(body.clone());
+            let _ = json::<Vec<String>>(body);
+        }
+
+        #[test]
+        fn nothing_that_a_type_says_gets_through(text in "[\\PC]{0,30}", start in 0_usize..6) {
+            let starts = ["", "invalid type: ", "unknown variant `", "unknown field `", "x at line ", "invalid"];
+            let said = format!("{}hunter2{text}", starts[start]);
+            prop_assert!(!without_the_body(&said).contains("hunter2"));
+        }
+
+        #[test]
+        fn every_text_is_read_as_it_was_written(text in ".*") {
+            let encoded = Codecs::default().encode(&text).unwrap();
+            prop_assert_eq!(json::<String>(encoded.body).unwrap(), text);
+        }
+    }
 }

@@ -24,6 +24,7 @@ use crate::{
     short_str::ShortStr,
     subscription::Subscription,
     topology::Topology,
+    transport::GRACE,
 };
 
 /// Runs a handler for each delivery of a queue.
@@ -54,6 +55,7 @@ use crate::{
 /// the log and the body not; the handler does not see it.
 pub struct Consumer {
     queue: ShortStr,
+    unique: bool,
     topology: Topology,
     options: ConsumerOptions,
     runner: Arc<dyn Run>,
@@ -73,8 +75,10 @@ impl Consumer {
         handler: impl Handler<M, S, A>,
         state: Arc<S>,
     ) -> Self {
+        let spec = queue.spec();
         Self {
-            queue: queue.spec().name,
+            queue: spec.name,
+            unique: spec.unique,
             topology: Topology::new().with_queue(queue),
             options: ConsumerOptions { name: Some(handler.name()), ..handler.options() },
             runner: Arc::new(Runner {
@@ -121,7 +125,7 @@ impl Entrypoint for Consumer {
         let (concurrency, prefetch) = self.check()?;
         let broker = scope.broker();
         let topology = broker.localize(&self.topology)?;
-        let queue = topology.queues().last().map_or(self.queue.clone(), |queue| queue.name.clone());
+        let queue = broker.whole_name(self.queue.clone(), self.unique)?;
         let subscription = Subscription::open(broker, &topology, queue.clone(), prefetch).await?;
         let worker = Arc::new(Worker {
             callee: Arc::new(Callee {
@@ -140,9 +144,11 @@ impl Entrypoint for Consumer {
         }
         // An end that nobody asked for is the service's business.
         let ended = subscription.watch_end();
+        // Without the scope's broker: a task that is slow to die would keep the connection open.
+        let failures = scope.failures().clone();
         let watch = tokio::spawn(async move {
             if let Err(error) = ended.await {
-                scope.fail(error);
+                let _ = failures.try_send(error);
             }
         })
         .abort_handle();
@@ -158,7 +164,7 @@ impl Entrypoint for Consumer {
             timeout_at(deadline, async { while running.workers.join_next().await.is_some() {} })
                 .await;
         if finished.is_err() {
-            running.workers.shutdown().await;
+            abandon(&mut running.workers).await;
             return Err(Error::new(ErrorKind::Timeout, "stop consuming")
                 .on(format!("queue {:?}", self.queue.as_str()))
                 .because("a handler was still running at the deadline; its delivery goes back to the queue"));
@@ -170,7 +176,7 @@ impl Entrypoint for Consumer {
         if let Some(mut running) = self.running.take() {
             running.watch.abort();
             running.subscription.kill();
-            running.workers.shutdown().await;
+            abandon(&mut running.workers).await;
         }
     }
 }
@@ -182,6 +188,11 @@ impl fmt::Debug for Consumer {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
+}
+
+/// Ends handlers where they wait. One that blocks its thread cannot be ended, so it is left behind.
+async fn abandon(workers: &mut JoinSet<()>) {
+    let _ = timeout_at(Instant::now() + GRACE, workers.shutdown()).await;
 }
 
 /// As in nameko, where it is called `max_workers`.

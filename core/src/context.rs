@@ -134,3 +134,115 @@ impl Call {
 tokio::task_local! {
     static CALL: Call;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn language(context: &Context) -> Option<&str> {
+        context.get("language").and_then(Value::as_str)
+    }
+
+    fn finnish() -> Context {
+        let mut context = Context::new();
+        context.set("language", "fi").unwrap();
+        context
+    }
+
+    #[test]
+    fn a_call_id_is_the_service_the_handler_and_a_uuid() {
+        let child = Context::new().child("billing", "bill");
+        let id = child.call_id().unwrap();
+        let uuid = id.strip_prefix("billing.bill.").unwrap();
+        assert_eq!(Uuid::parse_str(uuid).unwrap().hyphenated().to_string(), uuid);
+        assert_ne!(Context::new().child("billing", "bill").call_id(), Some(id));
+        assert_eq!(Context::new().call_id(), None);
+    }
+
+    #[test]
+    fn a_child_has_the_same_values_and_one_id_more() {
+        let parent = finnish().child("shop", "order");
+        let child = parent.child("billing", "bill");
+        assert_eq!(child.values(), parent.values());
+        assert_eq!(child.call_ids()[..1], *parent.call_ids());
+        assert_eq!(child.call_ids().len(), 2);
+        assert_eq!(child.call_ids().last().map(String::as_str), child.call_id());
+    }
+
+    #[test]
+    fn the_last_eleven_ids_are_kept() {
+        let mut context = Context::new();
+        for n in 0..20 {
+            context = context.child("service", &n.to_string());
+            assert_eq!(context.call_ids().len(), (n + 1).min(11));
+        }
+        assert!(context.call_ids()[0].starts_with("service.9."));
+        assert!(context.call_ids()[10].starts_with("service.19."));
+        let sent = (0..1000).map(|n| n.to_string()).collect();
+        let child = Context::from_parts(Table::new(), sent).child("a", "b");
+        assert_eq!(child.call_ids().len(), 11);
+        assert_eq!(child.call_ids()[..2], ["990", "991"]);
+    }
+
+    #[tokio::test]
+    async fn there_is_a_current_context_inside_of_a_scope_only() {
+        assert_eq!(Context::current(), None);
+        let seen = finnish().scope(async { Context::current() }).await;
+        assert_eq!(seen, Some(finnish()));
+        assert_eq!(Context::current(), None);
+    }
+
+    #[tokio::test]
+    async fn scopes_nest_and_the_inner_one_ends() {
+        let swedish = {
+            let mut context = finnish();
+            context.set("language", "sv").unwrap();
+            context
+        };
+        let current = || Context::current().as_ref().and_then(language).map(str::to_owned);
+        finnish()
+            .scope(async {
+                assert_eq!(current().as_deref(), Some("fi"));
+                swedish.scope(async { assert_eq!(current().as_deref(), Some("sv")) }).await;
+                assert_eq!(current().as_deref(), Some("fi"));
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_spawned_has_the_context_that_it_is_given() {
+        finnish()
+            .scope(async {
+                let without = tokio::spawn(async { Context::current() }).await.unwrap();
+                assert_eq!(without, None);
+                let given = Context::current().unwrap();
+                let with = tokio::spawn(given.scope(async { Context::current() })).await.unwrap();
+                assert_eq!(with, Some(finnish()));
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn the_context_of_a_call_is_read_once_so_that_its_id_stays() {
+        let callee = Arc::new(Callee {
+            service: "billing".into(),
+            handler: "bill".into(),
+            codec: Arc::new(crate::PrefixCodec::default()),
+        });
+        let mut message = Message::new("");
+        message.headers.insert("nameko.language", "fi").unwrap();
+        let call = Call::of(Arc::new(message), callee);
+        call.run(async {
+            let (one, two) = (Context::current().unwrap(), Context::current().unwrap());
+            assert_eq!(one, two);
+            assert_eq!(language(&one), Some("fi"));
+            assert!(one.call_id().is_some_and(|id| id.starts_with("billing.bill.")));
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_name_too_long_for_a_header_is_refused() {
+        assert!(Context::new().set(&"n".repeat(256), 1).is_err());
+    }
+}

@@ -147,6 +147,20 @@ impl Delivery {
         self.envelope.redelivered
     }
 
+    /// The same delivery for somebody who only looks at it; the right to settle stays here.
+    pub(crate) fn without_token(&self) -> Self {
+        Self {
+            envelope: self.envelope.clone(),
+            undecodable: self.undecodable.clone(),
+            codecs: self.codecs.clone(),
+            token: None,
+        }
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Why nobody can read it, if so.
     pub(crate) fn undecodable(&self) -> Option<&Arc<str>> {
         self.undecodable.as_ref()

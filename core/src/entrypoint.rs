@@ -91,6 +91,10 @@ impl Scope {
         &self.broker
     }
 
+    pub(crate) fn failures(&self) -> &mpsc::Sender<Error> {
+        &self.failures
+    }
+
     /// A context for work that this entrypoint begins, with a call id of its own.
     pub fn context(&self, handler: &str) -> Context {
         Context::new().child(&self.service, handler)

@@ -176,3 +176,79 @@ impl std::error::Error for Error {
         self.0.source.as_deref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn shared<T: Send + Sync + Clone + std::error::Error + 'static>() {}
+
+    #[test]
+    fn it_can_be_shared_and_cloned() {
+        shared::<Error>();
+        assert!(size_of::<Result<()>>() <= size_of::<usize>(), "cheap where nothing fails");
+    }
+
+    #[test]
+    fn it_says_operation_subject_reason_and_remedy_in_one_line() {
+        let whole = Error::new(ErrorKind::Conflict, "declare")
+            .on("queue \"billing\"")
+            .because("x-max-length is 10 there and 20 here")
+            .remedy("delete the queue, or ask for 10");
+        assert_eq!(
+            whole.to_string(),
+            "declare queue \"billing\": x-max-length is 10 there and 20 here; \
+             delete the queue, or ask for 10"
+        );
+        assert_eq!(format!("{whole:?}"), format!("Conflict({whole})"));
+        assert_eq!(whole.subject(), Some("queue \"billing\""));
+        let caused = Error::new(ErrorKind::Connection, "connect").caused_by("no route to host");
+        assert_eq!(caused.to_string(), "connect: no route to host");
+        let bare = Error::new(ErrorKind::Timeout, "connect");
+        assert_eq!(bare.to_string(), "connect: Timeout");
+        assert_eq!(bare.subject(), None);
+        let remedied = Error::new(ErrorKind::Timeout, "connect").remedy("wait");
+        assert_eq!(remedied.to_string(), "connect: Timeout; wait");
+    }
+
+    #[test]
+    fn what_may_succeed_later_by_itself_is_transient() {
+        for (kind, transient) in [
+            (ErrorKind::Configuration, false),
+            (ErrorKind::Connection, true),
+            (ErrorKind::Denied, false),
+            (ErrorKind::NotFound, false),
+            (ErrorKind::Conflict, false),
+            (ErrorKind::Unroutable, false),
+            (ErrorKind::Refused, false),
+            (ErrorKind::Indeterminate, true),
+            (ErrorKind::TooLarge, false),
+            (ErrorKind::Codec, false),
+            (ErrorKind::Unsupported, false),
+            (ErrorKind::Closed, false),
+            (ErrorKind::Timeout, true),
+            (ErrorKind::Unexpected, false),
+        ] {
+            let error = Error::new(kind, "test");
+            assert_eq!(error.is_transient(), transient, "{kind:?}");
+            assert_eq!(error.kind(), kind);
+            for said in [true, false] {
+                assert_eq!(error.clone().transient(said).is_transient(), said, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn its_sources_are_kept_through_clones() {
+        let io = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset");
+        let inner = Error::new(ErrorKind::Connection, "read").caused_by(io);
+        let outer = Error::new(ErrorKind::Indeterminate, "publish").caused_by(inner).clone();
+        let inner = outer.source().and_then(|it| it.downcast_ref::<Error>()).unwrap();
+        assert_eq!(inner.kind(), ErrorKind::Connection);
+        let io = inner.source().and_then(|it| it.downcast_ref::<std::io::Error>()).unwrap();
+        assert_eq!(io.kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(Error::new(ErrorKind::Closed, "publish").source().is_none());
+    }
+}

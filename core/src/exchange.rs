@@ -437,6 +437,11 @@ pub(crate) const fn check_name(name: &str) {
             || !(bytes[0] == b'a' && bytes[1] == b'm' && bytes[2] == b'q' && bytes[3] == b'.'),
         "names that begin with amq. belong to the broker"
     );
+    let mut at = 0;
+    while at < bytes.len() {
+        assert!(bytes[at] != 0, "the name contains a NUL");
+        at += 1;
+    }
 }
 
 pub(crate) const fn check_arguments(arguments: Arguments) {

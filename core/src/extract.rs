@@ -57,12 +57,10 @@ impl<'d> Incoming<'d> {
         Self { delivery, codecs, callee }
     }
 
-    /// The delivery, unless another argument has taken it.
+    /// The delivery. Where another argument has taken it, one to look at.
     pub fn delivery(&self) -> Result<&Delivery> {
         self.delivery.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "call a handler")
-                .because("an argument of it has already taken the delivery")
-                .remedy("make `Delivery` the last argument")
+            Error::new(ErrorKind::Unexpected, "call a handler").because("there is no delivery")
         })
     }
 
@@ -130,7 +128,11 @@ impl<M, S> FromDelivery<M, S> for Context {
 
 impl<M, S> FromDelivery<M, S> for Delivery {
     fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-        incoming.delivery()?;
-        incoming.delivery.take().ok_or_else(|| Error::new(ErrorKind::Unexpected, "call a handler"))
+        // The arguments after this one find the same message, without the right to settle it.
+        let to_look_at = incoming.delivery()?.without_token();
+        incoming.delivery.replace(to_look_at).filter(Delivery::has_token).ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "call a handler")
+                .because("another argument of it has taken the delivery already")
+        })
     }
 }

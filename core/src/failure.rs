@@ -50,3 +50,32 @@ impl fmt::Debug for Failure {
         write!(f, "Failure({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_tells_the_whole_chain_of_causes() {
+        let io = std::io::Error::other("disk on fire");
+        let error = crate::Error::new(crate::ErrorKind::Unexpected, "store")
+            .because("no room")
+            .caused_by(io);
+        let failure = Failure::from(error);
+        assert_eq!(failure.to_string(), "store: no room: disk on fire");
+        assert_eq!(format!("{failure:?}"), "Failure(store: no room: disk on fire)");
+        assert!(failure.source().is::<crate::Error>());
+        assert_eq!(Failure::new("just so").to_string(), "just so");
+    }
+
+    #[test]
+    fn every_error_converts_and_it_goes_between_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Failure>();
+        fn convert(text: &str) -> Result<f64, Failure> {
+            std::str::from_utf8(text.as_bytes())?;
+            Ok(text.parse()?)
+        }
+        assert!(convert("1.5").is_ok() && convert("x").is_err());
+    }
+}

@@ -1,6 +1,6 @@
 //! Handlers: async functions whose arguments come out of the delivery.
 
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 
 use crate::{
     codec::Codecs,
@@ -54,28 +54,28 @@ pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
 
     /// How many deliveries are handled at the same time, 1 to 65,535; 10 by default. With 1 they
     /// are handled in the order of the queue.
-    fn concurrency(self, handlers: u16) -> Configured<Self> {
+    fn concurrency(self, handlers: u16) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).concurrency(handlers)
     }
 
     /// How many unsettled deliveries the broker may hand over, 1 to 65,535; as many as
     /// [`concurrency`](Handler::concurrency) by default.
-    fn prefetch(self, deliveries: u16) -> Configured<Self> {
+    fn prefetch(self, deliveries: u16) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).prefetch(deliveries)
     }
 
     /// What happens to a delivery whose handler returned an error; [`OnError::requeue`] by default.
-    fn on_error(self, on_error: OnError) -> Configured<Self> {
+    fn on_error(self, on_error: OnError) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).on_error(on_error)
     }
 
     /// The encodings it accepts; the broker handle's by default.
-    fn accept(self, codecs: Codecs) -> Configured<Self> {
+    fn accept(self, codecs: Codecs) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).accept(codecs)
     }
 
     /// Another name than the function's, in call ids and logs.
-    fn named(self, name: &'static str) -> Configured<Self> {
+    fn named(self, name: &'static str) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).named(name)
     }
 }
@@ -106,15 +106,20 @@ pub struct ConsumerOptions {
 }
 
 /// A handler, and how the consumer that runs it is set up.
-#[derive(Debug, Clone)]
-pub struct Configured<H> {
+///
+/// It remembers what it is a handler of, so that the compiler can tell where the handler alone does
+/// not say: one without [`State`](crate::State) goes with a service of any state.
+pub struct Configured<H, M, S, A> {
     handler: H,
     options: ConsumerOptions,
+    handles: Handles<M, S, A>,
 }
 
-impl<H> Configured<H> {
+type Handles<M, S, A> = PhantomData<fn() -> (M, S, A)>;
+
+impl<H, M, S, A> Configured<H, M, S, A> {
     fn new(options: ConsumerOptions, handler: H) -> Self {
-        Self { handler, options }
+        Self { handler, options, handles: PhantomData }
     }
 
     /// See [`Handler::concurrency`].
@@ -153,8 +158,26 @@ impl<H> Configured<H> {
     }
 }
 
+impl<H: Clone, M, S, A> Clone for Configured<H, M, S, A> {
+    fn clone(&self) -> Self {
+        Self::new(self.options.clone(), self.handler.clone())
+    }
+}
+
+impl<H, M, S, A> fmt::Debug for Configured<H, M, S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configured").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 #[diagnostic::do_not_recommend]
-impl<M, S, A, H: Handler<M, S, A>> Handler<M, S, A> for Configured<H> {
+impl<M, S, A, H> Handler<M, S, A> for Configured<H, M, S, A>
+where
+    M: 'static,
+    S: 'static,
+    A: 'static,
+    H: Handler<M, S, A>,
+{
     fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
         self.handler.call(incoming, state)
     }

@@ -92,3 +92,160 @@ impl HeaderCodec for PrefixCodec {
         Context::from_parts(values, call_ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(entries: &[(&str, Value)]) -> Table {
+        let named = |(name, value): &(&str, Value)| (ShortStr::new(*name).unwrap(), value.clone());
+        entries.iter().map(named).collect()
+    }
+
+    fn context(entries: &[(&str, Value)]) -> Context {
+        Context::from_parts(headers(entries), Vec::new())
+    }
+
+    fn encoded(context: &Context) -> Table {
+        let mut headers = Table::new();
+        PrefixCodec::default().encode(context, &mut headers).unwrap();
+        headers
+    }
+
+    fn decoded(entries: &[(&str, Value)]) -> Context {
+        PrefixCodec::default().decode(&headers(entries))
+    }
+
+    #[test]
+    fn every_value_travels_under_the_prefix_also_one_that_has_it_already() {
+        let sent = encoded(&context(&[
+            ("language", "fi".into()),
+            ("nameko.x", 1.into()),
+            ("", true.into()),
+            ("x-own", 2.5.into()),
+        ]));
+        let expected = headers(&[
+            ("nameko.language", "fi".into()),
+            ("nameko.nameko.x", 1.into()),
+            ("nameko.", true.into()),
+            ("nameko.x-own", 2.5.into()),
+        ]);
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn values_keep_their_types_and_null_is_dropped_only_at_the_top() {
+        let mut inner = Table::new();
+        inner.insert("nothing", Value::Null).unwrap();
+        let sent = encoded(&context(&[
+            ("gone", Value::Null),
+            ("flag", true.into()),
+            ("number", i64::MIN.into()),
+            ("list", vec![Value::Null, "a".into()].into()),
+            ("table", inner.clone().into()),
+        ]));
+        assert!(!sent.contains("nameko.gone"));
+        assert_eq!(sent.get("nameko.flag"), Some(&Value::Bool(true)));
+        assert_eq!(sent.get("nameko.number"), Some(&Value::Int(i64::MIN)));
+        assert_eq!(sent.get("nameko.list"), Some(&vec![Value::Null, "a".into()].into()));
+        assert_eq!(sent.get("nameko.table"), Some(&inner.into()));
+        assert_eq!(sent.len(), 4);
+    }
+
+    #[test]
+    fn the_prefix_is_cut_once_and_only_where_it_is_whole() {
+        let read = decoded(&[
+            ("nameko.language", "fi".into()),
+            ("nameko.nameko.deep", 1.into()),
+            ("nameko.", 2.into()),
+            ("nameko", 3.into()),
+            ("namekox.b", 4.into()),
+            ("Nameko.c", 5.into()),
+            ("x.nameko.d", 6.into()),
+        ]);
+        let expected =
+            headers(&[("language", "fi".into()), ("nameko.deep", 1.into()), ("", 2.into())]);
+        assert_eq!(read.values(), &expected);
+    }
+
+    #[test]
+    fn headers_of_others_are_left_alone_and_do_not_travel_on() {
+        let foreign = [
+            ("traceparent", Value::from("00-1")),
+            ("x-death", vec![Value::Null].into()),
+            ("language", "sv".into()),
+        ];
+        let mut all = foreign.to_vec();
+        all.push(("nameko.language", "fi".into()));
+        let read = decoded(&all);
+        assert_eq!(read.values(), &headers(&[("language", "fi".into())]), "no collision either");
+        let mut sent = headers(&foreign);
+        PrefixCodec::default().encode(&read, &mut sent).unwrap();
+        assert_eq!(sent, headers(&all));
+    }
+
+    #[test]
+    fn the_context_wins_over_headers_of_the_call() {
+        let mut sent = headers(&[("nameko.language", "sv".into()), ("nameko.own", 1.into())]);
+        PrefixCodec::default().encode(&context(&[("language", "fi".into())]), &mut sent).unwrap();
+        assert_eq!(sent, headers(&[("nameko.language", "fi".into()), ("nameko.own", 1.into())]));
+    }
+
+    #[test]
+    fn call_ids_travel_as_a_list_and_only_where_there_are_any() {
+        assert!(encoded(&Context::new()).is_empty());
+        let ids = vec!["a.h.1".to_owned(), "b.g.2".to_owned()];
+        let sent = encoded(&Context::from_parts(Table::new(), ids.clone()));
+        let expected =
+            headers(&[("nameko.call_id_stack", vec!["a.h.1".into(), "b.g.2".into()].into())]);
+        assert_eq!(sent, expected);
+        assert_eq!(PrefixCodec::default().decode(&sent).call_ids(), ids);
+    }
+
+    /// nameko splits it into its letters.
+    #[test]
+    fn a_stack_that_is_no_list_of_texts_is_none() {
+        for stack in [Value::from("a.h.1"), Value::Null, 7.into(), Table::new().into()] {
+            let read = decoded(&[("nameko.call_id_stack", stack)]);
+            assert_eq!(read, Context::new());
+        }
+        let mixed = vec![Value::from("a.h.1"), 7.into(), Value::Null, "b.g.2".into()];
+        let read = decoded(&[("nameko.call_id_stack", mixed.into())]);
+        assert_eq!(read.call_ids(), ["a.h.1", "b.g.2"]);
+    }
+
+    #[test]
+    fn another_prefix_is_used_both_ways() {
+        let codec = PrefixCodec::new(ShortStr::from_static("acme"));
+        let mut sent = Table::new();
+        codec.encode(&context(&[("a", 1.into())]), &mut sent).unwrap();
+        assert_eq!(sent, headers(&[("acme.a", 1.into())]));
+        sent.insert("nameko.b", 2).unwrap();
+        assert_eq!(codec.decode(&sent).values(), &headers(&[("a", 1.into())]));
+    }
+
+    #[test]
+    fn a_name_too_long_for_a_header_is_named() {
+        let mut sent = Table::new();
+        let codec = PrefixCodec::default();
+        codec.encode(&context(&[(&"n".repeat(248), 1.into())]), &mut sent).unwrap();
+        let error = codec.encode(&context(&[(&"n".repeat(249), 1.into())]), &mut sent).unwrap_err();
+        assert!(error.to_string().contains("context header \"nameko.nnn"), "{error}");
+        assert!(error.to_string().contains("256 bytes exceed the limit of 255"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sent_is_what_is_read(
+            names in proptest::collection::vec(".{0,40}", 0..6),
+            ids in proptest::collection::vec("[a-z.]{1,9}", 0..20),
+        ) {
+            let values = names.iter().filter(|name| *name != CALL_IDS);
+            let values = values.map(|name| (ShortStr::new(&**name).unwrap(), Value::from(name.len() as i64)));
+            let context = Context::from_parts(values.collect(), ids);
+            prop_assert_eq!(PrefixCodec::default().decode(&encoded(&context)), context);
+        }
+    }
+}

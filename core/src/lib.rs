@@ -73,5 +73,7 @@ pub use topology::{
     QueueSpec, Topology,
 };
 pub use transport::{Purpose, Transport};
+/// The form of serde that a [`Codec`] is written against.
+pub use erased_serde;
 pub use url::{BrokerUrl, Secret};
 pub use value::{Table, Timestamp, Value};

@@ -197,7 +197,7 @@ fn check_entry(name: &str, value: &Value, header: &str, depth: usize) -> Result<
 }
 
 fn check_value(value: &Value, header: &str, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
+    if depth > MAX_DEPTH && matches!(value, Value::List(_) | Value::Table(_)) {
         return Err(refuse(ErrorKind::TooLarge, format!("header {header:?}"))
             .because(format!("tables and lists are nested more than {MAX_DEPTH} levels deep")));
     }
@@ -241,4 +241,262 @@ fn value_size(value: &Value) -> usize {
 
 fn refuse(kind: ErrorKind, subject: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(kind, "publish a message: check").on(subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn with(name: &str, value: impl Into<Value>) -> Message {
+        let mut message = Message::new("body");
+        message.headers.insert(name, value).unwrap();
+        message
+    }
+
+    fn check(message: &Message) -> Result<()> {
+        message.check(&Limits::default())
+    }
+
+    /// The text of the error, which has to have all of these parts.
+    fn refused(message: &Message, kind: ErrorKind, parts: &[&str]) {
+        let error = check(message).expect_err("it has to be refused");
+        assert_eq!(error.kind(), kind, "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "{part:?} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_persistent_and_has_nothing_that_nobody_gave_it() {
+        let message = Message::new("hello");
+        assert!(message.properties.persistent && message.headers.is_empty());
+        assert_eq!(message.properties, Properties::default());
+        check(&message).unwrap();
+    }
+
+    #[test]
+    fn debug_shows_the_length_of_the_body_and_not_the_body() {
+        let shown = format!("{:?}", Message::new("s3cr3t"));
+        assert!(shown.contains("6 bytes") && !shown.contains("s3cr3t"), "{shown}");
+    }
+
+    #[test]
+    fn a_body_may_have_the_limit_and_not_a_byte_more() {
+        let limits = Limits { max_body: 10, ..Limits::default() };
+        Message::new("x".repeat(10)).check(&limits).unwrap();
+        let error = Message::new("x".repeat(11)).check(&limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.to_string().contains("11 bytes exceed the limit of 10"), "{error}");
+        assert_eq!(Limits::default().max_body, 16_777_216);
+    }
+
+    #[test]
+    fn headers_may_have_the_limit_and_not_a_byte_more() {
+        // A length of four bytes, a name of one with its length, a type, and a text with its length.
+        let overhead = 4 + 2 + 1 + 4;
+        let limits = Limits { max_headers: 100, ..Limits::default() };
+        with("a", "x".repeat(100 - overhead)).check(&limits).unwrap();
+        let error = with("a", "x".repeat(101 - overhead)).check(&limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let said = error.to_string();
+        assert!(said.contains("the headers: 101 bytes exceed the limit of 100"), "{said}");
+        assert!(said.contains("move the content to the body"), "{said}");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused_at_every_depth() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            refused(&with("load", number), ErrorKind::Codec, &["header \"load\"", "finite"]);
+            let list = Value::List(vec![Value::from(1), Value::Float(number)]);
+            refused(&with("load", list.clone()), ErrorKind::Codec, &["header \"load\""]);
+            let mut table = Table::new();
+            table.insert("inner", list).unwrap();
+            refused(&with("load", table), ErrorKind::Codec, &["header \"load\""]);
+        }
+        for number in [0.0, -0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324] {
+            check(&with("load", number)).unwrap();
+        }
+    }
+
+    #[test]
+    fn names_that_brokers_act_on_are_refused() {
+        for name in [
+            "CC",
+            "BCC",
+            "x-death",
+            "x-delivery-count",
+            "x-acquired-count",
+            "x-exchange",
+            "x-routing-key",
+            "x-first-death-queue",
+            "x-last-death-reason",
+            "x-opt-delivery-time",
+            "x-enoki-attempt",
+        ] {
+            let expected = [&*format!("header {name:?}"), "choose another name"];
+            refused(&with(name, 1), ErrorKind::Configuration, &expected);
+        }
+        for name in ["cc", "x-deaths", "x-own", "X-Death", "xopt", "nameko.x-death", "x"] {
+            check(&with(name, 1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_of_255_bytes_and_neither_longer_nor_empty() {
+        check(&with(&"n".repeat(255), 1)).unwrap();
+        let error = Table::new().insert("é".repeat(128), 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("256 bytes exceed the limit of 255"), "{error}");
+        refused(&with("", 1), ErrorKind::Configuration, &["a name is empty"]);
+        let mut inner = Table::new();
+        inner.insert("", 1).unwrap();
+        refused(&with("outer", inner), ErrorKind::Configuration, &["\"outer\"", "a name is empty"]);
+    }
+
+    fn lists(levels: usize, innermost: Value) -> Value {
+        (0..levels).fold(innermost, |inner, _| Value::List(vec![inner]))
+    }
+
+    fn tables(levels: usize, innermost: Value) -> Value {
+        (0..levels).fold(innermost, |inner, _| {
+            let mut table = Table::new();
+            table.insert("in", inner).unwrap();
+            Value::Table(table)
+        })
+    }
+
+    #[test]
+    fn tables_and_lists_are_nested_32_levels_deep_at_most() {
+        for nest in [lists, tables] {
+            check(&with("deep", nest(32, Value::from(1)))).unwrap();
+            refused(
+                &with("deep", nest(33, Value::from(1))),
+                ErrorKind::TooLarge,
+                &["header \"deep\"", "more than 32 levels"],
+            );
+            refused(&with("deep", nest(1000, Value::Null)), ErrorKind::TooLarge, &["deep"]);
+        }
+    }
+
+    #[test]
+    fn an_expiration_is_rounded_up_to_milliseconds() {
+        let millis = |expiration| {
+            Properties { expiration: Some(expiration), ..Properties::default() }.expiration_millis()
+        };
+        assert_eq!(Properties::default().expiration_millis(), None);
+        for (expiration, expected) in [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_micros(999), 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_nanos(1_000_001), 2),
+            (Duration::from_secs(60), 60_000),
+            (Duration::from_millis(u64::from(u32::MAX)), u32::MAX),
+            (Duration::MAX, u32::MAX),
+        ] {
+            assert_eq!(millis(expiration), Some(expected), "{expiration:?}");
+        }
+    }
+
+    #[test]
+    fn an_expiration_is_of_49_days_at_most() {
+        let mut message = Message::new("");
+        message.properties.expiration = Some(Duration::from_millis(u64::from(u32::MAX)));
+        check(&message).unwrap();
+        message.properties.expiration =
+            Some(Duration::from_millis(u64::from(u32::MAX)) + Duration::from_nanos(1));
+        refused(&message, ErrorKind::Configuration, &["the expiration", "4294967295 ms"]);
+        message.properties.expiration = Some(Duration::MAX);
+        refused(&message, ErrorKind::Configuration, &["the expiration"]);
+    }
+
+    #[test]
+    fn a_timestamp_is_one_that_every_wire_can_write() {
+        let beyond = Timestamp::from_unix_seconds(Timestamp::MAX.unix_seconds() + 1);
+        let mut message = Message::new("");
+        message.properties.timestamp = Some(Timestamp::MAX);
+        check(&message).unwrap();
+        message.properties.timestamp = Some(beyond);
+        refused(&message, ErrorKind::Codec, &["the timestamp"]);
+        check(&with("at", Timestamp::MAX)).unwrap();
+        refused(&with("at", beyond), ErrorKind::Codec, &["header \"at\""]);
+        refused(&with("at", vec![Value::Timestamp(beyond)]), ErrorKind::Codec, &["header \"at\""]);
+        assert!(
+            Timestamp::MAX.unix_seconds().checked_mul(1000).is_some_and(|ms| ms <= i64::MAX as u64)
+        );
+    }
+
+    /// The encoding of AMQP 0-9-1 §4.2.5.5, written down plainly.
+    fn write_table(table: &Table) -> Vec<u8> {
+        let mut fields = Vec::new();
+        for (name, value) in table.iter() {
+            fields.push(u8::try_from(name.len()).unwrap());
+            fields.extend(name.as_bytes());
+            fields.extend(write_value(value));
+        }
+        long(&fields)
+    }
+
+    fn long(bytes: &[u8]) -> Vec<u8> {
+        let mut written = u32::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
+        written.extend(bytes);
+        written
+    }
+
+    fn write_value(value: &Value) -> Vec<u8> {
+        let (kind, bytes) = match value {
+            Value::Null => (b'V', Vec::new()),
+            Value::Bool(truth) => (b't', vec![u8::from(*truth)]),
+            Value::Int(number) => (b'l', number.to_be_bytes().to_vec()),
+            Value::Float(number) => (b'd', number.to_be_bytes().to_vec()),
+            Value::Timestamp(time) => (b'T', time.unix_seconds().to_be_bytes().to_vec()),
+            Value::Bytes(bytes) => (b'x', long(bytes)),
+            Value::String(text) => (b'S', long(text.as_bytes())),
+            Value::List(values) => {
+                (b'A', long(&values.iter().flat_map(write_value).collect::<Vec<_>>()))
+            }
+            Value::Table(table) => (b'F', write_table(table)),
+        };
+        let mut written = vec![kind];
+        written.extend(bytes);
+        written
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let plain = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<u64>().prop_map(|seconds| Value::from(Timestamp::from_unix_seconds(seconds))),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(|it| Value::Bytes(it.into())),
+            ".{0,20}".prop_map(Value::from),
+        ];
+        plain.prop_recursive(4, 30, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                entries(inner).prop_map(Value::from),
+            ]
+        })
+    }
+
+    fn entries(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Table> {
+        proptest::collection::vec((".{0,10}", values), 0..5).prop_map(|entries| {
+            entries.into_iter().map(|(name, value)| (ShortStr::new(name).unwrap(), value)).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_size_of_headers_is_what_an_encoder_writes(headers in entries(values())) {
+            prop_assert_eq!(table_size(&headers), write_table(&headers).len());
+        }
+
+        #[test]
+        fn checking_panics_on_nothing(headers in entries(values())) {
+            let _ = check(&Message { headers, ..Message::new("") });
+        }
+    }
 }

@@ -443,6 +443,10 @@ impl Publication<'_> {
             inner.broker.options().header_codec.encode(&context, &mut self.message.headers)?;
         }
         self.message.check(&inner.broker.options().limits)?;
+        // As the wires carry it, so that it arrives equal on all of them.
+        if let Some(millis) = self.message.properties.expiration_millis() {
+            self.message.properties.expiration = Some(Duration::from_millis(millis.into()));
+        }
         let id = match &self.message.properties.message_id {
             Some(id) => id.clone(),
             None => message_id(),

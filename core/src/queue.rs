@@ -283,8 +283,9 @@ impl<M> ReplicatedQueue<M> {
 }
 
 impl<M> TemporaryQueue<M> {
-    /// A queue that goes with the connection.
+    /// A queue that goes with the connection. Its name has at most 222 bytes: the suffix takes 33.
     pub const fn new(name: &'static str) -> Self {
+        assert!(name.len() <= ShortStr::MAX - 33, "a temporary queue's name has at most 222 bytes");
         Self::of(name, QueueKind::Classic, true)
     }
 }

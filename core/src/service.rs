@@ -16,6 +16,7 @@ use crate::{
     handler::Handler,
     payload::Payload,
     queue::Queue,
+    transport::GRACE,
 };
 
 /// A service: a name, a broker, a state, and what brings work in.
@@ -111,6 +112,9 @@ impl<S: Send + Sync + 'static> Service<S> {
     /// Starts, and returns when every entrypoint brings work in. If one fails to, those that
     /// started are stopped and its error is returned.
     pub async fn start(self) -> Result<RunningService> {
+        // The consumers have it. Kept here, publishers in it would hold the connection of a service
+        // that fails to start.
+        drop(self.state);
         let (report, failures) = mpsc::channel(1);
         let scope = Scope::new(self.name.clone(), self.broker.clone(), report);
         let mut running = RunningService {
@@ -122,6 +126,7 @@ impl<S: Send + Sync + 'static> Service<S> {
         };
         let deadline = Instant::now() + self.start_within;
         let starting = async {
+            let scope = scope;
             for entrypoint in &mut running.entrypoints {
                 entrypoint.start(scope.clone()).await?;
             }
@@ -198,7 +203,19 @@ impl RunningService {
     /// handlers finish and are settled, then the connection closes if nobody else uses it. What is
     /// not done at the deadline is abandoned and goes back to its queue.
     pub async fn stop(mut self, deadline: Instant) -> Result<()> {
-        let stopping = self.entrypoints.iter_mut().map(|entrypoint| entrypoint.stop(deadline));
+        // An entrypoint keeps the deadline itself, and has some time to clean up after it.
+        let overdue = deadline + 3 * GRACE;
+        let stopping = self.entrypoints.iter_mut().map(|entrypoint| async move {
+            match timeout_at(overdue, entrypoint.stop(deadline)).await {
+                Ok(result) => result,
+                Err(_) => {
+                    kill(&mut **entrypoint).await;
+                    Err(Error::new(ErrorKind::Timeout, "stop")
+                        .on(format!("entrypoint {:?}", entrypoint.name()))
+                        .because("it was still stopping long after the deadline"))
+                }
+            }
+        });
         let results = join_all(stopping).await;
         // The handlers' state goes first: publishers in it hold on to the connection.
         self.entrypoints.clear();
@@ -208,11 +225,15 @@ impl RunningService {
 
     /// Ends now: running handlers are abandoned, and their deliveries go back to their queues.
     pub async fn kill(mut self) {
-        join_all(self.entrypoints.iter_mut().map(|entrypoint| entrypoint.kill())).await;
+        join_all(self.entrypoints.iter_mut().map(|entrypoint| kill(&mut **entrypoint))).await;
         self.entrypoints.clear();
         let now = Instant::now();
-        let _ = timeout_at(now + Duration::from_secs(1), self.broker.release(now)).await;
+        let _ = timeout_at(now + GRACE, self.broker.release(now)).await;
     }
+}
+
+async fn kill(entrypoint: &mut dyn Entrypoint) {
+    let _ = timeout_at(Instant::now() + 2 * GRACE, entrypoint.kill()).await;
 }
 
 impl<S> fmt::Debug for Service<S> {

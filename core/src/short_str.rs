@@ -169,3 +169,37 @@ impl fmt::Display for ShortStr {
         fmt::Display::fmt(self.as_str(), f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use super::*;
+
+    #[test]
+    fn the_limit_is_255_bytes_and_not_letters() {
+        assert_eq!(ShortStr::new("x".repeat(255)).unwrap().len(), 255);
+        assert!(ShortStr::new("é".repeat(127)).is_ok());
+        let error = ShortStr::named("routing key", "é".repeat(128)).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("routing key \"éé"), "{said}");
+        assert!(said.contains("256 bytes exceed the limit of 255 bytes"), "{said}");
+        assert!(said.len() < 200, "the start is enough: {said}");
+        assert!(ShortStr::try_from("x".repeat(256)).is_err());
+        assert!(ShortStr::try_from(&*"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn a_constant_is_the_same_as_one_made_at_run_time() {
+        const SHOP: ShortStr = ShortStr::from_static("shop");
+        let shop = ShortStr::new("shop").unwrap();
+        assert_eq!(SHOP, shop);
+        assert_eq!(SHOP, "shop");
+        assert_eq!(SHOP.cmp(&shop), std::cmp::Ordering::Equal);
+        assert_eq!(HashMap::from([(SHOP, 1)]).get("shop"), Some(&1));
+        assert_eq!(HashMap::from([(SHOP, 1)]).get(&shop), Some(&1));
+        assert_eq!(BTreeMap::from([(shop, 1)]).get("shop"), Some(&1));
+        assert_eq!(format!("{SHOP} {SHOP:?}"), "shop \"shop\"");
+        assert_eq!((ShortStr::default(), ShortStr::EMPTY.is_empty()), (ShortStr::EMPTY, true));
+    }
+}

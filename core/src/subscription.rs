@@ -133,9 +133,12 @@ impl Drop for Subscription {
 }
 
 async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
-    // A pump that is gone without a word was killed, because somebody wanted it to be.
     let end = ended.wait_for(Option::is_some).await.map(|end| end.clone()).unwrap_or(None);
-    end.unwrap_or(Ok(()))
+    // Who kills a pump does not ask how it ended; so one that is gone without a word has panicked.
+    end.unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Unexpected, "consume")
+            .because("the task that receives ended without a word"))
+    })
 }
 
 struct Pump {
@@ -177,6 +180,8 @@ impl Pump {
                                 .caused_by(reason));
                         }
                         Err(End::Lost(reason)) => {
+                            // The broker delivers them again: no handler need begin on these.
+                            self.give_back();
                             return Err(self.ended(format!("the channel ended ({reason})"))
                                 .transient(true)
                                 .caused_by(reason));
@@ -189,10 +194,15 @@ impl Pump {
 
     fn hand_out(&mut self, arrived: &mut Vec<Delivered>) {
         for delivered in arrived.drain(..) {
+            // More than was asked for. Both channels have room for the prefetch: a settlement that
+            // found none would be lost.
+            if self.unsettled == self.max {
+                let settle = Settle { tag: delivered.tag, outcome: Outcome::Release };
+                self.receiver.settle(&[settle]);
+                continue;
+            }
             self.unsettled += 1;
             let delivery = Delivery::new(delivered, self.codecs.clone(), self.settle.clone());
-            // The channel has room for the whole prefetch. Should a broker send more, the delivery
-            // that did not fit is dropped here, which requeues it.
             let _ = self.to_handlers.try_send(delivery);
         }
     }
@@ -204,6 +214,8 @@ impl Pump {
     }
 
     async fn stop(mut self, deadline: Instant) -> Result<()> {
+        // First, so that no handler begins while the broker is slow to answer.
+        self.give_back();
         let stopping = timeout_at(deadline, self.receiver.stop()).await;
         self.drain(deadline).await;
         match stopping {
@@ -212,17 +224,22 @@ impl Pump {
         }
     }
 
+    /// Gives back what no handler has started on.
+    fn give_back(&self) {
+        self.to_handlers.close();
+        while let Ok(delivery) = self.unstarted.try_recv() {
+            delivery.settle(Outcome::Release);
+        }
+    }
+
     /// Gives back what no handler has started on, waits for the settlements of the rest, closes.
     async fn drain(&mut self, deadline: Instant) {
-        self.to_handlers.close();
+        self.give_back();
         let mut arrived = Vec::new();
         let mut settled = Vec::new();
         let mut more = true;
         let drained = async {
             loop {
-                while let Ok(delivery) = self.unstarted.try_recv() {
-                    delivery.settle(Outcome::Release);
-                }
                 while let Ok(settle) = self.settlements.try_recv() {
                     settled.push(settle);
                 }

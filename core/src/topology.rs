@@ -318,13 +318,20 @@ pub struct BindingSpec {
 impl BindingSpec {
     /// A binding by key or pattern, whatever the source's kind calls it.
     ///
-    /// A key on a fanout or headers exchange is a configuration error: they would ignore it.
+    /// A key on a fanout or headers exchange is a configuration error: they would ignore it. So is
+    /// the default exchange, which takes no bindings.
     pub fn new(
         source: &ExchangeSpec,
         destination: Destination,
         key: impl Into<String>,
     ) -> Result<Self> {
         let key = ShortStr::named("binding key", key)?;
+        if source.name.is_empty() {
+            return Err(Error::new(ErrorKind::Configuration, "bind")
+                .on("the default exchange")
+                .because("every queue is bound to it by its name, and by nothing else")
+                .remedy("publish to it with the queue's name as routing key"));
+        }
         if !key.is_empty() && matches!(source.kind, ExchangeKind::Fanout | ExchangeKind::Headers) {
             return Err(Error::new(ErrorKind::Configuration, "bind")
                 .on(source.subject())
@@ -470,6 +477,296 @@ fn check_declarable(field: &'static str, name: &ShortStr) -> Result<()> {
     }
 }
 
+/// Whole milliseconds, rounded up: zero means at once, and nobody who waits a little means that.
 fn millis(duration: Duration) -> Value {
-    Value::Int(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    Value::Int(i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Argument, Direct, Fanout, Headers, HeadersMatch, Plugin, ReplicatedQueue, RouteSpec,
+        TemporaryQueue, Topic, WorkQueue,
+    };
+
+    use super::*;
+
+    fn shop() -> ExchangeSpec {
+        ExchangeSpec::new("shop", ExchangeKind::Topic).unwrap()
+    }
+
+    fn billing() -> Destination {
+        Destination::Queue(ShortStr::from_static("billing"))
+    }
+
+    fn refused<T: fmt::Debug>(result: Result<T>, parts: &[&str]) {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "{part:?} is missing in {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_empty_or_the_brokers_is_refused_with_field_and_limit() {
+        let long = "é".repeat(128);
+        let limit = "256 bytes exceed the limit of 255 bytes";
+        refused(ExchangeSpec::new(&*long, ExchangeKind::Direct), &["exchange \"é", limit]);
+        refused(QueueSpec::new(&*long), &["queue \"é", limit]);
+        refused(BindingSpec::new(&shop(), billing(), &*long), &["binding key \"é", limit]);
+        refused(RouteSpec::<String>::new(&shop(), &*long), &["routing key \"é", limit]);
+        refused(RouteSpec::<String>::to_queue(&*long), &["queue \"é", limit]);
+        refused(ExchangeSpec::new("", ExchangeKind::Direct), &["exchange", "the name is empty"]);
+        refused(QueueSpec::new(""), &["queue", "the name is empty"]);
+        refused(RouteSpec::<String>::to_queue(""), &["needs the name of a queue"]);
+        refused(
+            ExchangeSpec::new("amq.x", ExchangeKind::Direct),
+            &["exchange \"amq.x\"", "broker"],
+        );
+        refused(QueueSpec::new("amq.gen-1"), &["queue \"amq.gen-1\"", "belong to the broker"]);
+        refused(QueueSpec::new("a\0b"), &["queue \"a\\0b\"", "contains a NUL"]);
+        QueueSpec::new("n".repeat(255)).unwrap();
+        QueueSpec::new("amq").unwrap();
+        ExchangeSpec::new("AMQ.x", ExchangeKind::Direct).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_an_exchange_would_misread_or_ignore_is_refused() {
+        let fanout = ExchangeSpec::new("news", ExchangeKind::Fanout).unwrap();
+        let headers = ExchangeSpec::new("prints", ExchangeKind::Headers).unwrap();
+        for key in ["order.*", "#", "*", "a.#.b"] {
+            refused(
+                RouteSpec::<String>::new(&shop(), key),
+                &["exchange \"shop\"", key, "wildcard"],
+            );
+            BindingSpec::new(&shop(), billing(), key).unwrap();
+        }
+        for exchange in [&fanout, &headers] {
+            refused(RouteSpec::<String>::new(exchange, "key"), &["does not read", "\"key\""]);
+            refused(BindingSpec::new(exchange, billing(), "key"), &["does not read", "\"key\""]);
+            RouteSpec::<String>::new(exchange, "").unwrap();
+            BindingSpec::new(exchange, billing(), "").unwrap();
+        }
+        let direct = ExchangeSpec::new("jobs", ExchangeKind::Direct).unwrap();
+        RouteSpec::<String>::new(&direct, "a.*").unwrap();
+        RouteSpec::<String>::new(&shop(), "a.b*").unwrap();
+        refused(
+            RouteSpec::<String>::new(&ExchangeSpec::default_exchange(), ""),
+            &["name of a queue"],
+        );
+    }
+
+    #[test]
+    fn nothing_is_bound_to_the_default_exchange() {
+        let default = ExchangeSpec::default_exchange();
+        refused(BindingSpec::new(&default, billing(), "billing"), &["the default exchange"]);
+    }
+
+    #[test]
+    fn a_typed_exchange_is_the_same_as_one_made_at_run_time() {
+        const ALL: Topic = Topic::new("shop")
+            .transient()
+            .auto_delete()
+            .internal()
+            .alternate("lost")
+            .arguments(&[("x-own", Argument::Int(7)), ("x-flag", Argument::Bool(true))]);
+        let mut all = shop();
+        (all.durable, all.auto_delete, all.internal) = (false, true, true);
+        all.alternate = Some(ShortStr::from_static("lost"));
+        all.arguments.insert("x-own", 7).unwrap();
+        all.arguments.insert("x-flag", true).unwrap();
+        assert_eq!(ALL.spec(), all);
+        let mut wire = all.arguments.clone();
+        wire.insert("alternate-exchange", "lost").unwrap();
+        assert_eq!(all.wire_arguments(), wire);
+
+        const SHARDS: Plugin = Plugin::of_kind("shop", "x-consistent-hash");
+        let plugin = ExchangeKind::Plugin(ShortStr::from_static("x-consistent-hash"));
+        for (typed, kind, name) in [
+            (&Direct::new("shop") as &dyn Exchange, ExchangeKind::Direct, "direct"),
+            (&Fanout::new("shop"), ExchangeKind::Fanout, "fanout"),
+            (&Topic::new("shop"), ExchangeKind::Topic, "topic"),
+            (&Headers::new("shop"), ExchangeKind::Headers, "headers"),
+            (&SHARDS, plugin, "x-consistent-hash"),
+        ] {
+            let spec = ExchangeSpec::new("shop", kind).unwrap();
+            assert_eq!(typed.spec(), spec);
+            assert_eq!(spec.kind.to_string(), name);
+            assert!(spec.wire_arguments().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_typed_queue_is_the_same_as_one_made_at_run_time() {
+        const WORK: WorkQueue<String> = WorkQueue::new("billing")
+            .message_ttl(Duration::from_secs(60))
+            .expires(Duration::from_micros(1500))
+            .max_length(10)
+            .max_bytes(u64::MAX)
+            .overflow(Overflow::RejectPublish)
+            .dead_letter_as("", "dead")
+            .max_priority(5)
+            .single_active_consumer()
+            .arguments(&[("x-own", Argument::Str("mine"))]);
+        let mut work = QueueSpec::new("billing").unwrap();
+        work.message_ttl = Some(Duration::from_secs(60));
+        work.expires = Some(Duration::from_micros(1500));
+        work.max_length = Some(10);
+        work.max_bytes = Some(u64::MAX);
+        work.overflow = Some(Overflow::RejectPublish);
+        work.dead_letter = Some(DeadLetter {
+            exchange: ShortStr::EMPTY,
+            routing_key: Some(ShortStr::from_static("dead")),
+        });
+        work.max_priority = Some(5);
+        work.single_active_consumer = true;
+        work.arguments.insert("x-own", "mine").unwrap();
+        assert_eq!(WORK.spec(), work);
+        let expected: Table = [
+            ("x-own", Value::from("mine")),
+            ("x-message-ttl", Value::from(60_000)),
+            ("x-expires", Value::from(2)),
+            ("x-max-length", Value::from(10)),
+            ("x-max-length-bytes", Value::from(i64::MAX)),
+            ("x-overflow", Value::from("reject-publish")),
+            ("x-dead-letter-exchange", Value::from("")),
+            ("x-dead-letter-routing-key", Value::from("dead")),
+            ("x-max-priority", Value::from(5)),
+            ("x-single-active-consumer", Value::from(true)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (ShortStr::from_static(name), value))
+        .collect();
+        assert_eq!(work.wire_arguments(), expected);
+
+        const PLAIN: WorkQueue<String> = WorkQueue::new("billing");
+        assert_eq!(PLAIN.spec(), QueueSpec::new("billing").unwrap());
+        assert!(PLAIN.spec().wire_arguments().is_empty());
+
+        const LEDGER: ReplicatedQueue<String> =
+            ReplicatedQueue::new("ledger").delivery_limit(5).dead_letter("lost");
+        let mut ledger = QueueSpec::new("ledger").unwrap();
+        ledger.kind = QueueKind::Replicated;
+        ledger.delivery_limit = Some(5);
+        ledger.dead_letter =
+            Some(DeadLetter { exchange: ShortStr::from_static("lost"), routing_key: None });
+        assert_eq!(LEDGER.spec(), ledger);
+        let wire = ledger.wire_arguments();
+        assert_eq!(wire.get("x-queue-type").and_then(Value::as_str), Some("quorum"));
+        assert_eq!(wire.get("x-delivery-limit").and_then(Value::as_int), Some(5));
+        assert_eq!(wire.len(), 3, "{wire:?}");
+
+        const SCREEN: TemporaryQueue<String> = TemporaryQueue::new("screen");
+        let mut screen = QueueSpec::new("screen").unwrap();
+        (screen.durable, screen.exclusive, screen.auto_delete, screen.unique) =
+            (false, true, true, true);
+        assert_eq!(SCREEN.spec(), screen);
+        assert!(screen.wire_arguments().is_empty());
+    }
+
+    #[test]
+    fn a_typed_route_is_the_same_as_one_made_at_run_time() {
+        const SHOP: Topic = Topic::new("shop");
+        let typed = RouteSpec::from(SHOP.route::<String>("order.placed"));
+        let spec = RouteSpec::<String>::new(&shop(), "order.placed").unwrap();
+        assert_eq!(
+            (&typed.topology, &typed.exchange, &typed.key),
+            (&spec.topology, &spec.exchange, &spec.key)
+        );
+        assert_eq!((&typed.kind, &typed.headers), (&spec.kind, &spec.headers));
+        const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+        let typed = RouteSpec::from(BILLING.route());
+        let spec = RouteSpec::<String>::to_queue("billing").unwrap();
+        assert_eq!(
+            (&typed.topology, &typed.exchange, &typed.key),
+            (&spec.topology, &spec.exchange, &spec.key)
+        );
+        assert!(spec.topology.exchanges().is_empty(), "the default exchange is never declared");
+    }
+
+    const SHOP: Topic = Topic::new("shop");
+    const EU: Topic = Topic::new("eu").bind(&[SHOP.pattern("*.*.eu")]);
+    const AUDIT: Headers = Headers::new("audit").bind(&[EU.pattern("#"), SHOP.pattern("order.#")]);
+    const LEDGER: WorkQueue<String> = WorkQueue::new("ledger")
+        .bind(&[AUDIT.matching(HeadersMatch::Any, &[("paid", Argument::Bool(true))])]);
+
+    fn names(topology: &Topology) -> Vec<&str> {
+        topology.exchanges().iter().map(|exchange| &*exchange.name).collect()
+    }
+
+    #[test]
+    fn an_exchange_is_described_after_those_it_is_bound_to_and_each_once() {
+        let topology = Topology::new().with_queue(&LEDGER).with_exchange(&EU).with_queue(&LEDGER);
+        assert_eq!(names(&topology), ["shop", "eu", "audit"]);
+        assert_eq!(topology.queues().len(), 1);
+        let bindings: Vec<_> = topology.bindings().iter().map(BindingSpec::subject).collect();
+        assert_eq!(
+            bindings,
+            [
+                "exchange \"eu\" to exchange \"shop\" by \"*.*.eu\"",
+                "exchange \"audit\" to exchange \"eu\" by \"#\"",
+                "exchange \"audit\" to exchange \"shop\" by \"order.#\"",
+                "queue \"ledger\" to exchange \"audit\" by \"\"",
+            ]
+        );
+        let arguments = &topology.bindings()[3].arguments;
+        assert_eq!(arguments.get("x-match").and_then(Value::as_str), Some("any"));
+        assert_eq!(arguments.get("paid").and_then(Value::as_bool), Some(true));
+    }
+
+    #[test]
+    fn a_topology_may_be_put_together_in_any_order() {
+        let mut one = Topology::new().with_exchange(&SHOP);
+        one.extend(Topology::new().with_queue(&LEDGER));
+        assert_eq!(one, Topology::new().with_exchange(&SHOP).with_queue(&LEDGER));
+        let again = one.clone();
+        one.extend(again.clone());
+        assert_eq!(one, again);
+    }
+
+    /// The broker has to see both, to say which argument differs.
+    #[test]
+    fn the_same_name_with_other_arguments_is_not_dropped() {
+        let topology =
+            Topology::new().with_exchange(&SHOP).with_exchange(&Topic::new("shop").transient());
+        assert_eq!(topology.exchanges().len(), 2);
+    }
+
+    #[test]
+    fn what_the_broker_brings_along_is_not_declared() {
+        let mut topology = Topology::new();
+        topology.add_exchange(ExchangeSpec::default_exchange());
+        let existing =
+            ExchangeSpec::existing(ShortStr::from_static("amq.topic"), ExchangeKind::Topic);
+        topology.add_exchange(existing);
+        assert!(topology.exchanges().is_empty());
+    }
+
+    #[test]
+    fn a_temporary_queue_gets_its_whole_name_and_its_bindings_with_it() {
+        const SCREEN: TemporaryQueue<String> =
+            TemporaryQueue::new("screen").bind(&[SHOP.pattern("#"), EU.pattern("a")]);
+        const WORK: WorkQueue<String> = WorkQueue::new("work").bind(&[SHOP.pattern("work")]);
+        let topology = Topology::new().with_queue(&SCREEN).with_queue(&WORK);
+        let local = topology.clone().localize("me").unwrap();
+        let queues: Vec<_> =
+            local.queues().iter().map(|queue| (&*queue.name, queue.unique)).collect();
+        assert_eq!(queues, [("screen.me", false), ("work", false)]);
+        let to = |name| Destination::Queue(ShortStr::from_static(name));
+        let destinations: Vec<_> =
+            local.bindings().iter().map(|binding| binding.destination.clone()).collect();
+        let eu = Destination::Exchange(ShortStr::from_static("eu"));
+        assert_eq!(destinations, [to("screen.me"), eu, to("screen.me"), to("work")]);
+        assert_eq!(local.clone().localize("you").unwrap(), local, "once is enough");
+    }
+
+    #[test]
+    fn a_name_that_has_no_room_for_the_suffix_is_refused() {
+        let suffix = "0".repeat(32);
+        let mut spec = QueueSpec::new("n".repeat(223)).unwrap();
+        spec.unique = true;
+        let mut topology = Topology::new();
+        topology.add_queue(spec);
+        refused(topology.localize(&suffix), &["queue", "256 bytes exceed the limit of 255"]);
+    }
 }

@@ -79,10 +79,21 @@ impl BrokerUrl {
         let Some(rest) = rest.strip_prefix("//") else {
             return Err(refuse(format!("\"//\" is missing after \"{scheme}:\"")).remedy(EXPECTED));
         };
-        check_percent(rest)?;
-        check_port(rest)?;
-        // A scheme that the `url` crate has no opinion on, and a user part that is always there.
-        let parsed = url::Url::parse(&format!("broker://{rest}"))
+        check_characters(rest)?;
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        // Before anything is named in an error: it may be the end of a password.
+        if rest.contains('@') {
+            return Err(refuse("it has an @ after the host").remedy(
+                "encode / ? # as %2F %3F %23 in a user name or password, and @ as %40 elsewhere",
+            ));
+        }
+        if rest.contains('#') {
+            return Err(refuse("it has a fragment").remedy("encode # as %23"));
+        }
+        check_port(authority)?;
+        // Only the part that is hard to take apart, and under a scheme that the `url` crate has no
+        // opinion on: of paths it has many.
+        let parsed = url::Url::parse(&format!("broker://{authority}"))
             .map_err(|error| refuse(error.to_string()).remedy(EXPECTED))?;
         let username = non_empty(decode("user name", parsed.username())?);
         let password =
@@ -91,15 +102,13 @@ impl BrokerUrl {
             None => None,
             Some(url::Host::Ipv6(address)) => Some(address.to_string()),
             Some(url::Host::Ipv4(address)) => Some(address.to_string()),
-            Some(url::Host::Domain(name)) => Some(decode("host", name)?),
+            Some(url::Host::Domain(name)) => Some(host_name(decode("host", name)?)?),
         };
         if parsed.port() == Some(0) {
             return Err(refuse("port 0 is out of range 1–65535"));
         }
-        if parsed.fragment().is_some() {
-            return Err(refuse("it has a fragment").remedy("encode # as %23"));
-        }
-        let path = match parsed.path().strip_prefix('/') {
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = match path.strip_prefix('/') {
             None => None,
             Some(path) if path.contains('/') => {
                 return Err(
@@ -108,10 +117,7 @@ impl BrokerUrl {
             }
             Some(path) => Some(decode("virtual host", path)?),
         };
-        let parameters = parsed
-            .query_pairs()
-            .map(|(key, value)| (key.into_owned(), value.into_owned()))
-            .collect();
+        let parameters = parameters(query)?;
         Ok(Self {
             scheme,
             username,
@@ -189,7 +195,8 @@ impl BrokerUrl {
         let error = refuse(format!("unknown parameter {key:?}"));
         let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(name, key), name)).min();
         match nearest {
-            Some((distance, name)) if distance <= 3 => {
+            // A third of it misspelt: with more, it is rather another word.
+            Some((distance, name)) if distance * 3 <= name.len().max(key.len()) => {
                 error.remedy(format!("did you mean {name:?}?"))
             }
             _ if known.is_empty() => {
@@ -254,8 +261,37 @@ fn decode(part: &str, text: &str) -> Result<String> {
         .map_err(|_| refuse(format!("the {part} is not UTF-8 after percent-decoding")))
 }
 
-/// The `url` crate lets `%zz` pass; a password that holds a bare `%` would be sent as another.
-fn check_percent(text: &str) -> Result<()> {
+fn host_name(name: String) -> Result<String> {
+    let fits = |letter: char| letter.is_alphanumeric() || "-._~".contains(letter);
+    if name.chars().all(fits) {
+        Ok(name)
+    } else {
+        Err(refuse("the host has a character that no host name has"))
+    }
+}
+
+fn parameters(query: &str) -> Result<Vec<(String, String)>> {
+    let mut parameters: Vec<(String, String)> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = decode("name of a parameter", key)?;
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| {
+            refuse(format!("parameter {key:?} is not UTF-8 after percent-decoding"))
+        })?;
+        if parameters.iter().any(|(other, _)| *other == key) {
+            return Err(refuse(format!("parameter {key:?} is given twice")));
+        }
+        parameters.push((key, value.into_owned()));
+    }
+    Ok(parameters)
+}
+
+/// The `url` crate lets `%zz` pass, and drops tabs and line breaks: a password that holds a bare one
+/// would be sent as another.
+fn check_characters(text: &str) -> Result<()> {
+    if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Err(refuse("it has a space or a control character").remedy("encode a space as %20"));
+    }
     let bytes = text.as_bytes();
     let broken = bytes.iter().enumerate().any(|(at, byte)| {
         *byte == b'%'
@@ -270,8 +306,7 @@ fn check_percent(text: &str) -> Result<()> {
 }
 
 /// Says which port is out of range, where the `url` crate says only that one is.
-fn check_port(rest: &str) -> Result<()> {
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+fn check_port(authority: &str) -> Result<()> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let port = match host.rsplit_once(':') {
         Some((before, port)) if !before.starts_with('[') || before.ends_with(']') => port,
@@ -284,4 +319,354 @@ fn check_port(rest: &str) -> Result<()> {
         return Err(refuse(format!("port {port} is out of range 1–65535")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> BrokerUrl {
+        BrokerUrl::parse(text).unwrap()
+    }
+
+    /// The text of the error, which has to have all of these parts.
+    fn refused(text: &str, parts: &[&str]) -> String {
+        let error = BrokerUrl::parse(text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        let said = error.to_string();
+        assert!(said.starts_with("read the broker URL: "), "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is missing in {said:?}, for {text:?}");
+        }
+        said
+    }
+
+    #[test]
+    fn an_empty_url_is_refused_and_an_example_given() {
+        refused("", &["it is empty", "amqp091://user:password@host:port/vhost"]);
+    }
+
+    #[test]
+    fn a_url_without_a_scheme_is_refused() {
+        for text in ["localhost", ":", "://host", "//host", "1 2://host", "a/b:c"] {
+            refused(text, &["it has no scheme", "expected memory:"]);
+        }
+    }
+
+    #[test]
+    fn a_scheme_without_its_slashes_is_refused_and_the_credentials_kept_quiet() {
+        let said = refused("amqp091:user:s3cr3t@host", &["\"//\" is missing after \"amqp091:\""]);
+        assert!(!said.contains("s3cr3t") && !said.contains("user:s"), "{said}");
+        refused("localhost:5672", &["\"//\" is missing"]);
+    }
+
+    #[test]
+    fn a_scheme_is_read_in_lower_case() {
+        assert_eq!(parse("AMQP091://Host").scheme(), "amqp091");
+        assert_eq!(parse("Memory:").scheme(), "memory");
+        assert_eq!(parse("a+b-c.d://h").scheme(), "a+b-c.d");
+    }
+
+    #[test]
+    fn a_port_out_of_range_is_named_with_the_range() {
+        for (text, port) in [
+            ("amqp091://host:99999", "99999"),
+            ("amqp091://host:65536/v", "65536"),
+            ("amqp091://u:p@host:0", "0"),
+            ("amqp091://[::1]:70000", "70000"),
+            ("amqp091://host:123456789012345678901234567890", "123456789012345678901234567890"),
+        ] {
+            refused(text, &[&format!("port {port} is out of range 1–65535")]);
+        }
+        refused("amqp091://host:http", &["port"]);
+        refused("amqp091://host:-1", &["port"]);
+        assert_eq!(parse("amqp091://host:65535").port(), Some(65535));
+        assert_eq!(parse("amqp091://host:1").port(), Some(1));
+        assert_eq!(parse("amqp091://host:").port(), None);
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_of_both_kinds() {
+        for (text, host, port) in [
+            ("amqp091://localhost", "localhost", None),
+            ("amqp091://rabbit-1.eu.example.com:5673", "rabbit-1.eu.example.com", Some(5673)),
+            ("amqp091://127.0.0.1:5672/", "127.0.0.1", Some(5672)),
+            ("amqp091://[2001:db8::5]", "2001:db8::5", None),
+            ("amqp091://[2001:db8::5]:5672/v", "2001:db8::5", Some(5672)),
+            ("amqp091://u:p@[::1]?a=b", "::1", None),
+            ("memory://a", "a", None),
+        ] {
+            let url = parse(text);
+            assert_eq!((url.host(), url.port()), (Some(host), port), "{text}");
+        }
+        for text in
+            ["amqp091://[::1", "amqp091://::1]", "amqp091://[localhost]", "amqp091://[1.2.3.4]"]
+        {
+            refused(text, &[]);
+        }
+    }
+
+    #[test]
+    fn a_url_without_a_host_has_none_and_one_with_only_a_user_is_refused() {
+        for text in ["memory:", "memory://", "amqp091:///vhost"] {
+            assert_eq!(parse(text).host(), None, "{text}");
+        }
+        assert_eq!(parse("amqp091:///vhost").path(), Some("vhost"));
+        refused("amqp091://user:s3cr3t@/vhost", &["empty host"]);
+        refused("amqp091://:5672", &["empty host"]);
+    }
+
+    #[test]
+    fn a_host_with_a_character_that_hides_something_is_refused() {
+        for host in ["a%2Fb", "a%40b", "a%3A1", "a%00", "a%20b", "a%25b"] {
+            refused(&format!("amqp091://{host}"), &["the host"]);
+        }
+        assert_eq!(parse("amqp091://b%C3%BCro").host(), Some("büro"));
+    }
+
+    #[test]
+    fn the_virtual_host_is_one_segment_and_a_bare_slash_is_no_answer() {
+        for (text, path, virtual_host) in [
+            ("amqp091://h", None, Some("/")),
+            ("amqp091://h/%2F", Some("/"), Some("/")),
+            ("amqp091://h/%2f", Some("/"), Some("/")),
+            ("amqp091://h/prod", Some("prod"), Some("prod")),
+            ("amqp091://h/eu%2Fprod", Some("eu/prod"), Some("eu/prod")),
+            ("amqp091://h/%25", Some("%"), Some("%")),
+            ("amqp091://h/.", Some("."), Some(".")),
+            ("amqp091://h/..", Some(".."), Some("..")),
+            ("amqp091://h/%2e%2E", Some(".."), Some("..")),
+            ("amqp091://h/", Some(""), None),
+            ("amqp091://h/?a=b", Some(""), None),
+        ] {
+            let url = parse(text);
+            assert_eq!(url.path(), path, "{text}");
+            assert_eq!(url.virtual_host().ok(), virtual_host, "{text}");
+        }
+        let error = parse("amqp091://h/").virtual_host().unwrap_err().to_string();
+        assert!(error.contains("empty name") && error.contains("/%2F"), "{error}");
+        for text in ["amqp091://h/a/b", "amqp091://h//", "amqp091://h/a/../b", "amqp091://h//a"] {
+            refused(text, &["the virtual host must be one path segment", "encode / as %2F"]);
+        }
+    }
+
+    #[test]
+    fn a_percent_that_encodes_nothing_is_refused_wherever_it_is() {
+        for text in [
+            "amqp091://u:%zz@h",
+            "amqp091://u%:p@h",
+            "amqp091://u:100%@h",
+            "amqp091://u:p@h/%2",
+            "amqp091://h?a=%g0",
+            "amqp091://h%",
+            "amqp091://h/%é",
+        ] {
+            refused(text, &["not followed by two hexadecimal digits", "encode % as %25"]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_refused_and_the_part_named() {
+        for (text, part) in [
+            ("amqp091://%ff:p@h", "the user name"),
+            ("amqp091://u:%ff@h", "the password"),
+            ("amqp091://%ff", "the host"),
+            ("amqp091://h/%ff", "the virtual host"),
+            ("amqp091://h?heartbeat=%ff", "parameter \"heartbeat\""),
+            ("amqp091://h?%ff=1", "the name of a parameter"),
+        ] {
+            refused(text, &[part, "not UTF-8"]);
+        }
+    }
+
+    #[test]
+    fn a_space_or_line_break_is_refused_and_not_dropped() {
+        for text in [
+            "amqp091://u:p@h\n",
+            "amqp091://u:p@h/v ",
+            "amqp091://u:a\tb@h",
+            "amqp091://u:a b@h",
+            "amqp091://h/\u{a0}",
+            "amqp091://h\0",
+        ] {
+            refused(text, &["a space or a control character", "%20"]);
+        }
+        assert_eq!(parse("amqp091://u:a%20b%09@h").password().map(Secret::reveal), Some("a b\t"));
+    }
+
+    #[test]
+    fn a_fragment_is_refused() {
+        refused("amqp091://h/v#top", &["a fragment", "%23"]);
+        refused("amqp091://h#", &["a fragment"]);
+    }
+
+    #[test]
+    fn credentials_are_decoded_and_may_hold_anything() {
+        let url = parse("amqp091://us%40er:p%40ss%2F%3A%3F%23%25w%C3%B6rd@h/v");
+        assert_eq!(url.username(), Some("us@er"));
+        assert_eq!(url.password().map(Secret::reveal), Some("p@ss/:?#%wörd"));
+        let url = parse("amqp091://user:wörd:with:colons@h");
+        assert_eq!(url.password().map(Secret::reveal), Some("wörd:with:colons"));
+        let url = parse("amqp091://user:p@ss@h");
+        assert_eq!((url.password().map(Secret::reveal), url.host()), (Some("p@ss"), Some("h")));
+        let url = parse("amqp091://user@h");
+        assert_eq!((url.username(), url.password()), (Some("user"), None));
+        let url = parse("amqp091://:secret@h");
+        assert_eq!((url.username(), url.password().map(Secret::reveal)), (None, Some("secret")));
+    }
+
+    /// A slash, a question mark or a hash ends the part that holds the password: what comes after it
+    /// would be taken for a virtual host or a parameter, and shown as one.
+    #[test]
+    fn a_password_that_ends_early_is_refused_and_kept_quiet() {
+        for text in [
+            "amqp091://user:5672/s3cr3t@host",
+            "amqp091://user:99999/s3cr3t@host",
+            "amqp091://user:12?s3cr3t@host/v",
+            "amqp091://user:12#s3cr3t@host/v",
+            "amqp091://user:a@b/s3cr3t@host",
+            "amqp091://host/s3cr3t@v",
+        ] {
+            let said = refused(text, &["an @ after the host", "%2F"]);
+            assert!(!said.contains("s3cr3t") && !said.contains("99999"), "{said}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_keep_their_order() {
+        let url = parse("amqp091://h?heartbeat=10&ca=%2Fetc%2Fca+1.pem&flag&&empty=&a=b=c");
+        let parameters: Vec<_> = url.parameters().collect();
+        assert_eq!(
+            parameters,
+            [
+                ("heartbeat", "10"),
+                ("ca", "/etc/ca+1.pem"),
+                ("flag", ""),
+                ("empty", ""),
+                ("a", "b=c")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_refused() {
+        refused(
+            "amqp091://h?heartbeat=10&heartbeat=20",
+            &["parameter \"heartbeat\" is given twice"],
+        );
+        refused("amqp091://h?a=1&b=2&%61=1", &["parameter \"a\" is given twice"]);
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named_with_the_one_it_resembles_or_all_there_are() {
+        let url = parse("amqp091://h");
+        let known = ["heartbeat", "ca", "connect_timeout"];
+        for (key, expected) in [
+            ("hearbeat", "unknown parameter \"hearbeat\"; did you mean \"heartbeat\"?"),
+            ("heart_beat", "did you mean \"heartbeat\"?"),
+            ("connecttimeout", "did you mean \"connect_timeout\"?"),
+            ("verify", "known are heartbeat, ca, connect_timeout"),
+            ("cacertfile", "known are heartbeat, ca, connect_timeout"),
+            ("tls", "known are heartbeat, ca, connect_timeout"),
+        ] {
+            let error = url.unknown_parameter(key, &known);
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        let error = parse("memory:").unknown_parameter("heartbeat", &[]).to_string();
+        assert!(error.contains("\"memory\" URLs have no parameters"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_parameter_is_named_with_the_reason() {
+        let error = parse("amqp091://h").bad_parameter("heartbeat", "-1 is not from 1 to 65535");
+        assert_eq!(
+            error.to_string(),
+            "read the broker URL: parameter \"heartbeat\": -1 is not from 1 to 65535"
+        );
+    }
+
+    #[test]
+    fn what_is_shown_has_no_password_and_can_be_read_again() {
+        for (text, shown) in [
+            (
+                "amqp091://shop:s3cr3t@host:5672/eu%2Fprod?heartbeat=10",
+                "amqp091://shop@host:5672/eu%2Fprod",
+            ),
+            ("amqp091://:s3cr3t@host", "amqp091://host"),
+            ("amqp091://a%40b:s3cr3t@[::1]/", "amqp091://a%40b@[::1]/"),
+            ("memory:", "memory:"),
+            ("memory://a", "memory://a"),
+        ] {
+            let url = parse(text);
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("BrokerUrl({shown})"));
+            assert!(!format!("{:?} {:#?}", url, url.password()).contains("s3cr3t"));
+            let again = parse(shown);
+            assert_eq!(again.username(), url.username());
+            assert_eq!(again.host(), url.host());
+            assert_eq!(again.path(), url.path());
+        }
+    }
+
+    fn encoded(text: &str) -> String {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".*", tail in "[a-z%@:/?#\\[\\]0-9 ]{0,20}") {
+            let _ = BrokerUrl::parse(&text);
+            let _ = BrokerUrl::parse(&format!("amqp091://{text}"));
+            let _ = BrokerUrl::parse(&format!("amqp091://{tail}"));
+        }
+
+        /// Whatever somebody forgets to encode in a password, it is either read whole or refused
+        /// without a word of it.
+        #[test]
+        fn no_part_of_a_password_is_ever_shown(
+            before in "[a-z0-9%@:/?#\\[\\]& ]{0,6}",
+            after in "[a-z0-9%@:/?#\\[\\]& ]{0,6}",
+        ) {
+            let text = format!("amqp091://user:{before}hunter2{after}@host:5672/vhost?heartbeat=10");
+            let shown = match BrokerUrl::parse(&text) {
+                Ok(url) => {
+                    prop_assert!(url.password().is_some_and(|it| it.reveal().contains("hunter2")));
+                    format!("{url} {url:?} {:?} {:?}", url.password(), url.parameters().collect::<Vec<_>>())
+                }
+                Err(error) => format!("{error} {error:?} {error:#?}"),
+            };
+            prop_assert!(!shown.contains("hunter2"), "{shown:?} for {text:?}");
+        }
+
+        #[test]
+        fn good_urls_come_apart_as_they_were_put_together(
+            username in "\\PC{1,12}",
+            password in proptest::option::of("\\PC{1,12}"),
+            host in "[a-z][a-z0-9.-]{0,15}",
+            port in proptest::option::of(1_u16..),
+            path in proptest::option::of("\\PC{1,12}"),
+            value in "\\PC{0,12}",
+        ) {
+            let text = format!(
+                "amqp091://{}{}@{host}{}{}?key={}",
+                encoded(&username),
+                password.as_deref().map(|it| format!(":{}", encoded(it))).unwrap_or_default(),
+                port.map(|it| format!(":{it}")).unwrap_or_default(),
+                path.as_deref().map(|it| format!("/{}", encoded(it))).unwrap_or_default(),
+                encoded(&value),
+            );
+            let url = parse(&text);
+            prop_assert_eq!(url.username(), Some(&*username));
+            prop_assert_eq!(url.password().map(Secret::reveal), password.as_deref());
+            prop_assert_eq!((url.host(), url.port()), (Some(&*host), port));
+            prop_assert_eq!(url.path(), path.as_deref());
+            prop_assert_eq!(url.parameters().collect::<Vec<_>>(), [("key", &*value)]);
+            let again = parse(&url.to_string());
+            prop_assert_eq!(again.username(), url.username());
+            prop_assert_eq!((again.host(), again.port(), again.path()), (url.host(), url.port(), url.path()));
+        }
+    }
 }

@@ -253,3 +253,44 @@ impl From<SystemTime> for Timestamp {
         Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_values_of_the_same_size_or_larger() {
+        assert_eq!(Value::from(u32::MAX).as_int(), Some(4_294_967_295));
+        assert_eq!(Value::from(i64::MIN).as_int(), Some(i64::MIN));
+        assert_eq!(Value::from(i8::MIN).as_int(), Some(-128));
+        assert_eq!(Value::from(0.5_f32), Value::Float(0.5));
+        assert_eq!(Value::from("7").as_int(), None);
+        assert_eq!(Value::from(true).as_bool(), Some(true));
+        assert_eq!(Value::from(1).as_bool(), None);
+    }
+
+    #[test]
+    fn a_table_is_in_the_order_of_its_names_and_merging_lets_the_other_win() {
+        let mut one = Table::new();
+        one.insert("b", 1).unwrap();
+        assert_eq!(one.insert("b", 2).unwrap(), Some(Value::from(1)));
+        one.insert("c", 3).unwrap();
+        let mut other = Table::new();
+        other.insert("a", 4).unwrap();
+        other.insert("b", 5).unwrap();
+        one.merge(other);
+        let all: Vec<_> = one.iter().map(|(name, value)| (&**name, value.as_int())).collect();
+        assert_eq!(all, [("a", Some(4)), ("b", Some(5)), ("c", Some(3))]);
+        assert_eq!(one.remove("a"), Some(Value::from(4)));
+        assert!(!one.contains("a"));
+    }
+
+    #[test]
+    fn time_is_cut_to_the_second_and_begins_in_1970() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_999);
+        assert_eq!(Timestamp::from(time).unix_seconds(), 1);
+        let before = UNIX_EPOCH - Duration::from_secs(5);
+        assert_eq!(Timestamp::from(before).unix_seconds(), 0);
+        assert_eq!(Timestamp::from_unix_seconds(u64::MAX).to_system_time(), None);
+    }
+}

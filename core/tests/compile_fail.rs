@@ -6,6 +6,8 @@
 //! change of the messages, or of the compiler: `TRYBUILD=overwrite cargo test -p enoki-core --test
 //! compile_fail`, then read the difference as somebody who has just made the mistake.
 
+#![allow(clippy::expect_used)]
+
 use std::process::Command;
 
 /// The compiler of the `.stderr` files.

@@ -183,20 +183,18 @@ fn properties_in(properties: &BasicProperties) -> Properties {
     }
 }
 
-/// Quorum queues count earlier deliveries (`x-acquired-count`, RabbitMQ 4.3) or those that came
-/// back (`x-delivery-count`): the larger one, and this one.
+/// Quorum queues count, in `x-delivery-count`, how often the message came back.
+///
+/// Since RabbitMQ 4.3 that leaves out what was released, so that a released delivery is no attempt;
+/// one that was only ever released has `x-acquired-count` alone, which counts every delivery.
 fn counted(headers: &FieldTable, by_flag: Attempt) -> Attempt {
-    let earlier = ["x-acquired-count", "x-delivery-count"]
-        .iter()
-        .filter_map(|name| headers.inner().get(*name).and_then(integer))
-        .max();
-    match earlier {
-        Some(earlier) => {
-            let number = u32::try_from(earlier.max(0)).unwrap_or(u32::MAX).saturating_add(1);
-            Attempt { number: number.max(by_flag.number), counted: Counted::ByBroker }
-        }
-        None => by_flag,
+    let count = |name| headers.inner().get(name).and_then(integer);
+    let (failed, acquired) = (count("x-delivery-count"), count("x-acquired-count"));
+    if failed.is_none() && acquired.is_none() {
+        return by_flag;
     }
+    let failed = u32::try_from(failed.unwrap_or(0).max(0)).unwrap_or(u32::MAX);
+    Attempt { number: failed.saturating_add(1), counted: Counted::ByBroker }
 }
 
 fn is_bookkeeping(name: &str) -> bool {
@@ -328,25 +326,26 @@ mod tests {
             ("x-first-death-queue", AMQPValue::LongString("billing".into())),
             ("region", AMQPValue::LongString("eu".into())),
         ]));
-        assert_eq!(read.attempt, Attempt { number: 5, counted: Counted::ByBroker });
+        assert_eq!(read.attempt, Attempt { number: 3, counted: Counted::ByBroker });
         let names: Vec<_> = read.message.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["region", "x-death", "x-first-death-queue"]);
     }
 
+    /// As RabbitMQ 3.10, 4.0 and 4.3 deliver from quorum queues.
     #[test]
-    fn an_attempt_is_never_less_than_the_flag_says() {
-        let attempt = |count: i64, redelivered| {
-            let headers = table([("x-delivery-count", AMQPValue::LongLongInt(count))]);
-            let properties = BasicProperties::default().with_headers(headers);
-            incoming(properties, Vec::new(), redelivered).attempt.number
+    fn what_came_back_is_an_attempt_and_what_was_released_is_none_where_the_broker_can_tell() {
+        let attempt = |counts: &[(&'static str, i64)]| {
+            let counts = counts.iter().map(|(name, count)| (*name, AMQPValue::LongLongInt(*count)));
+            let properties = BasicProperties::default().with_headers(table(counts));
+            incoming(properties, Vec::new(), true).attempt
         };
-        assert_eq!(attempt(0, false), 1);
-        assert_eq!(attempt(0, true), 2);
-        assert_eq!(attempt(3, true), 4);
-        assert_eq!(attempt(-1, false), 1);
-        assert_eq!(attempt(i64::MAX, true), u32::MAX);
-        let none = incoming(BasicProperties::default(), Vec::new(), true).attempt;
-        assert_eq!(none, Attempt { number: 2, counted: Counted::ByFlag });
+        let by_broker = |number| Attempt { number, counted: Counted::ByBroker };
+        assert_eq!(attempt(&[("x-delivery-count", 3)]), by_broker(4));
+        assert_eq!(attempt(&[("x-acquired-count", 2)]), by_broker(1));
+        assert_eq!(attempt(&[("x-acquired-count", 4), ("x-delivery-count", 1)]), by_broker(2));
+        assert_eq!(attempt(&[("x-delivery-count", -1)]), by_broker(1));
+        assert_eq!(attempt(&[("x-delivery-count", i64::MAX)]), by_broker(u32::MAX));
+        assert_eq!(attempt(&[]), Attempt { number: 2, counted: Counted::ByFlag });
     }
 
     #[test]

@@ -7,18 +7,25 @@
 //!
 //! What this transport does that lapin does not:
 //!
-//! - it tells which message an unroutable one was, with hundreds of them under way;
+//! - it tells which message was returned as unroutable, with hundreds of them under way;
 //! - it writes publishes and acknowledgements without waiting for the socket, and acknowledges a
 //!   row of deliveries in one frame;
 //! - every wait has an end: the login, a blocked or a silent broker, closing;
-//! - it says who the broker is, and what differs when a declaration does not match.
+//! - a refused publish or declaration costs its channel, not the connection;
+//! - it says who the broker is, and what differs when a declaration does not match;
+//! - lapin's own thread logs nothing, since it would log returned bodies and the password.
+//!
+//! Not yet: lapin's parser has no limit for nested header tables, and ends the connection on names
+//! that are not UTF-8. A publisher that is out to do harm can stop its consumers with either.
 //!
 //! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
 
+mod channel;
 mod error;
 mod greeting;
 mod headers;
 mod options;
+mod outbound;
 mod peer;
 mod receiver;
 mod sender;

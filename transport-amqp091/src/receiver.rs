@@ -88,7 +88,7 @@ impl Amqp091Receiver {
         Ok(Self {
             queue: queue.clone(),
             tag,
-            channel,
+            channel: channel.keep(),
             consumer,
             health: session.health(),
             unsettled: Unsettled::default(),

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::{
+    channel::Tentative,
     error,
     options::Options,
     peer,
@@ -140,8 +141,13 @@ impl Amqp091Session {
     }
 
     /// A new channel.
-    pub(crate) async fn channel(&self, operation: &'static str, subject: &str) -> Result<Channel> {
-        self.answered(operation, subject, self.connection.create_channel()).await
+    pub(crate) async fn channel(
+        &self,
+        operation: &'static str,
+        subject: &str,
+    ) -> Result<Tentative> {
+        let opened = self.answered(operation, subject, self.connection.create_channel()).await;
+        opened.map(Tentative::new)
     }
 
     /// Waits for an answer of the broker, and not longer than [`REPLY_TIMEOUT`].
@@ -193,13 +199,13 @@ impl Amqp091Session {
     ) -> Result<T> {
         let kept = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take();
         let channel = match kept.filter(|channel| channel.status().connected()) {
-            Some(channel) => channel,
+            Some(channel) => Tentative::new(channel),
             None => self.channel(operation, subject).await?,
         };
         let answer = self.answered(operation, subject, request(&channel)).await;
         // After a refusal the broker closes the channel; after a timeout its answer may yet come.
         if answer.is_ok() {
-            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.keep());
         }
         answer
     }
@@ -254,7 +260,7 @@ impl Session for Amqp091Session {
         self.answered("open a sender at", &subject, channel.confirm_select(Default::default()))
             .await?;
         let login = self.options.username.clone();
-        Ok(Box::new(Amqp091Sender::new(channel, self.health.subscribe(), login, window)))
+        Ok(Box::new(Amqp091Sender::new(channel.keep(), self.health.subscribe(), login, window)))
     }
 
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {

@@ -2,6 +2,7 @@
 //!
 //! lapin opens sockets itself and then neither says who answered, nor lets go of a broker that
 //! stays silent or blocks: its thread and its connection live on behind a call that was given up.
+//! And it writes frames on channels that have closed ([`Outbound`]).
 //! [`lapin::Connection::connector`] takes a socket of ours instead, as long as its type is the one
 //! that the runtime names, hence [`Kit`].
 
@@ -14,7 +15,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -29,7 +30,10 @@ use tokio::{
 
 use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
 
-use crate::greeting::{self, Greeting};
+use crate::{
+    greeting::{self, Greeting},
+    outbound::{Outbound, Run},
+};
 
 /// Opens the socket within the deadline, and a lapin connection over it.
 ///
@@ -49,7 +53,7 @@ pub(crate) async fn open(
         let opened = timeout_at(deadline, connect(&tokio, host, port)).await;
         let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         line.opened.store(true, Ordering::Release);
-        Ok(AsyncTcpStream::Plain(Watched { io, line: line.clone(), greeting: Some(Vec::new()) }))
+        Ok(AsyncTcpStream::Plain(Watched::new(io, line.clone())))
     };
     lapin::Connection::connector(uri, runtime, connect, properties).await
 }
@@ -178,9 +182,14 @@ pub(crate) struct Watched {
     line: Arc<Line>,
     /// The beginning of what came, until the greeting is whole.
     greeting: Option<Vec<u8>>,
+    outbound: Outbound,
 }
 
 impl Watched {
+    fn new(io: Tcp, line: Arc<Line>) -> Self {
+        Self { io, line, greeting: Some(Vec::new()), outbound: Outbound::default() }
+    }
+
     fn watch(&mut self, bytes: &[u8]) {
         let Some(seen) = &mut self.greeting else {
             return;
@@ -197,6 +206,32 @@ impl Watched {
             self.line.answered.store(true, Ordering::Release);
             self.greeting = None;
         }
+    }
+}
+
+impl Watched {
+    /// Writes what is left of these after [`Outbound`] has judged it.
+    fn write(&mut self, cx: &mut Context<'_>, bytes: [&[u8]; 2]) -> Poll<io::Result<usize>> {
+        self.line.writer.register(cx.waker());
+        self.line.check()?;
+        let written = match self.outbound.next(bytes) {
+            Run::Drop(count) => count,
+            Run::Pass(count) => {
+                let [first, second] = bytes;
+                let first = first.get(..count.min(first.len())).unwrap_or_default();
+                let second = second.get(..count - first.len()).unwrap_or_default();
+                let io = Pin::new(&mut self.io);
+                ready!(match (first, second) {
+                    (first, []) => io.poll_write(cx, first),
+                    (first, second) => io.poll_write_vectored(
+                        cx,
+                        &[io::IoSlice::new(first), io::IoSlice::new(second)]
+                    ),
+                })?
+            }
+        };
+        self.outbound.gone(written);
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -222,9 +257,7 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.line.writer.register(cx.waker());
-        self.line.check()?;
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        self.write(cx, [buf, &[]])
     }
 
     fn poll_write_vectored(
@@ -232,9 +265,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.line.writer.register(cx.waker());
-        self.line.check()?;
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let mut pieces = bufs.iter().map(|piece| &**piece).filter(|piece| !piece.is_empty());
+        let pieces = [pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default()];
+        self.write(cx, pieces)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -328,7 +361,7 @@ impl Reactor for Kit {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         // lapin never calls it: sockets come from `open`, which knows the line.
         let connecting = self.tokio.tcp_connect_addr(addr);
-        async move { Ok(Watched { io: connecting.await?, line: Arc::default(), greeting: None }) }
+        async move { Ok(Watched::new(connecting.await?, Arc::default())) }
     }
 }
 

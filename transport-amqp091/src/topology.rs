@@ -57,7 +57,7 @@ async fn verify_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Resul
             channel.exchange_declare(name, kind, options, FieldTable::default()).await
         })
         .await?;
-    if spec.is_predeclared() {
+    if spec.is_predeclared() || spec.passive {
         return Ok(());
     }
     active_exchange(session, "verify", spec).await
@@ -134,11 +134,14 @@ async fn declare_queue(
 async fn verify_queue(session: &Amqp091Session, spec: &QueueSpec) -> Result<Found> {
     let name = short(&spec.name)?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    session
+    let there = session
         .request("verify", &spec.subject(), async |channel| {
             channel.queue_declare(name, options, FieldTable::default()).await
         })
         .await?;
+    if spec.passive {
+        return Ok(found(there));
+    }
     declare_queue(session, "verify", spec).await
 }
 

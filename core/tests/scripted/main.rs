@@ -1,6 +1,8 @@
 //! Brokers, publishers, consumers and services over a transport that a test has in its hand: what
 //! they do when a broker is slow, wrong or gone.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 mod consumer;
 mod lane;
 mod link;

@@ -69,6 +69,11 @@ impl<T> fmt::Debug for Watched<T> {
 /// No deadline of the toolkit is as late.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// Waits for something that may never come: then the test fails, at once where the clock is paused.
+pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("waited in vain")
+}
+
 /// What a call comes to that does not succeed.
 #[derive(Debug, Clone)]
 pub(crate) enum Trouble {
@@ -411,32 +416,45 @@ pub(crate) struct ReceiverState {
     pub(crate) closed: bool,
     pub(crate) dropped: bool,
     pub(crate) panics: bool,
+    /// Whether it gives more than the prefetch.
+    pub(crate) overflows: bool,
+    /// Given after it was asked to stop.
+    pub(crate) late: Vec<&'static str>,
+    given: usize,
     stop_hangs: bool,
     close_hangs: bool,
     last_tag: u64,
 }
 
-impl Watched<ReceiverState> {
-    /// Delivers a message, as JSON text.
-    pub(crate) fn deliver(&self, text: &str) {
+impl ReceiverState {
+    fn deliver(&mut self, text: &str) {
         let mut message = Message::new(serde_json::to_vec(text).unwrap());
         message.properties.content_type = Some(ShortStr::from_static("application/json"));
         self.deliver_message(message);
     }
 
-    pub(crate) fn deliver_message(&self, message: Message) {
-        self.change(|state| {
-            state.last_tag += 1;
-            state.deliveries.push_back(Delivered {
-                tag: state.last_tag,
-                message: Arc::new(message),
-                exchange: ShortStr::EMPTY,
-                routing_key: state.queue.clone(),
-                redelivered: false,
-                attempt: Attempt::from_flag(false),
-                undecodable: None,
-            });
+    fn deliver_message(&mut self, message: Message) {
+        self.last_tag += 1;
+        self.deliveries.push_back(Delivered {
+            tag: self.last_tag,
+            message: Arc::new(message),
+            exchange: ShortStr::EMPTY,
+            routing_key: self.queue.clone(),
+            redelivered: false,
+            attempt: Attempt::from_flag(false),
+            undecodable: None,
         });
+    }
+}
+
+impl Watched<ReceiverState> {
+    /// Delivers a message, as JSON text.
+    pub(crate) fn deliver(&self, text: &str) {
+        self.change(|state| state.deliver(text));
+    }
+
+    pub(crate) fn deliver_message(&self, message: Message) {
+        self.change(|state| state.deliver_message(message));
     }
 
     /// Every settlement, in the order of the tags.
@@ -473,8 +491,12 @@ impl Receiver for ScriptedReceiver {
                 if state.panics {
                     return Some(Ok(true));
                 }
-                if !state.deliveries.is_empty() {
-                    let count = max.min(state.deliveries.len());
+                let given = state.given - state.settled.iter().flatten().count();
+                let room = usize::from(state.prefetch).saturating_sub(given);
+                let room = if state.overflows { usize::MAX } else { room };
+                let count = max.min(state.deliveries.len()).min(room);
+                if count > 0 {
+                    state.given += count;
                     into.extend(state.deliveries.drain(..count));
                     return Some(Ok(false));
                 }
@@ -496,7 +518,12 @@ impl Receiver for ScriptedReceiver {
         if self.0.change(|state| state.stop_hangs) {
             std::future::pending::<()>().await;
         }
-        self.0.change(|state| state.stopped = true);
+        self.0.change(|state| {
+            state.stopped = true;
+            // What a broker had sent before it heard of it.
+            let late = std::mem::take(&mut state.late);
+            late.into_iter().for_each(|text| state.deliver(text));
+        });
         Ok(())
     }
 

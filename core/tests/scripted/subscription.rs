@@ -1,1 +1,323 @@
+//! Deliveries: each is settled once, and what nobody settled goes back.
 
+use std::{sync::Arc, time::Duration};
+
+use enoki_core::{
+    Broker, Delivery, Error, ErrorKind, Outcome, Purpose, Settled, Subscription, TemporaryQueue,
+    WorkQueue,
+    transport::{Change, End, Settle},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::script::{ReceiverState, Script, Watched, broken, in_time};
+
+const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+
+type ReceiverHandle = Arc<Watched<ReceiverState>>;
+
+async fn subscribe(prefetch: u16) -> (Subscription, ReceiverHandle, Broker, Arc<Script>) {
+    subscribe_to(Script::new(), prefetch).await
+}
+
+async fn subscribe_to(
+    script: Arc<Script>,
+    prefetch: u16,
+) -> (Subscription, ReceiverHandle, Broker, Arc<Script>) {
+    let broker = Broker::connect(script.clone()).await.unwrap();
+    let subscription = broker.subscribe(&BILLING, prefetch).await.unwrap();
+    let receiver = script.receiver(0).await;
+    (subscription, receiver, broker, script)
+}
+
+async fn next(subscription: &mut Subscription) -> Delivery {
+    in_time(subscription.next()).await.unwrap().expect("a delivery")
+}
+
+fn in_seconds(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_declared_before_it_is_consumed_from() {
+    let (_subscription, receiver, _broker, script) = subscribe(7).await;
+    let applied = script.session(Purpose::Consume, 0).await.applied();
+    assert!(matches!(&applied[..], [Change::DeclareQueue(queue)] if queue.name == "billing"));
+    receiver.change(|state| assert_eq!((&*state.queue, state.prefetch), ("billing", 7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_come_in_the_order_of_the_queue() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(3).await;
+    for n in 0..10 {
+        receiver.deliver(&n.to_string());
+    }
+    for n in 0..10 {
+        let delivery = next(&mut subscription).await;
+        assert_eq!(delivery.decode::<String>().unwrap(), n.to_string());
+        assert_eq!(delivery.settle(Outcome::Ack), Settled::Queued);
+        receiver.settles(n + 1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn settlements_that_belong_together_go_together() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(8).await;
+    for n in 0..8 {
+        receiver.deliver(&n.to_string());
+    }
+    let mut deliveries = Vec::new();
+    for _ in 0..8 {
+        deliveries.push(next(&mut subscription).await);
+    }
+    for delivery in deliveries {
+        delivery.settle(Outcome::Ack);
+    }
+    receiver.settles(8).await;
+    let batches = receiver.change(|state| state.settled.clone());
+    let all: Vec<_> = (1..=8).map(|tag| Settle { tag, outcome: Outcome::Ack }).collect();
+    assert_eq!(batches, [all]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_dropped_is_requeued() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(2).await;
+    receiver.deliver("a");
+    drop(next(&mut subscription).await);
+    receiver.settles(1).await;
+    assert_eq!(receiver.settlements(), [(1, Outcome::Requeue)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_outcome_reaches_the_receiver_as_it_is() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(4).await;
+    let outcomes = [Outcome::Reject, Outcome::Release, Outcome::Requeue, Outcome::Ack];
+    for outcome in outcomes {
+        receiver.deliver("a");
+        next(&mut subscription).await.settle(outcome);
+    }
+    receiver.settles(4).await;
+    let expected: Vec<_> = (1..).zip(outcomes).collect();
+    assert_eq!(receiver.settlements(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_settled_after_its_connection_broke_is_stale() {
+    let (mut subscription, receiver, _broker, script) = subscribe(2).await;
+    receiver.deliver("a");
+    let delivery = next(&mut subscription).await;
+    script.session(Purpose::Consume, 0).await.break_off();
+    receiver.is_dropped().await;
+    assert_eq!(delivery.settle(Outcome::Ack), Settled::Stale);
+    assert_eq!(receiver.settlements(), []);
+}
+
+/// Tags begin again at 1 with every channel.
+#[tokio::test(start_paused = true)]
+async fn a_stale_delivery_settles_no_other_of_the_same_tag() {
+    let (mut subscription, first, broker, script) = subscribe(2).await;
+    first.deliver("old");
+    let old = next(&mut subscription).await;
+    script.session(Purpose::Consume, 0).await.break_off();
+    first.is_dropped().await;
+    let mut subscription = broker.subscribe(&BILLING, 2).await.unwrap();
+    let second = script.session(Purpose::Consume, 1).await.nth_receiver(0).await;
+    second.deliver("new");
+    let new = next(&mut subscription).await;
+    assert_eq!(old.settle(Outcome::Ack), Settled::Stale);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(second.settlements(), []);
+    new.settle(Outcome::Reject);
+    second.settles(1).await;
+    assert_eq!(second.settlements(), [(1, Outcome::Reject)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_delivered_beyond_the_prefetch_goes_back_and_nothing_is_lost() {
+    for prefetch in [1, 2, 3] {
+        let (mut subscription, receiver, _broker, _script) = subscribe(prefetch).await;
+        receiver.change(|state| state.overflows = true);
+        // Taken, so that the queue to the handlers is empty; but not settled.
+        receiver.deliver("held");
+        let mut held = vec![next(&mut subscription).await];
+        for n in 0..20 {
+            receiver.deliver(&n.to_string());
+        }
+        sleep(Duration::from_secs(1)).await;
+        while held.len() < prefetch.into() {
+            held.push(next(&mut subscription).await);
+        }
+        receiver.settles(21 - usize::from(prefetch)).await;
+        for delivery in held {
+            assert_eq!(delivery.settle(Outcome::Ack), Settled::Queued, "prefetch {prefetch}");
+        }
+        receiver.settles(21).await;
+        let settlements = receiver.settlements();
+        assert_eq!(settlements.len(), 21, "each once");
+        for (tag, outcome) in settlements {
+            let kept = tag <= prefetch.into();
+            assert_eq!(outcome, if kept { Outcome::Ack } else { Outcome::Release }, "{tag}");
+        }
+    }
+}
+
+type MakeEnd = fn() -> End;
+
+fn cancelled() -> End {
+    End::Cancelled(Error::new(ErrorKind::NotFound, "consume").because("basic.cancel"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_end_that_nobody_asked_for_is_silent() {
+    let ends: [MakeEnd; 3] = [|| End::Stopped, cancelled, || End::Lost(broken())];
+    let reasons = ["the broker ended it", "basic.cancel", "the line is dead"];
+    for (end, expected) in ends.into_iter().zip(reasons) {
+        let (mut subscription, receiver, _broker, _script) = subscribe(2).await;
+        receiver.change(|state| state.end = Some(end));
+        for _ in 0..2 {
+            let error = in_time(subscription.next()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Connection);
+            let text = error.to_string();
+            assert!(text.contains(expected) && text.contains("queue \"billing\""), "{text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_panics_is_not_silent_either() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(2).await;
+    receiver.change(|state| state.panics = true);
+    let error = in_time(subscription.next()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_may_come_back_and_a_cancelled_consumer_may_not() {
+    for (end, transient) in
+        [((|| End::Lost(broken())) as MakeEnd, true), (cancelled, false), (|| End::Stopped, true)]
+    {
+        let (mut subscription, receiver, _broker, _script) = subscribe(2).await;
+        receiver.change(|state| state.end = Some(end));
+        assert_eq!(subscription.next().await.unwrap_err().is_transient(), transient);
+    }
+}
+
+/// The broker delivers them again, whatever becomes of them here.
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_waited_when_the_connection_broke_are_not_handed_out() {
+    let (mut subscription, receiver, _broker, script) = subscribe(4).await;
+    for n in 0..4 {
+        receiver.deliver(&n.to_string());
+    }
+    let first = next(&mut subscription).await;
+    script.session(Purpose::Consume, 0).await.break_off();
+    receiver.is_dropped().await;
+    assert!(subscription.next().await.is_err());
+    assert_eq!(first.settle(Outcome::Ack), Settled::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_releases_what_nobody_took_and_waits_for_the_rest() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(4).await;
+    for n in 0..4 {
+        receiver.deliver(&n.to_string());
+    }
+    let taken = next(&mut subscription).await;
+    let settling = tokio::spawn(async move {
+        sleep(Duration::from_secs(3)).await;
+        taken.settle(Outcome::Ack)
+    });
+    let began = Instant::now();
+    subscription.stop(in_seconds(10)).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    assert_eq!(settling.await.unwrap(), Settled::Queued);
+    receiver.change(|state| assert!(state.stopped && state.closed));
+    assert_eq!(
+        receiver.settlements(),
+        [(1, Outcome::Ack), (2, Outcome::Release), (3, Outcome::Release), (4, Outcome::Release)]
+    );
+    assert!(subscription.next().await.unwrap().is_none(), "it was asked for");
+    subscription.stop(in_seconds(10)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_arrive_while_it_stops_are_released() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(4).await;
+    receiver.deliver("taken");
+    let taken = next(&mut subscription).await;
+    receiver.change(|state| state.late = vec!["late", "later"]);
+    let releasing = receiver.clone();
+    tokio::spawn(async move {
+        releasing.settles(2).await;
+        taken.settle(Outcome::Ack);
+    });
+    subscription.stop(in_seconds(10)).await.unwrap();
+    assert_eq!(
+        receiver.settlements(),
+        [(1, Outcome::Ack), (2, Outcome::Release), (3, Outcome::Release)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_at_its_deadline_when_nobody_settles_what_was_taken() {
+    let (mut subscription, receiver, _broker, _script) = subscribe(4).await;
+    receiver.deliver("kept");
+    let kept = next(&mut subscription).await;
+    let began = Instant::now();
+    subscription.stop(in_seconds(5)).await.unwrap();
+    assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(kept.settle(Outcome::Ack), Settled::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_ends_in_time_when_the_broker_never_stops_or_never_closes() {
+    for (stop_hangs, close_hangs) in [(true, false), (false, true), (true, true)] {
+        let script = Script::new();
+        script
+            .state
+            .change(|state| (state.stop_hangs, state.close_hangs) = (stop_hangs, close_hangs));
+        let (mut subscription, receiver, _broker, _script) = subscribe_to(script, 4).await;
+        receiver.deliver("unstarted");
+        let began = Instant::now();
+        let stopped = subscription.stop(in_seconds(5)).await;
+        assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
+        assert!(!stop_hangs || stopped.unwrap_err().kind() == ErrorKind::Timeout);
+        assert_eq!(receiver.settlements(), [(1, Outcome::Release)]);
+        receiver.is_dropped().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_dropped_lets_go_of_its_receiver() {
+    let (subscription, receiver, _broker, _script) = subscribe(4).await;
+    drop(subscription);
+    receiver.is_dropped().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefetch_of_zero_is_refused_before_anything_happens() {
+    let (broker, script) = Script::broker().await;
+    let error = broker.subscribe(&BILLING, 0).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("queue \"billing\""), "{error}");
+    assert!(error.to_string().contains("1 to 65535"), "{error}");
+    assert_eq!(script.connects(Purpose::Consume), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_handle_has_a_temporary_queue_of_its_own() {
+    const SCREEN: TemporaryQueue<String> = TemporaryQueue::new("screen");
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let (broker, script) = Script::broker().await;
+        let _subscription = broker.subscribe(&SCREEN, 1).await.unwrap();
+        let consumed = script.receiver(0).await.change(|state| state.queue.clone());
+        assert_eq!(consumed, broker.queue_name(&SCREEN).unwrap());
+        let applied = script.session(Purpose::Consume, 0).await.applied();
+        assert!(
+            matches!(&applied[..], [Change::DeclareQueue(queue)] if queue.name == consumed && !queue.unique)
+        );
+        names.push(consumed);
+    }
+    assert!(names.iter().all(|name| name.starts_with("screen.")), "{names:?}");
+    assert_ne!(names[0], names[1]);
+}

@@ -2,7 +2,9 @@
 
 use std::{
     collections::VecDeque,
-    fmt, mem,
+    fmt,
+    future::poll_fn,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -48,6 +50,8 @@ pub(super) struct Window {
     /// Exchanges that took a message of this sender: it is known that they were there.
     seen: Vec<ShortStr>,
     sent: u64,
+    /// Whether its owner is gone.
+    lingering: bool,
 }
 
 struct Slot {
@@ -85,6 +89,7 @@ impl Window {
             woken: Vec::new(),
             seen: Vec::new(),
             sent: 0,
+            lingering: false,
         }
     }
 
@@ -175,7 +180,7 @@ impl Window {
         // been seen too, which the attribution relies on.
         while self.round(&mut failed) {}
         // After a failure some were never answered, and their returns may still wait in lapin.
-        let all_answered = failed.is_none() && self.writing.is_empty() && self.confirming == 0;
+        let all_answered = failed.is_none() && self.is_done();
         let Self { attribution, slots, free, seen, .. } = self;
         attribution.conclude(all_answered, |at, verdict| {
             let Some(slot) = slots.get_mut(at) else { return };
@@ -262,6 +267,29 @@ impl Window {
         true
     }
 
+    /// Whether no message waits for an answer.
+    fn is_done(&self) -> bool {
+        self.writing.is_empty() && self.confirming == 0
+    }
+
+    /// Everything that is under way, for another owner.
+    fn take(&mut self) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            size: self.size,
+            slots: mem::take(&mut self.slots),
+            free: mem::take(&mut self.free),
+            writing: mem::take(&mut self.writing),
+            confirming: mem::take(&mut self.confirming),
+            attribution: mem::take(&mut self.attribution),
+            ready: self.ready.clone(),
+            woken: mem::take(&mut self.woken),
+            seen: mem::take(&mut self.seen),
+            sent: self.sent,
+            lingering: self.lingering,
+        }
+    }
+
     /// The channel is gone. Where its last words say which messages the broker refused, those have
     /// an outcome; nobody knows about the others.
     pub(super) fn abandon(&self, error: &lapin::Error, into: &mut Vec<(u64, PublishOutcome)>) {
@@ -309,16 +337,23 @@ impl fmt::Debug for Window {
 }
 
 impl Drop for Window {
-    /// Closing a channel overtakes publishes that lapin has queued, and a publish on a closed channel
-    /// costs the connection. So the channel, which the last write holds, lives until that is out.
+    /// Stays for the answers that are under way. If the broker closed the channel for one of those
+    /// messages while lapin was closing it from this side, lapin would give up the connection.
     fn drop(&mut self) {
-        let last = self.writing.pop_back().and_then(|at| self.slots.get_mut(at));
-        if let Some(Stage::Writing(last)) =
-            last.map(|slot| mem::replace(&mut slot.stage, Stage::Idle))
+        let under_way = !self.is_done() && self.is_open();
+        if under_way
+            && !mem::replace(&mut self.lingering, true)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
+            let mut window = self.take();
             runtime.spawn(async move {
-                let _ = timeout(REPLY_TIMEOUT, last).await;
+                let mut ignored = Vec::new();
+                let over = poll_fn(|cx| {
+                    let failed = window.drain(cx.waker(), &mut ignored).is_some();
+                    ignored.clear();
+                    if failed || window.is_done() { Poll::Ready(()) } else { Poll::Pending }
+                });
+                let _ = timeout(REPLY_TIMEOUT, over).await;
             });
         }
     }

@@ -1,0 +1,32 @@
+//! The cases, by what they are about.
+
+mod codec;
+mod connect;
+mod consume;
+mod errors;
+mod headers;
+mod publish;
+mod service;
+mod settle;
+mod shutdown;
+mod topology;
+
+use crate::case::Case;
+
+/// All cases, group by group.
+pub fn all() -> impl Iterator<Item = &'static Case> + Send {
+    [
+        connect::CASES,
+        topology::CASES,
+        publish::CASES,
+        consume::CASES,
+        settle::CASES,
+        headers::CASES,
+        codec::CASES,
+        errors::CASES,
+        service::CASES,
+        shutdown::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}

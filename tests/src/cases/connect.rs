@@ -1,0 +1,172 @@
+//! Reaching a broker, and letting go of it.
+
+use std::time::Duration;
+
+use enoki_core::{Broker, BrokerOptions, ErrorKind, Topology};
+use tokio::time::Instant;
+
+use crate::{
+    case::cases,
+    expect::{Failed, expect, expect_eq, expect_error, expect_says},
+    harness::Broken,
+    stage::Stage,
+    steps::{contents, fill, next, soon, subscribe, to_queue, topology},
+};
+
+cases! { "connect":
+    a_broker_tells_its_name_and_version,
+    a_broker_can_what_its_harness_says,
+    a_missing_capability_is_refused_at_start,
+    a_wrong_password_is_denied broken WrongPassword,
+    a_missing_virtual_host_is_not_found broken MissingVirtualHost,
+    an_unreachable_broker_is_a_transient_failure broken Unreachable,
+    a_silent_broker_is_given_up_at_the_deadline broken Silent,
+    closing_one_handle_leaves_the_others,
+    closing_twice_is_closing_once,
+    what_was_closed_says_so,
+    a_lost_connection_is_replaced,
+}
+
+async fn a_broker_tells_its_name_and_version(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    expect(!broker.peer().product().is_empty(), "a product")?;
+    expect(!broker.peer().version().is_empty(), "a version")
+}
+
+async fn a_broker_can_what_its_harness_says(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    Ok(broker.require(stage.capabilities())?)
+}
+
+async fn a_missing_capability_is_refused_at_start(stage: &Stage) -> Result<(), Failed> {
+    use enoki_core::Capability::*;
+    let all = [
+        Exchanges,
+        UnroutableDetection,
+        DeliveryCount,
+        ReplicatedDeliveryCount,
+        UncountedRelease,
+        DeadLetter,
+        Expiry,
+        LengthLimit,
+        Priority,
+        ReplicatedQueues,
+        ExclusiveQueues,
+        SingleActiveConsumer,
+        NestedHeaders,
+        VirtualTime,
+    ];
+    let broker = stage.broker().await?;
+    for capability in all {
+        let required = broker.require([capability]);
+        if broker.peer().can(capability) {
+            required?;
+        } else {
+            let error = expect_error(capability, required, &[ErrorKind::Unsupported])?;
+            expect_says(&error, capability.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+async fn a_wrong_password_is_denied(stage: &Stage) -> Result<(), Failed> {
+    let connected = Broker::connect(stage.broken(Broken::WrongPassword)?).await;
+    let error = expect_error("connect", connected, &[ErrorKind::Denied])?;
+    expect(!error.is_transient(), "that trying again with the same password is no use")
+}
+
+async fn a_missing_virtual_host_is_not_found(stage: &Stage) -> Result<(), Failed> {
+    let connected = Broker::connect(stage.broken(Broken::MissingVirtualHost)?).await;
+    let error = expect_error("connect", connected, &[ErrorKind::NotFound])?;
+    expect_says(&error, Broken::VIRTUAL_HOST)?;
+    expect(!error.is_transient(), "that the virtual host will not appear by itself")
+}
+
+async fn an_unreachable_broker_is_a_transient_failure(stage: &Stage) -> Result<(), Failed> {
+    let started = Instant::now();
+    let options = BrokerOptions::new().connect_timeout(Duration::from_secs(3));
+    let connected = Broker::connect_with(stage.broken(Broken::Unreachable)?, options).await;
+    let error = expect_error("connect", connected, &[ErrorKind::Connection])?;
+    expect(error.is_transient(), "that it may be reachable later")?;
+    expect(started.elapsed() < Duration::from_secs(5), "an end within the deadline")
+}
+
+/// A peer that accepts the connection and says nothing must not hold anybody for ever.
+async fn a_silent_broker_is_given_up_at_the_deadline(stage: &Stage) -> Result<(), Failed> {
+    let started = Instant::now();
+    let options = BrokerOptions::new().connect_timeout(Duration::from_millis(500));
+    let connected = Broker::connect_with(stage.broken(Broken::Silent)?, options).await;
+    let kinds = [ErrorKind::Timeout, ErrorKind::Connection];
+    let error = expect_error("connect", connected, &kinds)?;
+    expect(error.is_transient(), "that it may answer later")?;
+    expect(started.elapsed() < Duration::from_secs(3), "an end soon after the deadline")
+}
+
+async fn closing_one_handle_leaves_the_others(stage: &Stage) -> Result<(), Failed> {
+    let (one, other) = (stage.broker().await?, stage.broker().await?);
+    let queue = stage.queue("shared")?;
+    fill(&one, &queue, [1]).await?;
+    let publisher = to_queue::<u32>(&other, &queue).await?;
+    let mut subscription = subscribe(&other, &queue, 10).await?;
+    next(&mut subscription).await?.settle(enoki_core::Outcome::Ack);
+    one.close(soon()).await;
+    publisher.publish(&2).await?;
+    next(&mut subscription).await?.settle(enoki_core::Outcome::Ack);
+    subscription.stop(soon()).await?;
+    expect_eq("what is left", contents(&other, &queue).await?, [0_u32; 0])
+}
+
+/// C15
+async fn closing_twice_is_closing_once(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    fill(&broker, &stage.queue("q")?, [1]).await?;
+    let clone = broker.clone();
+    let started = Instant::now();
+    tokio::join!(broker.close(soon()), clone.close(soon()));
+    broker.close(soon()).await;
+    expect(started.elapsed() < Duration::from_secs(5), "that nothing waits for the deadline")
+}
+
+/// C15
+async fn what_was_closed_says_so(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<u32>(&broker, &queue).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    broker.close(soon()).await;
+    let closed = &[ErrorKind::Closed];
+    let mine = queue.clone().of::<u32>();
+    expect_error("publish", publisher.publish(&1).await, closed)?;
+    expect_error("enqueue", publisher.enqueue(&1).await, closed)?;
+    for outcome in publisher.publish_all(&[1, 2]).await {
+        expect_error("publish a batch", outcome, closed)?;
+    }
+    expect_error("subscribe", broker.subscribe(&mine, 1).await, closed)?;
+    expect_error("declare", broker.declare(&topology(&[], &[&queue], &[])).await, closed)?;
+    expect_error("verify", broker.verify(&topology(&[], &[&queue], &[])).await, closed)?;
+    let route = enoki_core::RouteSpec::<u32>::to_queue(queue.name.as_str())?;
+    expect_error("make a publisher", broker.publisher(route).await, closed)?;
+    // The subscription was open: it ends, with or without a word, but it ends.
+    if let Ok(next) = tokio::time::timeout_at(soon(), subscription.next()).await {
+        expect(matches!(next, Ok(None) | Err(_)), "no delivery on a closed connection")
+    } else {
+        Err(Failed::new("the subscription waits for ever on a closed connection"))
+    }
+}
+
+/// A session dies once; the next use opens the next one.
+async fn a_lost_connection_is_replaced(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<u32>(&broker, &queue).await?;
+    publisher.publish(&1).await?;
+    broker.declare(&Topology::new()).await?;
+    stage.sever().await;
+    // The first one after the loss may fall into it, and then it says so.
+    if let Err(error) = publisher.publish(&2).await {
+        expect_eq("the kind", error.kind(), ErrorKind::Indeterminate)?;
+        publisher.publish(&2).await?;
+    }
+    let found = contents(&broker, &queue).await?;
+    expect(found == [1, 2] || found == [1, 2, 2], format_args!("both messages, not {found:?}"))
+}

@@ -1,0 +1,387 @@
+//! Consuming: who gets what, how much at a time, and what ends it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use enoki_core::{ErrorKind, ExchangeKind, Outcome, RouteSpec, transport::Change};
+use futures_util::future::try_join_all;
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    case::cases,
+    expect::{Failed, expect, expect_eq, expect_error, expect_says},
+    stage::Stage,
+    steps::{
+        PATIENCE, bind, contents, declare, fill, hold, next, number, numbers, ready, settle_all,
+        soon, sorted_contents, subscribe, take, to_queue, topology, until,
+    },
+};
+
+cases! { "consume":
+    subscribing_declares_the_queue,
+    what_was_there_and_what_comes_both_arrive,
+    a_delivery_tells_where_it_was_published [Exchanges],
+    a_prefetch_of_one_is_one_at_a_time,
+    a_prefetch_is_exact,
+    a_large_prefetch_is_used,
+    a_prefetch_of_zero_is_refused,
+    two_consumers_share_a_queue,
+    two_queues_both_get_everything [Exchanges],
+    a_waiting_consumer_that_is_cancelled_loses_nothing,
+    a_subscription_given_up_while_it_opens_leaves_nothing_behind,
+    what_was_not_taken_is_there_for_the_next within 60,
+    what_was_not_taken_keeps_its_order,
+    a_dropped_subscription_gives_everything_back,
+    ten_consumers_that_close_at_once_lose_nothing,
+    three_consumers_that_fail_lose_nothing,
+    a_deleted_queue_ends_its_consumer_with_an_error,
+    one_consumer_that_ends_disturbs_no_other,
+    a_lost_connection_ends_the_consumer_with_an_error,
+    stopping_twice_is_stopping_once,
+    an_idle_consumer_stops_at_once,
+}
+
+async fn subscribing_declares_the_queue(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let _subscription = subscribe(&broker, &queue, 1).await?;
+    broker.verify(&topology(&[], &[&queue], &[])).await?;
+    Ok(())
+}
+
+async fn what_was_there_and_what_comes_both_arrive(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, [1, 2]).await?;
+    let mut subscription = subscribe(&broker, &queue, 10).await?;
+    expect_eq("what was there", take(&mut subscription, 2).await?, [1, 2])?;
+    fill(&broker, &queue, [3, 4]).await?;
+    expect_eq("what came", take(&mut subscription, 2).await?, [3, 4])
+}
+
+async fn a_delivery_tells_where_it_was_published(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let exchange = stage.exchange("x", ExchangeKind::Topic)?;
+    declare(&broker, &[&exchange], &[&queue], &[bind(&exchange, &queue, "a.#")?]).await?;
+    broker.publisher(RouteSpec::<u32>::new(&exchange, "a.b.c")?).await?.publish(&1).await?;
+    fill(&broker, &queue, [2]).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    for (exchange, key) in [(exchange.name.as_str(), "a.b.c"), ("", queue.name.as_str())] {
+        let delivery = next(&mut subscription).await?;
+        let envelope = delivery.envelope();
+        expect_eq("the exchange", envelope.exchange.as_str(), exchange)?;
+        expect_eq("the routing key", envelope.routing_key.as_str(), key)?;
+        expect_eq("redelivered", envelope.redelivered, false)?;
+        expect_eq("the attempt", envelope.attempt.number, 1)?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
+}
+
+/// C06
+async fn a_prefetch_of_one_is_one_at_a_time(stage: &Stage) -> Result<(), Failed> {
+    prefetch(stage, 1).await
+}
+
+/// C06
+async fn a_prefetch_is_exact(stage: &Stage) -> Result<(), Failed> {
+    prefetch(stage, 3).await
+}
+
+async fn prefetch(stage: &Stage, prefetch: u16) -> Result<(), Failed> {
+    const COUNT: u32 = 8;
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..COUNT).await?;
+    let mut subscription = subscribe(&broker, &queue, prefetch).await?;
+    let mut held = hold(&mut subscription, prefetch.into()).await?;
+    // What the broker has not handed over is ready: it counts what the consumer cannot see.
+    let rest = u64::from(COUNT) - u64::from(prefetch);
+    expect_eq("what the broker keeps", ready(&broker, &queue).await?, rest)?;
+    let early = timeout_at(Instant::now(), subscription.next()).await;
+    expect(early.is_err(), "no delivery more than the prefetch")?;
+    let mut seen = numbers(&held)?;
+    while seen.len() < COUNT as usize {
+        held.remove(0).settle(Outcome::Ack);
+        let delivery = next(&mut subscription).await?;
+        seen.push(number(&delivery)?);
+        held.push(delivery);
+        let rest = (COUNT as usize - seen.len()) as u64;
+        expect_eq("what the broker keeps", ready(&broker, &queue).await?, rest)?;
+    }
+    settle_all(held, Outcome::Ack);
+    expect_eq("the order", seen, (0..COUNT).collect::<Vec<_>>())
+}
+
+async fn a_large_prefetch_is_used(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..2500).await?;
+    let mut subscription = subscribe(&broker, &queue, 2000).await?;
+    let held = hold(&mut subscription, 2000).await?;
+    expect_eq("the order", numbers(&held)?, (0..2000).collect::<Vec<_>>())?;
+    settle_all(held, Outcome::Ack);
+    let rest = take(&mut subscription, 500).await?;
+    expect_eq("the rest", rest, (2000..2500).collect::<Vec<_>>())
+}
+
+/// K24
+async fn a_prefetch_of_zero_is_refused(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?.of::<u32>();
+    let refused = broker.subscribe(&queue, 0).await;
+    expect_error("subscribe", refused, &[ErrorKind::Configuration]).map(drop)
+}
+
+async fn two_consumers_share_a_queue(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let mut one = subscribe(&broker, &queue, 5).await?;
+    let mut other = subscribe(&broker, &queue, 5).await?;
+    fill(&broker, &queue, 0..10).await?;
+    // Neither settles, so each gets its prefetch and no more.
+    let (mine, theirs) = (hold(&mut one, 5).await?, hold(&mut other, 5).await?);
+    let mut seen = numbers(&mine)?;
+    seen.extend(numbers(&theirs)?);
+    seen.sort_unstable();
+    expect_eq("both together", seen, (0..10).collect::<Vec<_>>())?;
+    settle_all(mine.into_iter().chain(theirs), Outcome::Ack);
+    one.stop(soon()).await?;
+    other.stop(soon()).await?;
+    expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
+}
+
+/// C12
+async fn two_queues_both_get_everything(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let exchange = stage.exchange("x", ExchangeKind::Fanout)?;
+    let (one, other) = (stage.queue("one")?, stage.queue("other")?);
+    let bindings = [bind(&exchange, &one, "")?, bind(&exchange, &other, "")?];
+    declare(&broker, &[&exchange], &[&one, &other], &bindings).await?;
+    let mut first = subscribe(&broker, &one, 10).await?;
+    let mut second = subscribe(&broker, &other, 10).await?;
+    let publisher = broker.publisher(RouteSpec::<u32>::new(&exchange, "")?).await?;
+    let numbers: Vec<u32> = (0..50).collect();
+    for outcome in publisher.publish_all(&numbers).await {
+        outcome?;
+    }
+    expect_eq("the one", take(&mut first, 50).await?, numbers.clone())?;
+    expect_eq("the other", take(&mut second, 50).await?, numbers)
+}
+
+/// C11
+async fn a_waiting_consumer_that_is_cancelled_loses_nothing(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<u32>(&broker, &queue).await?;
+    let mut subscription = subscribe(&broker, &queue, 4).await?;
+    let mut confirms = Vec::new();
+    for number in 0..20 {
+        confirms.push(publisher.enqueue(&number).await?);
+    }
+    let mut seen = Vec::new();
+    let overdue = soon();
+    while seen.len() < 20 {
+        expect(Instant::now() < overdue, format_args!("20 messages, not only {seen:?}"))?;
+        tokio::select! {
+            biased;
+            delivery = subscription.next() => {
+                let delivery = delivery?.ok_or_else(|| Failed::new("it stopped"))?;
+                seen.push(number(&delivery)?);
+                delivery.settle(Outcome::Ack);
+            }
+            // Gives up the wait above, again and again.
+            () = yield_now() => {}
+        }
+        // Else a paused clock would never move on.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    try_join_all(confirms).await?;
+    expect_eq("what came", seen, (0..20).collect::<Vec<_>>())
+}
+
+/// C11. A consumer that nobody knows of would keep its prefetch for ever.
+async fn a_subscription_given_up_while_it_opens_leaves_nothing_behind(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..20).await?;
+    let mine = queue.clone().of::<u32>();
+    // Given up after ever longer: somewhere on the way to the broker and back.
+    for step in 0..40 {
+        let later = async {
+            for _ in 0..step {
+                yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(step / 2)).await;
+        };
+        tokio::select! {
+            biased;
+            () = later => {}
+            opened = broker.subscribe(&mine, 5) => opened?.stop(soon()).await?,
+        }
+    }
+    until("no consumer is left behind", async || {
+        Ok(broker.queue_status(&mine).await?.consumers == 0)
+    })
+    .await?;
+    let found = sorted_contents(&broker, &queue).await?;
+    expect_eq("what is left", found, (0..20).collect::<Vec<_>>())
+}
+
+/// C07
+async fn what_was_not_taken_is_there_for_the_next(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..5000).await?;
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let mut subscription = subscribe(&broker, &queue, 100).await?;
+        seen.extend(take(&mut subscription, 1000).await?);
+        subscription.stop(soon()).await?;
+    }
+    seen.sort_unstable();
+    expect_eq("what came", seen, (0..5000).collect::<Vec<_>>())?;
+    expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
+}
+
+async fn what_was_not_taken_keeps_its_order(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..20).await?;
+    let mut subscription = subscribe(&broker, &queue, 10).await?;
+    expect_eq("what was taken", take(&mut subscription, 3).await?, [0, 1, 2])?;
+    subscription.stop(soon()).await?;
+    expect_eq("the rest", contents(&broker, &queue).await?, (3..20).collect::<Vec<_>>())
+}
+
+async fn a_dropped_subscription_gives_everything_back(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..10).await?;
+    let mut subscription = subscribe(&broker, &queue, 5).await?;
+    let held = hold(&mut subscription, 2).await?;
+    drop(subscription);
+    drop(held);
+    let mut other = subscribe(&broker, &queue, 10).await?;
+    let mut seen = take(&mut other, 10).await?;
+    seen.sort_unstable();
+    expect_eq("what the next one gets", seen, (0..10).collect::<Vec<_>>())
+}
+
+/// C08
+async fn ten_consumers_that_close_at_once_lose_nothing(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..25).await?;
+    let subscriptions = try_join_all((0..10).map(|_| subscribe(&broker, &queue, 10))).await?;
+    let stops = subscriptions.into_iter().enumerate().map(|(at, mut subscription)| async move {
+        // Some say goodbye, others do not.
+        if at % 2 == 0 { subscription.stop(soon()).await } else { Ok(()) }
+    });
+    try_join_all(stops).await?;
+    fill(&broker, &queue, 25..50).await?;
+    let mut subscription = subscribe(&broker, &queue, 50).await?;
+    let mut seen = take(&mut subscription, 50).await?;
+    seen.sort_unstable();
+    expect_eq("what the next one gets", seen, (0..50).collect::<Vec<_>>())
+}
+
+/// C09
+async fn three_consumers_that_fail_lose_nothing(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..50).await?;
+    for _ in 0..3 {
+        let mut subscription = subscribe(&broker, &queue, 10).await?;
+        for _ in 0..100 {
+            next(&mut subscription).await?.settle(Outcome::Requeue);
+        }
+        subscription.stop(soon()).await?;
+    }
+    let found = sorted_contents(&broker, &queue).await?;
+    expect_eq("what is left", found, (0..50).collect::<Vec<_>>())
+}
+
+/// K08. A client library ends the stream without a word, and the program waits for ever.
+async fn a_deleted_queue_ends_its_consumer_with_an_error(stage: &Stage) -> Result<(), Failed> {
+    let (broker, other) = (stage.broker().await?, stage.broker().await?);
+    let queue = stage.queue("q")?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    fill(&other, &queue, [1]).await?;
+    take(&mut subscription, 1).await?;
+    other.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    match tokio::time::timeout(PATIENCE, subscription.next()).await? {
+        Err(error) => {
+            expect_says(&error, &queue.name)?;
+            expect(!error.is_transient(), "that the queue does not come back by itself")
+        }
+        Ok(next) => Err(Failed::new(format!("a silent end, or a delivery: {next:?}"))),
+    }
+}
+
+/// I11
+async fn one_consumer_that_ends_disturbs_no_other(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let (doomed, queue) = (stage.queue("doomed")?, stage.queue("q")?);
+    let mut ending = subscribe(&broker, &doomed, 1).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    fill(&broker, &queue, [1, 2]).await?;
+    let held = hold(&mut subscription, 2).await?;
+    broker.apply(&Change::DeleteQueue(doomed.name.clone())).await?;
+    let ended = tokio::time::timeout(PATIENCE, ending.next()).await?;
+    expect(ended.is_err(), "an error of the other consumer")?;
+    settle_all(held, Outcome::Ack);
+    fill(&broker, &queue, [3]).await?;
+    expect_eq("what still arrives", take(&mut subscription, 1).await?, [3])?;
+    subscription.stop(soon()).await?;
+    expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
+}
+
+async fn a_lost_connection_ends_the_consumer_with_an_error(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..6).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    let held = hold(&mut subscription, 1).await?;
+    stage.sever().await;
+    let mut late = 0;
+    let error = loop {
+        match tokio::time::timeout(PATIENCE, subscription.next()).await? {
+            Ok(Some(_)) => late += 1,
+            Ok(None) => return Err(Failed::new("a silent end")),
+            Err(error) => break error,
+        }
+    };
+    expect(late < 2, "no more than what was on its way")?;
+    expect_eq("the kind", error.kind(), ErrorKind::Connection)?;
+    expect(error.is_transient(), "that consuming again may work")?;
+    drop(held);
+    let seen: BTreeSet<u32> = contents(&broker, &queue).await?.into_iter().collect();
+    expect_eq("what the next one gets", seen, (0..6).collect::<BTreeSet<_>>())
+}
+
+/// C15
+async fn stopping_twice_is_stopping_once(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let mut subscription = subscribe(&broker, &queue, 3).await?;
+    for _ in 0..2 {
+        subscription.stop(soon()).await?;
+        let end = tokio::time::timeout(PATIENCE, subscription.next()).await??;
+        expect(end.is_none(), "nothing after the stop")?;
+    }
+    Ok(())
+}
+
+async fn an_idle_consumer_stops_at_once(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let mut subscription = subscribe(&broker, &stage.queue("q")?, 10).await?;
+    let started = Instant::now();
+    subscription.stop(soon()).await?;
+    expect(started.elapsed() < PATIENCE / 2, "that it does not wait for the deadline")
+}

@@ -1,0 +1,58 @@
+//! Channels that may be given up at any moment.
+
+use std::ops::Deref;
+
+use lapin::{Channel, options::BasicQosOptions, protocol::constants::REPLY_SUCCESS};
+use tokio::{runtime::Handle, time::timeout};
+
+use crate::session::REPLY_TIMEOUT;
+
+/// A channel with a request under way, until [`Tentative::keep`].
+///
+/// When the caller goes away first, the request is answered all the same: by a consumer that lapin
+/// keeps and nobody reads, or by the broker closing the channel. If this side closed it at that
+/// moment, lapin would give up the connection. So it is closed after the answer.
+pub(crate) struct Tentative {
+    channel: Channel,
+    kept: bool,
+}
+
+impl Tentative {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self { channel, kept: false }
+    }
+
+    /// The answer is there.
+    pub(crate) fn keep(mut self) -> Channel {
+        self.kept = true;
+        self.channel.clone()
+    }
+}
+
+impl Deref for Tentative {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+impl Drop for Tentative {
+    fn drop(&mut self) {
+        if self.kept || !self.channel.status().connected() {
+            return;
+        }
+        let channel = self.channel.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                // Requests are answered in their order, so the answer to this one comes last.
+                let behind = channel.basic_qos(1, BasicQosOptions::default());
+                let _ = timeout(REPLY_TIMEOUT, behind).await;
+                if channel.status().connected() {
+                    let close = channel.close(REPLY_SUCCESS, "OK".into());
+                    let _ = timeout(REPLY_TIMEOUT, close).await;
+                }
+            });
+        }
+    }
+}
