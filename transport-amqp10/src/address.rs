@@ -61,9 +61,8 @@ mod tests {
         fn a_queue_is_found_again(name: String) {
             let address = queue(&name);
             prop_assert_eq!(queue_of(&address), name);
-            prop_assert!(address.bytes().skip(8).all(|byte| {
-                byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)
-            }));
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+            prop_assert!(address.bytes().skip(8).all(plain));
         }
     }
 }
