@@ -198,8 +198,7 @@ impl<'a> Cursor<'a> {
             0x71 => Value::Int(i32::from_be_bytes(self.array()?).into()),
             0x80 => {
                 let number = u64::from_be_bytes(self.array()?);
-                i64::try_from(number)
-                    .map_or_else(|_| Value::String(number.to_string()), Value::Int)
+                i64::try_from(number).map_or_else(|_| Value::String(number.to_string()), Value::Int)
             }
             0x81 => Value::Int(i64::from_be_bytes(self.array()?)),
             0x72 => Value::Float(f32::from_be_bytes(self.array()?).into()),

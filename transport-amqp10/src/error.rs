@@ -59,10 +59,9 @@ pub(crate) fn timed_out(operation: &'static str, subject: impl Into<String>) -> 
 /// The table.
 pub(crate) fn kind(cause: &Cause) -> ErrorKind {
     match cause {
-        Cause::Peer(error) => condition_kind(
-            condition(error),
-            error.description.as_deref().unwrap_or_default(),
-        ),
+        Cause::Peer(error) => {
+            condition_kind(condition(error), error.description.as_deref().unwrap_or_default())
+        }
         Cause::Ended | Cause::Lost(_) => ErrorKind::Connection,
         Cause::Login => ErrorKind::Denied,
         Cause::Foreign => ErrorKind::Unsupported,
@@ -166,8 +165,17 @@ pub(crate) fn reason(cause: &Cause) -> String {
 
 /// What the broker said, in our words where it says which argument differs.
 pub(crate) fn said(text: &str) -> String {
-    difference(text).unwrap_or_else(|| format!("the broker answered: {text}"))
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // When RabbitMQ fails it answers with pages of its inner life.
+    let line = match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    };
+    difference(&line).unwrap_or_else(|| format!("the broker answered: {line}"))
 }
+
+/// How much of an answer an error quotes, in characters.
+const LINE: usize = 300;
 
 fn advice(cause: &Cause) -> Option<&'static str> {
     match cause {
@@ -391,10 +399,7 @@ mod tests {
     fn a_conflict_says_which_argument_differs() {
         let text = "inequivalent arg 'x-max-length' for queue 'q' in vhost 'v': received the value \
                     '2' of type 'long' but current is the value '1' of type 'long'";
-        assert_eq!(
-            said(text),
-            "it exists with another x-max-length: asked for '2', it has '1'"
-        );
+        assert_eq!(said(text), "it exists with another x-max-length: asked for '2', it has '1'");
         let text = "inequivalent arg 'type' for exchange 'e' in vhost 'v': received 'topic' but \
                     current is 'direct'";
         assert_eq!(said(text), "it exists with another type: asked for 'topic', it has 'direct'");

@@ -62,9 +62,8 @@ pub(crate) fn outgoing(message: &Message, to: &str) -> Vec<u8> {
 }
 
 fn annotations_out(encoder: &mut Encoder, headers: &Table, properties: &Properties) {
-    let annotated = || {
-        headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)))
-    };
+    let annotated =
+        || headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)));
     if properties.kind.is_none() && annotated().next().is_none() {
         return;
     }
@@ -158,8 +157,7 @@ pub(crate) fn incoming(bytes: &Bytes) -> Incoming {
     let mut set = |name: &str, value: Value| match ShortStr::new(name) {
         Ok(name) => headers.set(name, value),
         Err(_) => {
-            undecodable
-                .get_or_insert_with(|| "a header's name has more than 255 bytes".into());
+            undecodable.get_or_insert_with(|| "a header's name has more than 255 bytes".into());
         }
     };
     let mut exchange = ShortStr::EMPTY;

@@ -133,9 +133,7 @@ impl Amqp10Sender {
                 mandatory: outgoing.mandatory,
                 exchange: outgoing.exchange.clone(),
             },
-            sendable: Sendable::builder()
-                .message(Message::from(Data(Binary::from(bytes))))
-                .build(),
+            sendable: Sendable::builder().message(Message::from(Data(Binary::from(bytes)))).build(),
         })
     }
 
@@ -201,9 +199,7 @@ fn judge(fate: &Fate, outcome: Outcome) -> PublishOutcome {
                 _ => ErrorKind::Refused,
             };
             PublishOutcome::Rejected(
-                Error::new(kind, PUBLISH)
-                    .on(target(&fate.exchange))
-                    .because(error::reason(&cause)),
+                Error::new(kind, PUBLISH).on(target(&fate.exchange)).because(error::reason(&cause)),
             )
         }
         Outcome::Rejected(Rejected { error: None }) | Outcome::Modified(_) => {

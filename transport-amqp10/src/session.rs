@@ -45,9 +45,10 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a session.
     let cut = CutOnDrop(Some(line.clone()));
+    let began = Instant::now();
     let connection = match timeout_at(deadline, connect(&options, &line)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(refused(&options, error, line.stage())),
+        Ok(Err(error)) => return Err(refused(&options, error, line.stage(), began.elapsed())),
         Err(_) => return Err(silent(&options, line.stage())),
     };
     let peer = peer::peer(line.greeting(), options.subject())?;
@@ -77,7 +78,7 @@ async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle
 }
 
 /// Why a connection was not opened.
-fn refused(options: &Options, error: OpenError, stage: Stage) -> Error {
+fn refused(options: &Options, error: OpenError, stage: Stage, after: Duration) -> Error {
     let cause = Cause::from(error);
     match (&cause, stage) {
         // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
@@ -91,6 +92,13 @@ fn refused(options: &Options, error: OpenError, stage: Stage) -> Error {
             .on(options.subject())
             .because("the broker hung up during the login, which is how some refuse one")
             .remedy("check user name, password and virtual host"),
+        // So does RabbitMQ, after three seconds of silence; a connection that breaks does not wait.
+        (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => {
+            Error::new(ErrorKind::NotFound, CONNECT)
+                .on(options.subject())
+                .because("the broker accepted the login, and hung up on the virtual host")
+                .remedy("check that it exists, and that this user may use it")
+        }
         _ => error::failed(CONNECT, options.subject(), &cause),
     }
 }
@@ -100,7 +108,9 @@ fn silent(options: &Options, stage: Stage) -> Error {
     Error::new(ErrorKind::Connection, CONNECT).on(options.subject()).because(match stage {
         Stage::Unreachable => "no connection within the deadline",
         Stage::Silent => "connected, but no AMQP greeting within the deadline",
-        Stage::Answered | Stage::Opened => "the login was not over within the deadline",
+        Stage::Answered | Stage::LoggedIn | Stage::Opened => {
+            "the login was not over within the deadline"
+        }
     })
 }
 
@@ -366,6 +376,10 @@ pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the end of a connection may take that nobody waits for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long RabbitMQ at least is silent when it refuses a virtual host: three seconds, less what
+/// clocks and threads are off.
+const SILENT_REFUSAL: Duration = Duration::from_millis(2500);
 
 /// The frames this side takes: as large as RabbitMQ writes them unless told otherwise.
 const FRAME_MAX: u32 = 131_072;

@@ -9,7 +9,7 @@ use fe2o3_amqp::{Sender, types::definitions::SenderSettleMode};
 
 use crate::{
     address::{self, segment},
-    error::LOCKED,
+    error::{Cause, LOCKED, condition},
     management::{Answer, refused},
     session::Amqp10Session,
 };
@@ -67,14 +67,22 @@ async fn request(
     path: &str,
     body: Option<&Table>,
 ) -> Result<Answer> {
-    session
-        .management(operation, subject, async |management| {
-            management
-                .request(method, path, body)
-                .await
-                .map_err(|cause| session.failed(operation, subject, &cause))
-        })
-        .await
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let answer = session
+            .management(operation, subject, async |management| {
+                Ok(management.request(method, path, body).await)
+            })
+            .await?;
+        match answer {
+            Ok(answer) => return Ok(answer),
+            // RabbitMQ fails where another connection declares the same thing at the same time. What
+            // is asked for here may be asked for twice.
+            Err(Cause::Peer(error)) if condition(&error) == INTERNAL && tries < TRIES => {}
+            Err(cause) => return Err(session.failed(operation, subject, &cause)),
+        }
+    }
 }
 
 /// Requests, and takes any success.
@@ -278,3 +286,9 @@ fn exchange_subject(name: &ShortStr) -> String {
 fn queue_subject(name: &ShortStr) -> String {
     format!("queue {:?}", name.as_str())
 }
+
+/// What RabbitMQ calls its own failures.
+const INTERNAL: &str = "amqp:internal-error";
+
+/// How often a request is made that the broker fails at.
+const TRIES: u32 = 5;

@@ -99,6 +99,7 @@ impl Line {
             0 => Stage::Unreachable,
             1 => Stage::Silent,
             2 => Stage::Answered,
+            3 => Stage::LoggedIn,
             _ => Stage::Opened,
         }
     }
@@ -133,8 +134,10 @@ pub(crate) enum Stage {
     Silent = 1,
     /// Something came.
     Answered = 2,
-    /// The login was accepted, and the broker said who it is.
-    Opened = 3,
+    /// The login was accepted.
+    LoggedIn = 3,
+    /// The broker said who it is.
+    Opened = 4,
 }
 
 /// The socket as fe2o3-amqp sees it.
@@ -201,6 +204,9 @@ impl Wire {
             let rest = self.received.get(from..).unwrap_or_default();
             let Some(length) = frame::length(rest).map_err(broken)? else { break };
             let Some(whole) = rest.get(..length) else { break };
+            if whole == LAYER {
+                self.line.reached(Stage::LoggedIn);
+            }
             if let Some(greeting) = self.inbound.pass(whole, &mut self.ready) {
                 let _ = self.line.greeting.set(greeting);
                 self.line.reached(Stage::Opened);
@@ -318,6 +324,9 @@ impl Drop for Wire {
         self.line.ending.notify_waiters();
     }
 }
+
+/// What names the layer that follows the login.
+const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";
 
 /// How much is read or written at a time.
 const CHUNK: usize = 64 * 1024;

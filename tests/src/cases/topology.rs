@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use enoki_core::{
     BindingSpec, Broker, Capability, Destination, ErrorKind, ExchangeKind, ExchangeSpec, Outcome,
-    Overflow, PublisherOptions, QueueKind, QueueSpec, RouteSpec, ShortStr, Table, Value,
+    Overflow, PublisherOptions, QueueKind, QueueSpec, Raw, RouteSpec, ShortStr, Table, Value,
     transport::Change,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -858,9 +858,13 @@ async fn a_full_queue_refuses_the_newest(stage: &Stage) -> Result<(), Failed> {
 async fn a_queue_can_be_limited_in_bytes(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let mut queue = stage.queue("q")?;
-    // Three bodies of two bytes each, and one byte that does not do for a fourth.
-    queue.max_bytes = Some(7);
-    fill(&broker, &queue, 10..15).await?;
+    // Three bodies of a thousand bytes each, and not a fourth. Some count headers, too: those are
+    // short beside what is left.
+    queue.max_bytes = Some(3999);
+    let publisher = to_queue::<Raw>(&broker, &queue).await?;
+    for number in 10..15 {
+        publisher.publish(&Raw::new("application/json", format!("{number:>1000}"))?).await?;
+    }
     let mut subscription = subscribe(&broker, &queue, 10).await?;
     expect_eq("what is left", take(&mut subscription, 3).await?, [12, 13, 14])
 }
