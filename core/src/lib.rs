@@ -43,6 +43,8 @@ pub use consumer::Consumer;
 pub use context::Context;
 pub use delivery::{Delivery, Envelope, Settled};
 pub use entrypoint::{Entrypoint, Scope};
+/// The form of serde that a [`Codec`] is written against.
+pub use erased_serde;
 pub use error::{Error, ErrorKind, Result};
 pub use exchange::{
     Argument, Arguments, Direct, DirectKind, Exchange, Fanout, FanoutKind, Headers, HeadersKind,
@@ -73,7 +75,5 @@ pub use topology::{
     QueueSpec, Topology,
 };
 pub use transport::{Purpose, Transport};
-/// The form of serde that a [`Codec`] is written against.
-pub use erased_serde;
 pub use url::{BrokerUrl, Secret};
 pub use value::{Table, Timestamp, Value};

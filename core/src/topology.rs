@@ -318,20 +318,13 @@ pub struct BindingSpec {
 impl BindingSpec {
     /// A binding by key or pattern, whatever the source's kind calls it.
     ///
-    /// A key on a fanout or headers exchange is a configuration error: they would ignore it. So is
-    /// the default exchange, which takes no bindings.
+    /// A key on a fanout or headers exchange is a configuration error: they would ignore it.
     pub fn new(
         source: &ExchangeSpec,
         destination: Destination,
         key: impl Into<String>,
     ) -> Result<Self> {
         let key = ShortStr::named("binding key", key)?;
-        if source.name.is_empty() {
-            return Err(Error::new(ErrorKind::Configuration, "bind")
-                .on("the default exchange")
-                .because("every queue is bound to it by its name, and by nothing else")
-                .remedy("publish to it with the queue's name as routing key"));
-        }
         if !key.is_empty() && matches!(source.kind, ExchangeKind::Fanout | ExchangeKind::Headers) {
             return Err(Error::new(ErrorKind::Configuration, "bind")
                 .on(source.subject())
@@ -554,12 +547,6 @@ mod tests {
             RouteSpec::<String>::new(&ExchangeSpec::default_exchange(), ""),
             &["name of a queue"],
         );
-    }
-
-    #[test]
-    fn nothing_is_bound_to_the_default_exchange() {
-        let default = ExchangeSpec::default_exchange();
-        refused(BindingSpec::new(&default, billing(), "billing"), &["the default exchange"]);
     }
 
     #[test]

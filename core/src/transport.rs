@@ -140,7 +140,9 @@ pub trait Sender: Debug + Send + 'static {
     /// Takes messages from the front, in order, as many as have room, without waiting for outcomes.
     ///
     /// What it leaves it will take when outcomes have made room. An error means that this sender
-    /// has failed, and everything it took that has no outcome yet is indeterminate.
+    /// has failed, and everything it took that has no outcome yet is indeterminate. A sender that
+    /// has failed may also take nothing and leave it to `outcomes` to say so, after the outcomes
+    /// that are known.
     async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()>;
 
     /// Waits for outcomes and appends them, each message's once. Cancel safe: no outcome is lost.

@@ -9,7 +9,7 @@ use enoki_core::{
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 
-use crate::script::{Script, Trouble, Watched, body, broken};
+use crate::script::{Script, Trouble, Watched, body, broken, in_time};
 
 const SHOP: Topic = Topic::new("shop");
 const PLACED: Route<String> = SHOP.route("order.placed");
@@ -172,6 +172,70 @@ async fn when_a_sender_fails_what_it_took_is_indeterminate_and_the_rest_goes_to_
     assert!(error.is_transient());
     assert!(error.to_string().contains("the line is dead"), "{error}");
     assert!(error.to_string().contains("same message id"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_gives_its_room_back() {
+    let (publisher, sender, _broker, script) = publisher(2).await;
+    let fill = || async {
+        let one = publisher.enqueue(&text("1")).await.unwrap();
+        (one, publisher.enqueue(&text("2")).await.unwrap())
+    };
+    // With its sender.
+    let (one, two) = fill().await;
+    sender.took(2).await;
+    sender.change(|state| state.failure = Some(broken()));
+    assert!(one.await.is_err() && two.await.is_err());
+    // Left past its deadline by a sender that is blocked.
+    let (one, two) = fill().await;
+    let next = script.sender(1).await;
+    next.took(2).await;
+    next.confirm(0..2);
+    assert!(one.await.is_ok() && two.await.is_ok());
+    next.change(|state| state.room = 0);
+    let (one, two) = fill().await;
+    assert!(one.await.is_err() && two.await.is_err());
+    // For want of a connection.
+    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 10);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    script.session(Purpose::Publish, 0).await.break_off();
+    for _ in 0..3 {
+        let first = text("1");
+        let error = in_time(publisher.publish(&first)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    }
+    script.state.change(|state| state.connect_trouble.clear());
+    let (one, two) = in_time(fill()).await;
+    let sender = script.session(Purpose::Publish, 1).await.nth_sender(0).await;
+    sender.took(2).await;
+    sender.confirm(0..2);
+    assert!(one.await.is_ok() && two.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_while_a_sender_opens_costs_no_message() {
+    let script = Script::new();
+    script.state.change(|state| state.sender_trouble = Some(Trouble::Breaks));
+    let broker = Broker::connect(script.clone()).await.unwrap();
+    let publisher = broker.publisher(&PLACED).await.unwrap();
+    script.state.change(|state| state.sender_trouble = None);
+    let message = publisher.enqueue(&text("1")).await.unwrap();
+    let sender = script.session(Purpose::Publish, 1).await.nth_sender(0).await;
+    sender.took(1).await;
+    sender.confirm(0..1);
+    message.await.unwrap();
+}
+
+/// Otherwise it would be connected to as fast as it hangs up.
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_hangs_up_on_every_sender_is_tried_twice_for_a_message() {
+    let script = Script::new();
+    script.state.change(|state| state.sender_trouble = Some(Trouble::Breaks));
+    let broker = Broker::connect(script.clone()).await.unwrap();
+    let publisher = broker.publisher(&PLACED).await.unwrap();
+    let error = publisher.publish(&text("1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert_eq!(script.connects(Purpose::Publish), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -81,12 +81,15 @@ pub(crate) enum Trouble {
     Fails(Error),
     /// It never returns.
     Hangs,
+    /// The session breaks under it.
+    Breaks,
 }
 
 impl Trouble {
     async fn come(self) -> Error {
         match self {
             Self::Fails(error) => error,
+            Self::Breaks => broken(),
             Self::Hangs => std::future::pending().await,
         }
     }
@@ -275,6 +278,9 @@ impl Session for ScriptedSession {
     async fn sender(&self, _: usize) -> Result<Box<dyn Sender>> {
         self.check()?;
         if let Some(trouble) = self.sender_trouble.clone() {
+            if matches!(trouble, Trouble::Breaks) {
+                self.break_off();
+            }
             return Err(trouble.come().await);
         }
         let state = Arc::new(Watched::new(SenderState {
