@@ -67,9 +67,9 @@ struct Readme;
 pub use connect::{connect, connect_with};
 pub use enoki_core::*;
 
-#[cfg(feature = "amqp091")]
-pub use enoki_transport_amqp091 as amqp091;
 #[cfg(feature = "amqp10")]
 pub use enoki_transport_amqp10 as amqp10;
+#[cfg(feature = "amqp091")]
+pub use enoki_transport_amqp091 as amqp091;
 #[cfg(feature = "memory")]
 pub use enoki_transport_memory as memory;
