@@ -23,10 +23,11 @@ use crate::{
     address,
     decode::{self, Body, Sections},
     encode::Encoder,
+    peer::Dialect,
 };
 
 /// A whole message for this address.
-pub(crate) fn outgoing(message: &Message, to: &str) -> Vec<u8> {
+pub(crate) fn outgoing(message: &Message, to: &str, dialect: Dialect) -> Vec<u8> {
     let Message { body, headers, properties } = message;
     let mut encoder = Encoder::with_capacity(body.len() + 256);
     encoder.descriptor(0x70);
@@ -44,7 +45,7 @@ pub(crate) fn outgoing(message: &Message, to: &str) -> Vec<u8> {
         3
     });
     annotations_out(&mut encoder, headers, properties);
-    properties_out(&mut encoder, properties, to);
+    properties_out(&mut encoder, properties, to, dialect);
     let simple = || headers.iter().filter(|(name, value)| annotation(name, value).is_none());
     if simple().next().is_some() {
         encoder.descriptor(0x74);
@@ -98,7 +99,7 @@ fn annotation(name: &str, value: &Value) -> Option<String> {
     }
 }
 
-fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str) {
+fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dialect: Dialect) {
     let text = |encoder: &mut Encoder, text: Option<&ShortStr>| match text {
         Some(text) => encoder.string(text),
         None => encoder.null(),
@@ -117,7 +118,8 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str) {
         encoder.string(to);
         encoder.null();
         match &properties.reply_to {
-            Some(queue) => encoder.string(&address::queue(queue)),
+            Some(queue) if dialect.converts_reply_to => encoder.string(&address::queue(queue)),
+            Some(queue) => encoder.string(queue),
             None => encoder.null(),
         }
         text(encoder, properties.correlation_id.as_ref());
@@ -149,7 +151,7 @@ pub(crate) struct Incoming {
 /// Annotations that are the broker's bookkeeping, and that no program may publish, are left out:
 /// what they count is in the attempt. The history of a dead letter stays, under the names that it has
 /// on AMQP 0-9-1.
-pub(crate) fn incoming(bytes: &Bytes) -> Incoming {
+pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let (sections, fault) = decode::message(bytes);
     let mut undecodable: Option<Arc<str>> = fault.map(|fault| fault.as_ref().into());
     let Sections { header, annotations, properties, application, body } = sections;
@@ -168,9 +170,10 @@ pub(crate) fn incoming(bytes: &Bytes) -> Incoming {
         match name.as_str() {
             "x-exchange" => exchange = short(Some(&value)).unwrap_or_default(),
             "x-routing-key" => routing_key = short(Some(&value)).unwrap_or_default(),
-            "x-delivery-count" | "x-acquired-count" => earlier = earlier.max(value.as_int()),
+            "x-delivery-count" => earlier = value.as_int(),
+            "x-acquired-count" => {}
             KIND => kind = short(Some(&value)),
-            "x-opt-deaths" => set("x-death", value),
+            "x-opt-deaths" => set("x-death", deaths(value)),
             "x-cc" => {}
             name if name.starts_with("x-opt-") => {}
             name => set(name.strip_prefix(NESTED).unwrap_or(name), value),
@@ -181,14 +184,7 @@ pub(crate) fn incoming(bytes: &Bytes) -> Incoming {
     }
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
-    let attempt = match earlier {
-        Some(earlier) => {
-            let number = earlier.max(failures).max(redelivered.into()).max(0);
-            let number = u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
-            Attempt { number, counted: Counted::ByBroker }
-        }
-        None => Attempt::from_flag(redelivered),
-    };
+    let attempt = attempt(earlier, failures, redelivered, dialect);
     let mut properties = properties_in(&header, &properties);
     properties.kind = kind;
     let body = match body {
@@ -219,6 +215,35 @@ pub(crate) fn incoming(bytes: &Bytes) -> Incoming {
         attempt,
         undecodable,
     }
+}
+
+/// Which attempt this is.
+///
+/// Where the broker counts on every queue, the header has the number of those that failed. Before, it
+/// does so on quorum queues, and says with `x-delivery-count` what it compares with their limit:
+/// everything that came back.
+fn attempt(earlier: Option<i64>, failures: i64, redelivered: bool, dialect: Dialect) -> Attempt {
+    if earlier.is_none() && !dialect.counts {
+        return Attempt::from_flag(redelivered);
+    }
+    let earlier = earlier.unwrap_or(0).max(failures).max(0);
+    let number = u32::try_from(earlier).unwrap_or(u32::MAX).saturating_add(1);
+    Attempt { number, counted: Counted::ByBroker }
+}
+
+/// The history of a dead letter, under the names that AMQP 0-9-1 gives to its parts.
+fn deaths(mut history: Value) -> Value {
+    if let Value::List(deaths) = &mut history {
+        for death in deaths {
+            if let Value::Table(death) = death
+                && let Some(time) = death.remove("first-time")
+            {
+                death.set(ShortStr::from_static("time"), time);
+                death.remove("last-time");
+            }
+        }
+    }
+    history
 }
 
 fn properties_in(header: &[Value], properties: &[Value]) -> Properties {

@@ -12,18 +12,36 @@ pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
     let product = greeting.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
     let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = Vec::new();
-    if product == "RabbitMQ" {
+    if product == RABBITMQ {
         let number = major_minor(&version);
         if number < (4, 0) {
             return Err(unfit(subject, &format!("RabbitMQ {version}")));
         }
         capabilities.extend(RABBITMQ_4);
         if number >= (4, 3) {
-            // Since then a released delivery does not count towards a quorum queue's limit.
-            capabilities.push(Capability::UncountedRelease);
+            // Since then every queue counts the deliveries that failed, and only these.
+            capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
         }
     }
     Ok(Peer::new(product, version, capabilities))
+}
+
+/// What differs between brokers in how messages are written and read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Dialect {
+    /// The header's delivery-count counts failed deliveries on every queue.
+    pub(crate) counts: bool,
+    /// An answer's address is turned into a queue's name for consumers on AMQP 0-9-1, and back.
+    pub(crate) converts_reply_to: bool,
+}
+
+/// How this peer writes and reads messages.
+pub(crate) fn dialect(peer: &Peer) -> Dialect {
+    Dialect {
+        counts: peer.can(Capability::DeliveryCount),
+        // Seen in 4.3 and not in 4.0. A bare name arrives as it is everywhere.
+        converts_reply_to: peer.product() != RABBITMQ || major_minor(peer.version()) >= (4, 3),
+    }
 }
 
 /// RabbitMQ before 4.0, with or without its plugin.
@@ -42,6 +60,8 @@ fn major_minor(version: &str) -> (u32, u32) {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
     (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
 }
+
+const RABBITMQ: &str = "RabbitMQ";
 
 const RABBITMQ_4: &[Capability] = &[
     Capability::Exchanges,
@@ -71,6 +91,8 @@ mod tests {
     fn capabilities_follow_product_and_version() {
         assert!(of("RabbitMQ", "4.0.5").unwrap().can(Capability::Exchanges));
         assert!(!of("RabbitMQ", "4.0.5").unwrap().can(Capability::UncountedRelease));
+        assert!(!dialect(&of("RabbitMQ", "4.0.5").unwrap()).counts);
+        assert!(dialect(&of("RabbitMQ", "4.3.6").unwrap()).counts);
         assert!(of("RabbitMQ", "4.3.6").unwrap().can(Capability::UncountedRelease));
         assert!(of("RabbitMQ", "10.0").unwrap().can(Capability::UncountedRelease));
         assert!(!of("apache-activemq-artemis", "2.40.0").unwrap().can(Capability::Exchanges));

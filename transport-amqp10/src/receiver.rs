@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use enoki_core::{
     Error, ErrorKind, Outcome, Result, ShortStr,
-    transport::{Delivered, End, Receiver, Settle},
+    transport::{Delivered, End, Receiver, Session, Settle},
 };
 use fe2o3_amqp::{
     link::{
@@ -27,6 +27,7 @@ use crate::{
     address,
     error::{self, Cause},
     headers::{Incoming, incoming},
+    peer::{self, Dialect},
     session::{self, Amqp10Session, Ended, REPLY_TIMEOUT},
     wire::Gauge,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Amqp10Receiver {
     session: SessionHandle<()>,
     gauge: Arc<Gauge>,
     health: watch::Receiver<Option<Ended>>,
+    dialect: Dialect,
     prefetch: u32,
     /// Deliveries taken from the link, of which the last has this tag.
     taken: u64,
@@ -88,6 +90,7 @@ impl Amqp10Receiver {
             session: handle,
             gauge,
             health: session.health(),
+            dialect: peer::dialect(session.peer()),
             prefetch,
             taken: 0,
             unsettled: HashMap::new(),
@@ -108,7 +111,7 @@ impl Amqp10Receiver {
                 Bytes::from(whole)
             }
         };
-        self.deliver(info, incoming(&bytes))
+        self.deliver(info, incoming(&bytes, self.dialect))
     }
 
     fn deliver(&mut self, info: DeliveryInfo, incoming: Incoming) -> Delivered {
@@ -139,7 +142,7 @@ impl Amqp10Receiver {
                 into.push(delivered);
             }
             Err(RecvError::MessageDecode(error)) => {
-                let mut delivered = self.deliver(error.info, incoming(&Bytes::new()));
+                let mut delivered = self.deliver(error.info, incoming(&Bytes::new(), self.dialect));
                 delivered.undecodable = Some(error.source.to_string().into());
                 into.push(delivered);
             }

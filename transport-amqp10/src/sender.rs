@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Result, ShortStr,
-    transport::{Outgoing, PublishOutcome, Sender},
+    transport::{Outgoing, PublishOutcome, Sender, Session},
 };
 use fe2o3_amqp::{
     Sendable,
@@ -30,6 +30,7 @@ use crate::{
     address,
     error::{self, Cause},
     headers,
+    peer::{self, Dialect},
     session::{self, Amqp10Session, Ended},
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Amqp10Sender {
     health: watch::Receiver<Option<Ended>>,
     /// The login, which the broker compares with the user id of messages.
     login: String,
+    dialect: Dialect,
     window: usize,
     /// Taken, and waiting for credit.
     waiting: VecDeque<Encoded>,
@@ -95,6 +97,7 @@ impl Amqp10Sender {
             _session: handle,
             health: session.health(),
             login: session.options().username.clone(),
+            dialect: peer::dialect(session.peer()),
             window: window.max(1),
             waiting: VecDeque::new(),
             under_way: FuturesUnordered::new(),
@@ -126,7 +129,7 @@ impl Amqp10Sender {
             return Err(unrouted(outgoing.mandatory));
         }
         let to = address::target(&outgoing.exchange, &outgoing.routing_key);
-        let bytes = headers::outgoing(&outgoing.message, &to);
+        let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);
         Ok(Encoded {
             fate: Fate {
                 id: outgoing.id,

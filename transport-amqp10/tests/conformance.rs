@@ -15,15 +15,17 @@ struct RabbitMq {
     name: &'static str,
     variable: &'static str,
     url: Option<String>,
+    /// Since 4.3 every queue counts the deliveries that failed, and only these.
+    counts: bool,
     /// Accepts connections, and that is all. The system does it, so nobody has to listen.
     silent: Option<TcpListener>,
 }
 
 impl RabbitMq {
-    fn named_by(name: &'static str, variable: &'static str) -> Arc<dyn Harness> {
+    fn named_by(name: &'static str, variable: &'static str, counts: bool) -> Arc<dyn Harness> {
         let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
         let silent = TcpListener::bind("127.0.0.1:0").ok();
-        Arc::new(Self { name, variable, url, silent })
+        Arc::new(Self { name, variable, url, counts, silent })
     }
 
     fn url(&self) -> Result<BrokerUrl> {
@@ -41,7 +43,7 @@ impl Harness for RabbitMq {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![
+        let mut capabilities = vec![
             Capability::Exchanges,
             Capability::UnroutableDetection,
             Capability::ReplicatedDeliveryCount,
@@ -53,7 +55,11 @@ impl Harness for RabbitMq {
             Capability::ExclusiveQueues,
             Capability::SingleActiveConsumer,
             Capability::NestedHeaders,
-        ]
+        ];
+        if self.counts {
+            capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
+        }
+        capabilities
     }
 
     async fn transport(&self) -> Result<Arc<dyn Transport>> {
@@ -90,9 +96,9 @@ impl Harness for RabbitMq {
 }
 
 fn main() -> ExitCode {
-    let mut harnesses = vec![RabbitMq::named_by("rabbitmq-4", "ENOKI_RABBITMQ_4")];
+    let mut harnesses = vec![RabbitMq::named_by("rabbitmq-4", "ENOKI_RABBITMQ_4", false)];
     // One more where there is one; nobody has to have it.
-    let newest = RabbitMq::named_by("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3");
+    let newest = RabbitMq::named_by("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3", true);
     if newest.unavailable().is_none() {
         harnesses.push(newest);
     }
