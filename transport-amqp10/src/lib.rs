@@ -19,6 +19,7 @@
 //! RabbitMQ before 4.2 answers a link that it refuses by ending the session around it.
 
 mod address;
+mod channel;
 mod decode;
 mod encode;
 mod error;

@@ -5,7 +5,6 @@ use enoki_core::{Error, ErrorKind, Result, Table, Value};
 use fe2o3_amqp::{
     Receiver, Sendable, Sender,
     link::receiver::CreditMode,
-    session::SessionHandle,
     types::{
         definitions::{Fields, ReceiverSettleMode, SenderSettleMode},
         messaging::{Batch, Data, Message},
@@ -14,6 +13,7 @@ use fe2o3_amqp::{
 };
 
 use crate::{
+    channel::Channel,
     decode::{self, Body},
     encode::Encoder,
     error::Cause,
@@ -26,8 +26,8 @@ use crate::{
 pub(crate) struct Management {
     requests: Sender,
     answers: Receiver,
-    // Last: links end before their session.
-    _session: SessionHandle<()>,
+    /// Dropped after the links: they end before their session, and never leave it to another.
+    _channel: Channel,
     number: u64,
     /// Whether every request so far has its answer.
     sound: bool,
@@ -60,7 +60,9 @@ impl Management {
         operation: &'static str,
         subject: &str,
     ) -> Result<Self> {
-        let mut handle = session.begin(operation, subject).await?;
+        let mut channel = session.channel(operation, subject).await?;
+        let handle =
+            channel.handle().map_err(|cause| session.failed(operation, subject, &cause))?;
         let mut properties = Fields::new();
         properties.insert(Symbol::from("paired"), WireValue::Bool(true));
         let attach = Sender::builder()
@@ -70,7 +72,7 @@ impl Management {
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .properties(properties.clone())
-            .attach(&mut handle);
+            .attach(handle);
         let requests = session.answered(operation, subject, attach).await?;
         let attach = Receiver::builder()
             .name(paired(PAIR_RECEIVER))
@@ -80,9 +82,9 @@ impl Management {
             .receiver_settle_mode(ReceiverSettleMode::First)
             .properties(properties)
             .credit_mode(CreditMode::Manual)
-            .attach(&mut handle);
+            .attach(handle);
         let answers = session.answered(operation, subject, attach).await?;
-        Ok(Self { requests, answers, _session: handle, number: 0, sound: true })
+        Ok(Self { requests, answers, _channel: channel, number: 0, sound: true })
     }
 
     /// Whether another request may follow.

@@ -14,7 +14,6 @@ use fe2o3_amqp::{
         delivery::{Delivery, DeliveryInfo},
         receiver::{CreditMode, TerminalDeliveryState},
     },
-    session::SessionHandle,
     types::{
         definitions::{ReceiverSettleMode, SenderSettleMode},
         messaging::{Accepted, Batch, Data, Modified, Rejected, Released},
@@ -25,6 +24,7 @@ use tokio::{sync::watch, task::unconstrained, time::timeout};
 
 use crate::{
     address,
+    channel::Channel,
     error::{self, Cause},
     headers::{Incoming, incoming},
     peer::{self, Dialect},
@@ -37,8 +37,8 @@ pub(crate) struct Amqp10Receiver {
     queue: ShortStr,
     /// Gone once it is closed; dropping it gives everything unsettled back.
     link: Option<fe2o3_amqp::Receiver>,
-    // After the link: links end before their session.
-    session: SessionHandle<()>,
+    /// Dropped after the link: links end before their session.
+    channel: Channel,
     gauge: Arc<Gauge>,
     health: watch::Receiver<Option<Ended>>,
     dialect: Dialect,
@@ -71,7 +71,8 @@ impl Amqp10Receiver {
                 .on(subject)
                 .because("a prefetch of 0 would receive nothing"));
         }
-        let mut handle = session.begin(CONSUME, &subject).await?;
+        let mut channel = session.channel(CONSUME, &subject).await?;
+        let handle = channel.handle().map_err(|cause| session.failed(CONSUME, &subject, &cause))?;
         let name = session.link_name("receiver");
         let gauge = session.line().links.watch(&name);
         let attach = fe2o3_amqp::Receiver::builder()
@@ -80,14 +81,14 @@ impl Amqp10Receiver {
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .credit_mode(CreditMode::Manual)
-            .attach(&mut handle);
+            .attach(handle);
         let mut link = session.answered(CONSUME, &subject, attach).await?;
         let prefetch = u32::from(prefetch);
         session.answered(CONSUME, &subject, link.set_credit(prefetch)).await?;
         Ok(Self {
             queue: queue.clone(),
             link: Some(link),
-            session: handle,
+            channel,
             gauge,
             health: session.health(),
             dialect: peer::dialect(session.peer()),
@@ -301,13 +302,13 @@ impl Receiver for Amqp10Receiver {
         });
         // Frames of one session are written in order, so the answer says that the broker has read
         // every settlement before it.
-        let closing = async {
-            let closed = link.close().await;
-            let _ = self.session.end().await;
-            closed
-        };
-        match timeout(REPLY_TIMEOUT, closing).await {
-            Ok(_) => Ok(()),
+        match timeout(REPLY_TIMEOUT, link.close()).await {
+            Ok(Ok(())) => {
+                self.channel.release();
+                Ok(())
+            }
+            // It was closed before.
+            Ok(Err(_)) => Ok(()),
             Err(_) => Err(error::timed_out("close", subject(&self.queue))),
         }
     }

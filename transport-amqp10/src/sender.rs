@@ -16,7 +16,6 @@ use enoki_core::{
 use fe2o3_amqp::{
     Sendable,
     link::{SendError, delivery::DeliveryFut},
-    session::SessionHandle,
     types::{
         definitions::SenderSettleMode,
         messaging::{Data, Message, Outcome, Rejected, Target},
@@ -28,6 +27,7 @@ use tokio::{sync::watch, task::unconstrained};
 
 use crate::{
     address,
+    channel::Channel,
     error::{self, Cause},
     headers,
     peer::{self, Dialect},
@@ -38,8 +38,8 @@ use crate::{
 pub(crate) struct Amqp10Sender {
     /// Gone once it has failed: only then fe2o3-amqp gives up what has no answer.
     link: Option<fe2o3_amqp::Sender>,
-    // After the link: links end before their session.
-    _session: SessionHandle<()>,
+    /// Dropped after the link: links end before their session.
+    channel: Channel,
     health: watch::Receiver<Option<Ended>>,
     /// The login, which the broker compares with the user id of messages.
     login: String,
@@ -85,16 +85,17 @@ impl Future for UnderWay {
 impl Amqp10Sender {
     pub(crate) async fn open(session: &Amqp10Session, window: usize) -> Result<Self> {
         let subject = session.options().subject();
-        let mut handle = session.begin(OPEN, &subject).await?;
+        let mut channel = session.channel(OPEN, &subject).await?;
+        let handle = channel.handle().map_err(|cause| session.failed(OPEN, &subject, &cause))?;
         let attach = fe2o3_amqp::Sender::builder()
             .name(session.link_name("sender"))
             .target(Target::default())
             .sender_settle_mode(SenderSettleMode::Unsettled)
-            .attach(&mut handle);
+            .attach(handle);
         let link = session.answered(OPEN, &subject, attach).await?;
         Ok(Self {
             link: Some(link),
-            _session: handle,
+            channel,
             health: session.health(),
             login: session.options().username.clone(),
             dialect: peer::dialect(session.peer()),
@@ -187,6 +188,15 @@ impl Amqp10Sender {
 
     fn error(&self, cause: &Cause) -> Error {
         session::failed(PUBLISH_ALL, "", cause, self.health.borrow().as_ref())
+    }
+}
+
+impl Drop for Amqp10Sender {
+    fn drop(&mut self) {
+        let idle = self.waiting.is_empty() && self.under_way.is_empty();
+        if self.link.take().is_some() && idle && self.sent < RECYCLE / 2 {
+            self.channel.release();
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    channel::{Channel, Idle},
     error::{self, Cause},
     management::Management,
     options::Options,
@@ -56,7 +57,15 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     let (commands, inbox) = mpsc::channel(1);
     let health = Arc::new(watch::Sender::new(None));
     tokio::spawn(keep(connection, inbox, line.clone(), health.clone()));
-    Ok(Amqp10Session { options, peer, line, health, commands, management: Mutex::new(None) })
+    Ok(Amqp10Session {
+        options,
+        peer,
+        line,
+        health,
+        commands,
+        idle: Arc::default(),
+        management: Mutex::new(None),
+    })
 }
 
 async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
@@ -138,6 +147,8 @@ pub(crate) struct Amqp10Session {
     line: Arc<Line>,
     health: Arc<watch::Sender<Option<Ended>>>,
     commands: mpsc::Sender<Command>,
+    /// AMQP sessions between two links.
+    idle: Arc<Idle>,
     /// The links for changes of the topology, between two of them.
     management: Mutex<Option<Management>>,
 }
@@ -168,12 +179,11 @@ impl Amqp10Session {
         format!("enoki-{kind}-{}", LINKS.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A new AMQP session.
-    pub(crate) async fn begin(
-        &self,
-        operation: &'static str,
-        subject: &str,
-    ) -> Result<SessionHandle<()>> {
+    /// An AMQP session for one link.
+    pub(crate) async fn channel(&self, operation: &'static str, subject: &str) -> Result<Channel> {
+        if let Some(channel) = self.idle.take() {
+            return Ok(channel);
+        }
         let (reply, answer) = oneshot::channel();
         let begun = async {
             if self.commands.send(Command::Begin(reply)).await.is_err() {
@@ -184,7 +194,7 @@ impl Amqp10Session {
                 Err(_) => Err(Cause::Lost("the connection ended".to_owned())),
             }
         };
-        self.answered(operation, subject, begun).await
+        Ok(self.idle.channel(self.answered(operation, subject, begun).await?))
     }
 
     /// Waits for an answer of the broker, and not longer than [`REPLY_TIMEOUT`].
@@ -342,10 +352,18 @@ async fn keep(
         };
         let deadline = match command {
             Some(Command::Begin(reply)) => {
-                let begin = fe2o3_amqp::Session::begin(&mut connection);
-                if let Ok(begun) = timeout(REPLY_TIMEOUT, begin).await {
-                    // Nobody may be waiting any longer; the session then ends by being dropped.
-                    let _ = reply.send(begun);
+                // See `channel.rs` for why the channel of a session that ended should rest a while, and
+                // why there may be no answer. The next try gets another channel.
+                if let Some(ended) = line.links.last_end() {
+                    tokio::time::sleep_until(ended + REST).await;
+                }
+                for _ in 0..BEGIN_TRIES {
+                    let begin = fe2o3_amqp::Session::begin(&mut connection);
+                    if let Ok(begun) = timeout(BEGIN_TIMEOUT, begin).await {
+                        // Nobody may be waiting any longer; the session then ends by being dropped.
+                        let _ = reply.send(begun);
+                        break;
+                    }
                 }
                 continue;
             }
@@ -373,6 +391,13 @@ const CONNECT: &str = "connect to";
 
 /// How long the broker may take to answer a request.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a channel rests between two sessions.
+const REST: Duration = Duration::from_millis(50);
+
+/// How long the broker may take to begin an AMQP session, and how often it is asked.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
+const BEGIN_TRIES: u32 = 4;
 
 /// How long the end of a connection may take that nobody waits for.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -153,14 +153,20 @@ async fn verify_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result
 /// refused. On a session of its own, since some versions end the session with the link.
 async fn probe_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result<()> {
     let subject = spec.subject();
-    let mut handle = session.begin("verify", &subject).await?;
+    let mut channel = session.channel("verify", &subject).await?;
+    let handle = channel.handle().map_err(|cause| session.failed("verify", &subject, &cause))?;
     let attach = Sender::builder()
         .name(session.link_name("probe"))
         .target(address::exchange(&spec.name))
         .sender_settle_mode(SenderSettleMode::Unsettled)
-        .attach(&mut handle);
+        .attach(handle);
     match session.answered("verify", &subject, attach).await {
-        Ok(_) => Ok(()),
+        Ok(link) => {
+            if session.answered("verify", &subject, link.close()).await.is_ok() {
+                channel.release();
+            }
+            Ok(())
+        }
         // Only other exchanges may publish to it; so it is there.
         Err(error) if error.to_string().contains("internal exchange") => Ok(()),
         Err(error) => Err(error),

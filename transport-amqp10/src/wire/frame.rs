@@ -92,6 +92,7 @@ impl Inbound {
             DETACH => drop(self.detached(&opened)),
             END => {
                 let channel = opened.channel;
+                self.links.session_ended();
                 self.gauges.retain(|(of, _), _| *of != channel);
             }
             ATTACH => {

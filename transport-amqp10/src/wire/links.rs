@@ -8,24 +8,37 @@ use std::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
-/// The links that somebody watches, by name.
+/// The links that somebody watches, by name, and what there is to know of sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Links(Mutex<HashMap<String, Weak<Gauge>>>);
+pub(crate) struct Links {
+    gauges: Mutex<HashMap<String, Weak<Gauge>>>,
+    /// When a session last ended.
+    ended: Mutex<Option<Instant>>,
+}
 
 impl Links {
     /// Watches the link that will have this name.
     pub(crate) fn watch(&self, name: &str) -> Arc<Gauge> {
         let gauge = Arc::new(Gauge::default());
-        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|_, gauge| gauge.strong_count() > 0);
         links.insert(name.to_owned(), Arc::downgrade(&gauge));
         gauge
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<Gauge>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
+    }
+
+    pub(super) fn session_ended(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a session last ended.
+    pub(crate) fn last_end(&self) -> Option<Instant> {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
