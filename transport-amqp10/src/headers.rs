@@ -118,7 +118,10 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
         encoder.string(to);
         encoder.null();
         match &properties.reply_to {
-            Some(queue) if dialect.converts_reply_to => encoder.string(&address::queue(queue)),
+            // A name that looks like an address has to be one, to be told from it.
+            Some(queue) if dialect.converts_reply_to || queue.starts_with("/queues/") => {
+                encoder.string(&address::queue(queue));
+            }
             Some(queue) => encoder.string(queue),
             None => encoder.null(),
         }
@@ -292,3 +295,298 @@ const KIND: &str = "x-basic-type";
 
 /// What RabbitMQ calls the type of a message whose body AMQP 0-9-1 has no form for.
 const ENCODED: ShortStr = ShortStr::from_static("amqp-1.0");
+
+#[cfg(test)]
+mod tests {
+    use enoki_core::Timestamp;
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    const NEWEST: Dialect = Dialect { counts: true, converts_reply_to: true };
+    const OLDEST: Dialect = Dialect { counts: false, converts_reply_to: false };
+
+    /// A message with these sections, each a list or map in the form of [`Value`].
+    fn delivered(header: &[Value], annotations: &[(&'static str, Value)]) -> Bytes {
+        let mut encoder = Encoder::default();
+        encoder.descriptor(0x70);
+        encoder.list(|encoder| {
+            header.iter().for_each(|value| encoder.value(value));
+            u32::try_from(header.len()).unwrap()
+        });
+        encoder.descriptor(0x72);
+        encoder.map(|encoder| {
+            for (name, value) in annotations {
+                encoder.symbol(name);
+                encoder.value(value);
+            }
+            u32::try_from(annotations.len()).unwrap()
+        });
+        encoder.into_bytes().into()
+    }
+
+    /// durable, priority, ttl, first-acquirer, delivery-count.
+    fn header(first: bool, count: i64) -> [Value; 5] {
+        [true.into(), Value::Null, Value::Null, first.into(), count.into()]
+    }
+
+    #[test]
+    fn the_brokers_bookkeeping_is_left_out_and_history_stays() {
+        let death: Table = [
+            (ShortStr::from_static("queue"), Value::from("billing")),
+            (ShortStr::from_static("first-time"), Timestamp::from_unix_seconds(7).into()),
+            (ShortStr::from_static("last-time"), Timestamp::from_unix_seconds(8).into()),
+        ]
+        .into_iter()
+        .collect();
+        let read = incoming(
+            &delivered(
+                &header(true, 0),
+                &[
+                    ("x-exchange", "shop".into()),
+                    ("x-routing-key", "order.placed".into()),
+                    ("x-acquired-count", Value::Int(4)),
+                    ("x-opt-deaths", Value::List(vec![death.into()])),
+                    ("x-first-death-queue", "billing".into()),
+                    ("x-opt-route", Value::Null),
+                    ("x-basic-type", "order".into()),
+                    ("x-mine", true.into()),
+                ],
+            ),
+            OLDEST,
+        );
+        assert_eq!((read.exchange.as_str(), read.routing_key.as_str()), ("shop", "order.placed"));
+        assert_eq!(read.message.properties.kind.as_deref(), Some("order"));
+        let headers = &read.message.headers;
+        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-death", "x-first-death-queue", "x-mine"]);
+        let deaths = headers.get("x-death").and_then(Value::as_list).unwrap();
+        let death = deaths[0].as_table().unwrap();
+        let names: Vec<_> = death.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["queue", "time"]);
+        assert!(!read.redelivered);
+    }
+
+    #[test]
+    fn an_attempt_is_what_the_broker_counts_or_flags() {
+        let read = |first, count, annotations: &[_], dialect| {
+            let read = incoming(&delivered(&header(first, count), annotations), dialect);
+            (read.attempt.number, read.attempt.counted, read.redelivered)
+        };
+        let came_back = [("x-delivery-count", Value::Int(3))];
+        use Counted::{ByBroker, ByFlag};
+        assert_eq!(read(true, 0, &[], OLDEST), (1, ByFlag, false));
+        assert_eq!(read(false, 0, &[], OLDEST), (2, ByFlag, true));
+        // Released once: on older brokers all that came back counts towards the limit.
+        assert_eq!(read(false, 2, &came_back, OLDEST), (4, ByBroker, true));
+        assert_eq!(read(true, 0, &[], NEWEST), (1, ByBroker, false));
+        // Released, never failed.
+        let acquired = [("x-acquired-count", Value::Int(5))];
+        assert_eq!(read(false, 0, &acquired, NEWEST), (1, ByBroker, true));
+        assert_eq!(read(false, 2, &[], NEWEST), (3, ByBroker, true));
+        assert_eq!(read(false, -1, &[], NEWEST), (1, ByBroker, true));
+        let absurd = [("x-delivery-count", Value::Int(i64::MAX))];
+        assert_eq!(read(false, 0, &absurd, OLDEST), (u32::MAX, ByBroker, true));
+    }
+
+    #[test]
+    fn a_message_without_sections_is_a_message() {
+        let read = incoming(&Bytes::new(), OLDEST);
+        assert!(read.message.body.is_empty() && read.message.headers.is_empty());
+        assert!(!read.message.properties.persistent);
+        assert!(!read.redelivered);
+        assert_eq!(read.undecodable, None);
+    }
+
+    #[test]
+    fn bodies_of_other_kinds_are_bodies() {
+        let body = |write: &dyn Fn(&mut Encoder)| {
+            let mut encoder = Encoder::default();
+            write(&mut encoder);
+            incoming(&encoder.into_bytes().into(), OLDEST).message
+        };
+        let value = |value: Value| {
+            body(&|encoder| {
+                encoder.descriptor(0x77);
+                encoder.value(&value);
+            })
+        };
+        assert_eq!(value("text".into()).body, "text");
+        assert_eq!(value(Value::Bytes(Bytes::from_static(&[1, 2]))).body, &[1, 2][..]);
+        assert_eq!(value(Value::Null).body, "");
+        for (other, encoded) in [
+            (Value::Int(7), &[0x00, 0x53, 0x77, 0x81, 0, 0, 0, 0, 0, 0, 0, 7][..]),
+            (Value::List(vec![]), &[0x00, 0x53, 0x77, 0xd0, 0, 0, 0, 4, 0, 0, 0, 0][..]),
+        ] {
+            let message = value(other);
+            assert_eq!(message.body, encoded);
+            assert_eq!(message.properties.kind.as_deref(), Some("amqp-1.0"));
+        }
+        let parts = body(&|encoder| {
+            for part in ["one ", "two ", "three"] {
+                encoder.descriptor(0x75);
+                encoder.binary(part.as_bytes());
+            }
+        });
+        assert_eq!(parts.body, "one two three");
+    }
+
+    #[test]
+    fn ids_are_text_whatever_they_were() {
+        let read = |id: &[u8]| {
+            let mut bytes = vec![0x00, 0x53, 0x73, 0xc0, u8::try_from(id.len() + 1).unwrap(), 1];
+            bytes.extend_from_slice(id);
+            incoming(&bytes.into(), OLDEST).message.properties.message_id
+        };
+        assert_eq!(read(b"\x53\x07").as_deref(), Some("7"));
+        assert_eq!(
+            read(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff").as_deref(),
+            Some("18446744073709551615")
+        );
+        assert_eq!(read(b"\xa0\x02ab").as_deref(), Some("ab"));
+        assert_eq!(read(b"\xa1\x02ab").as_deref(), Some("ab"));
+        assert_eq!(read(b"\x40"), None);
+        let uuid = [&[0x98][..], &[0x12; 16]].concat();
+        assert_eq!(read(&uuid).as_deref(), Some("urn:uuid:12121212-1212-1212-1212-121212121212"));
+    }
+
+    #[test]
+    fn a_priority_of_four_is_not_none() {
+        let mut message = Message::new("x");
+        for priority in [None, Some(0), Some(4), Some(255)] {
+            message.properties.priority = priority;
+            let read = incoming(&outgoing(&message, "/queues/q", NEWEST).into(), NEWEST);
+            assert_eq!(read.message.properties.priority, priority);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_with_what_came_before_it() {
+        let mut message = Message::new("x");
+        message.properties.message_id = Some(ShortStr::from_static("7"));
+        let mut bytes = outgoing(&message, "/queues/q", NEWEST);
+        bytes.truncate(bytes.len() - 1);
+        let read = incoming(&bytes.into(), NEWEST);
+        assert_eq!(read.undecodable.as_deref(), Some("bytes are missing"));
+        assert_eq!(read.message.properties.message_id.as_deref(), Some("7"));
+    }
+
+    /// Forty kilobytes of this end a process that follows them.
+    #[test]
+    fn nesting_has_an_end() {
+        let nested = |levels: usize, code: u8| {
+            let mut inner: Vec<u8> = vec![0x40];
+            for _ in 0..levels {
+                let size = u32::try_from(inner.len() + 4).unwrap().to_be_bytes();
+                inner = [&[code][..], &size, &1_u32.to_be_bytes(), &inner].concat();
+            }
+            let size = u32::try_from(inner.len() + 4 + 3).unwrap().to_be_bytes();
+            let map =
+                [&[0x00, 0x53, 0x72, 0xd1][..], &size, &2_u32.to_be_bytes(), b"\xa3\x01x", &inner]
+                    .concat();
+            incoming(&map.into(), NEWEST)
+        };
+        assert_eq!(nested(60, 0xd0).undecodable, None);
+        for code in [0xd0, 0xf0] {
+            let deep = nested(20_000, code);
+            assert!(deep.undecodable.unwrap().contains("levels deep"));
+        }
+        let described = [&[0x00, 0x53, 0x77][..], &[0x00, 0x40].repeat(20_000), &[0x40]].concat();
+        assert!(incoming(&described.into(), NEWEST).undecodable.is_some());
+    }
+
+    #[test]
+    fn a_few_bytes_are_not_a_billion_values() {
+        let nulls = b"\x00\x53\x77\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40";
+        let read = incoming(&Bytes::from_static(nulls), NEWEST);
+        assert!(read.undecodable.unwrap().contains("values"));
+    }
+
+    fn short_text() -> impl Strategy<Value = ShortStr> {
+        "\\PC{0,60}".prop_map(|text| ShortStr::new(text).unwrap())
+    }
+
+    fn time() -> impl Strategy<Value = Timestamp> {
+        (0..=Timestamp::MAX.unix_seconds()).prop_map(Timestamp::from_unix_seconds)
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (-1e300..1e300).prop_map(Value::Float),
+            time().prop_map(Value::Timestamp),
+            vec(any::<u8>(), 0..300).prop_map(|bytes| Value::Bytes(Bytes::from(bytes))),
+            any::<String>().prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 30, 5, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..5).prop_map(Value::List),
+                vec((short_text(), inner), 0..5)
+                    .prop_map(|entries| Value::Table(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    prop_compose! {
+        fn message()(
+            texts in vec(option::of(short_text()), 8),
+            timestamp in option::of(time()),
+            expiration in option::of(any::<u32>()),
+            priority in option::of(any::<u8>()),
+            persistent in any::<bool>(),
+            headers in vec((short_text(), value()), 0..6),
+            more in vec(("x-[a-z]{0,9}", value()), 0..3),
+            body in vec(any::<u8>(), 0..400),
+        ) -> Message {
+            let mut texts = texts.into_iter().map(Option::unwrap_or_default);
+            let mut text = || texts.next().filter(|text| !text.is_empty());
+            let more = more.into_iter().map(|(name, value)| (ShortStr::new(name).unwrap(), value));
+            Message {
+                body: Bytes::from(body),
+                headers: headers.into_iter().chain(more).filter(|(name, _)| name != "x-cc").collect(),
+                properties: Properties {
+                    content_type: text(),
+                    content_encoding: text(),
+                    message_id: text(),
+                    correlation_id: text(),
+                    reply_to: text(),
+                    kind: text(),
+                    app_id: text(),
+                    user_id: text(),
+                    timestamp,
+                    expiration: expiration.map(|millis| Duration::from_millis(millis.into())),
+                    priority,
+                    persistent,
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_out_comes_in(message in message(), newest: bool) {
+            let dialect = if newest { NEWEST } else { OLDEST };
+            let wire = outgoing(&message, "/queues/q", dialect);
+            let read = incoming(&wire.into(), dialect);
+            prop_assert_eq!(read.message, message);
+            prop_assert_eq!(read.undecodable, None);
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd(
+            message in message(),
+            noise in vec(any::<u8>(), 0..200),
+            changes in vec((any::<usize>(), any::<u8>()), 0..8),
+        ) {
+            let _ = incoming(&noise.into(), NEWEST);
+            let mut wire = outgoing(&message, "/queues/q", NEWEST);
+            for (at, byte) in changes {
+                let at = at % wire.len();
+                wire[at] = byte;
+            }
+            let _ = incoming(&wire.into(), NEWEST);
+        }
+    }
+}

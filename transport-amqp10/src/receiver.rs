@@ -20,7 +20,11 @@ use fe2o3_amqp::{
     },
 };
 use futures_util::FutureExt;
-use tokio::{sync::watch, task::unconstrained, time::timeout};
+use tokio::{
+    sync::watch,
+    task::unconstrained,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::{
     address,
@@ -46,7 +50,8 @@ pub(crate) struct Amqp10Receiver {
     /// Deliveries taken from the link, of which the last has this tag.
     taken: u64,
     unsettled: HashMap<u64, DeliveryInfo>,
-    stopping: bool,
+    /// Since when nothing more is wanted.
+    stopping: Option<Instant>,
     ended: Option<Over>,
 }
 
@@ -95,7 +100,7 @@ impl Amqp10Receiver {
             prefetch,
             taken: 0,
             unsettled: HashMap::new(),
-            stopping: false,
+            stopping: None,
             ended: None,
         })
     }
@@ -184,7 +189,7 @@ impl Amqp10Receiver {
 
     /// Whether all that was under way when the broker gave up its credit has been given.
     fn is_empty(&self) -> bool {
-        self.stopping && self.gauge.total().is_some_and(|total| total <= self.taken)
+        self.stopping.is_some() && self.gauge.total().is_some_and(|total| total <= self.taken)
     }
 
     /// Asks for as many deliveries as there is room for, once half of it is not asked for: when
@@ -192,7 +197,7 @@ impl Amqp10Receiver {
     fn top_up(&mut self) {
         let room = self.prefetch.saturating_sub(count(self.unsettled.len()));
         let Some(link) = &mut self.link else { return };
-        if self.stopping || self.ended.is_some() || link.credit() > room / 2 {
+        if self.stopping.is_some() || self.ended.is_some() || link.credit() > room / 2 {
             return;
         }
         // The link's queue is longer than any prefetch, so this never waits.
@@ -257,10 +262,19 @@ impl Receiver for Amqp10Receiver {
                 continue;
             }
             let Some(link) = &mut self.link else { return Err(End::Stopped) };
+            let Some(since) = self.stopping else {
+                let received = link.recv().await;
+                self.received(received, into);
+                continue;
+            };
             tokio::select! {
                 biased;
                 received = link.recv() => self.received(received, into),
-                () = self.gauge.emptied(), if self.stopping && self.gauge.total().is_none() => {}
+                () = self.gauge.emptied(), if self.gauge.total().is_none() => {}
+                () = sleep_until(since + REPLY_TIMEOUT) => {
+                    let silent = "the broker did not say what was still under way";
+                    self.ended = Some(Over::Lost(Cause::Lost(silent.to_owned())));
+                }
             }
         }
     }
@@ -279,10 +293,10 @@ impl Receiver for Amqp10Receiver {
     }
 
     async fn stop(&mut self) -> Result<()> {
-        if self.stopping || self.ended.is_some() {
+        if self.stopping.is_some() || self.ended.is_some() {
             return Ok(());
         }
-        self.stopping = true;
+        self.stopping = Some(Instant::now());
         let Some(link) = &mut self.link else { return Ok(()) };
         match timeout(REPLY_TIMEOUT, link.drain()).await {
             Ok(Ok(())) => Ok(()),
