@@ -1,22 +1,21 @@
 //! A broker, reached: where publishers, topology and services come from.
 
+mod options;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+pub use self::options::BrokerOptions;
 use crate::{
     capability::{Capability, Peer},
-    codec::Codecs,
     error::{Error, ErrorKind, Result},
-    header_codec::{HeaderCodec, PrefixCodec},
     lane::{Lane, Window},
     link::Link,
-    message::Limits,
     payload::Payload,
     publisher::{Publisher, PublisherOptions},
     queue::Queue,
@@ -79,78 +78,6 @@ impl Inner {
             window.close(deadline).await;
         }
         tokio::join!(self.publishing.close(deadline), self.consuming.close(deadline));
-    }
-}
-
-/// What holds for everything that a broker handle does.
-///
-/// ```
-/// use std::time::Duration;
-/// use enoki_core::BrokerOptions;
-///
-/// let options = BrokerOptions::new().connect_timeout(Duration::from_secs(3));
-/// # let _ = options;
-/// ```
-#[derive(Debug, Clone)]
-pub struct BrokerOptions {
-    connect_timeout: Duration,
-    declare_timeout: Duration,
-    pub(crate) limits: Limits,
-    pub(crate) codecs: Codecs,
-    pub(crate) header_codec: Arc<dyn HeaderCodec>,
-}
-
-impl Default for BrokerOptions {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            declare_timeout: Duration::from_secs(10),
-            limits: Limits::default(),
-            codecs: Codecs::default(),
-            header_codec: Arc::new(PrefixCodec::default()),
-        }
-    }
-}
-
-impl BrokerOptions {
-    /// The defaults: 10 seconds to connect and to declare, JSON, nameko's header names.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How long a connection may take to open, its login included.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a call that changes or reads the topology may take.
-    #[must_use]
-    pub fn declare_timeout(mut self, timeout: Duration) -> Self {
-        self.declare_timeout = timeout;
-        self
-    }
-
-    /// What publishers refuse before anything is written.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// The encodings that publishers write and consumers accept, unless they have their own.
-    #[must_use]
-    pub fn codecs(mut self, codecs: Codecs) -> Self {
-        self.codecs = codecs;
-        self
-    }
-
-    /// How the context of calls travels in headers.
-    #[must_use]
-    pub fn header_codec(mut self, codec: impl HeaderCodec) -> Self {
-        self.header_codec = Arc::new(codec);
-        self
     }
 }
 
@@ -378,39 +305,19 @@ impl fmt::Debug for Broker {
 
 /// Declares in an order that works: what is bound exists before its bindings.
 pub(crate) async fn apply_all(session: &dyn Session, topology: &Topology) -> Result<()> {
-    for exchange in topology.exchanges() {
-        session
-            .apply(&declare_or_find(
-                exchange.passive,
-                exchange,
-                Change::DeclareExchange,
-                Change::VerifyExchange,
-            ))
-            .await?;
-    }
-    for queue in topology.queues() {
-        session
-            .apply(&declare_or_find(
-                queue.passive,
-                queue,
-                Change::DeclareQueue,
-                Change::VerifyQueue,
-            ))
-            .await?;
-    }
-    for binding in topology.bindings() {
-        session.apply(&Change::Bind(binding.clone())).await?;
+    let exchanges = topology.exchanges().iter().map(|spec| match spec.passive {
+        true => Change::VerifyExchange(spec.clone()),
+        false => Change::DeclareExchange(spec.clone()),
+    });
+    let queues = topology.queues().iter().map(|spec| match spec.passive {
+        true => Change::VerifyQueue(spec.clone()),
+        false => Change::DeclareQueue(spec.clone()),
+    });
+    let bindings = topology.bindings().iter().cloned().map(Change::Bind);
+    for change in exchanges.chain(queues).chain(bindings) {
+        session.apply(&change).await?;
     }
     Ok(())
-}
-
-fn declare_or_find<S: Clone>(
-    passive: bool,
-    spec: &S,
-    declare: fn(S) -> Change,
-    find: fn(S) -> Change,
-) -> Change {
-    if passive { find(spec.clone()) } else { declare(spec.clone()) }
 }
 
 fn overdue(operation: &'static str) -> Error {

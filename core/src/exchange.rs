@@ -176,7 +176,7 @@ pub(crate) struct ExchangeDef {
     pub(crate) kind: KindDef,
     durable: bool,
     auto_delete: bool,
-    internal: bool,
+    pub(crate) internal: bool,
     passive: bool,
     alternate: Option<&'static str>,
     pub(crate) bindings: &'static [Binding],
@@ -452,6 +452,11 @@ pub(crate) const fn check_arguments(arguments: Arguments) {
             !name.is_empty() && name.len() <= ShortStr::MAX,
             "an argument's name has 1 to 255 bytes"
         );
+        let mut other = at + 1;
+        while other < arguments.len() {
+            assert!(!pattern::str_eq(name, arguments[other].0), "an argument is given twice");
+            other += 1;
+        }
         at += 1;
     }
 }

@@ -159,14 +159,14 @@ impl fmt::Debug for Message {
 pub struct Limits {
     /// The largest body in bytes; 16 MiB by default, as in RabbitMQ 4.
     pub max_body: usize,
-    /// The largest headers, encoded, in bytes; 126 KiB by default: they travel in one frame, which
-    /// RabbitMQ limits to 128 KiB, together with the properties.
+    /// The largest headers, encoded, in bytes; 124 KiB by default: they travel in one frame with the
+    /// properties, and RabbitMQ limits frames to 128 KiB.
     pub max_headers: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body: 16 * 1024 * 1024, max_headers: 126 * 1024 }
+        Self { max_body: 16 * 1024 * 1024, max_headers: 124 * 1024 }
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct RouteDef {
 impl<M> Route<M> {
     pub(crate) const fn keyed(exchange: ExchangeDef, key: &'static str) -> Self {
         assert!(key.len() <= ShortStr::MAX, "a routing key has at most 255 bytes");
+        assert!(!exchange.internal, "an internal exchange takes no messages from publishers");
         Self { def: RouteDef { exchange, key, headers: &[] }, message: PhantomData }
     }
 

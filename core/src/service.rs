@@ -148,9 +148,15 @@ impl<S: Send + Sync + 'static> Service<S> {
         }
     }
 
-    /// Starts, runs until the signal or until an entrypoint fails, then stops.
+    /// Starts, runs until the signal or until an entrypoint fails, then stops. A signal that comes
+    /// during the start ends it.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<()> {
-        let mut running = self.start().await?;
+        let mut signal = std::pin::pin!(signal);
+        let mut running = tokio::select! {
+            running = self.start() => running?,
+            // What has started is killed: no handler of it has run for long.
+            () = &mut signal => return Ok(()),
+        };
         let failed = tokio::select! {
             () = signal => Ok(()),
             error = running.failed() => Err(error),

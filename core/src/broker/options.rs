@@ -1,0 +1,81 @@
+//! What holds for everything that a broker handle does.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    codec::Codecs,
+    header_codec::{HeaderCodec, PrefixCodec},
+    message::Limits,
+};
+
+/// What holds for everything that a broker handle does.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::BrokerOptions;
+///
+/// let options = BrokerOptions::new().connect_timeout(Duration::from_secs(3));
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone)]
+pub struct BrokerOptions {
+    pub(super) connect_timeout: Duration,
+    pub(super) declare_timeout: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) codecs: Codecs,
+    pub(crate) header_codec: Arc<dyn HeaderCodec>,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            declare_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+            codecs: Codecs::default(),
+            header_codec: Arc::new(PrefixCodec::default()),
+        }
+    }
+}
+
+impl BrokerOptions {
+    /// The defaults: 10 seconds to connect and to declare, JSON, nameko's header names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a connection may take to open, its login included.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call that changes or reads the topology may take.
+    #[must_use]
+    pub fn declare_timeout(mut self, timeout: Duration) -> Self {
+        self.declare_timeout = timeout;
+        self
+    }
+
+    /// What publishers refuse before anything is written.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The encodings that publishers write and consumers accept, unless they have their own.
+    #[must_use]
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
+    /// How the context of calls travels in headers.
+    #[must_use]
+    pub fn header_codec(mut self, codec: impl HeaderCodec) -> Self {
+        self.header_codec = Arc::new(codec);
+        self
+    }
+}

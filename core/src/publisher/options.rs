@@ -1,0 +1,134 @@
+//! What holds for every message of a publisher.
+
+use std::time::Duration;
+
+use crate::{
+    codec::Codecs,
+    error::{Error, ErrorKind, Result},
+    message::Properties,
+    short_str::ShortStr,
+    topology::Topology,
+    value::Table,
+};
+
+/// What holds for every message of a publisher, unless the call says otherwise.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::PublisherOptions;
+///
+/// let options = PublisherOptions::new().window(512).expiration(Duration::from_secs(60));
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone)]
+pub struct PublisherOptions {
+    pub(super) mandatory: bool,
+    pub(super) properties: Properties,
+    pub(super) headers: Table,
+    pub(super) codecs: Option<Codecs>,
+    pub(crate) window: u16,
+    pub(super) timeout: Duration,
+    pub(crate) declare: Topology,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self {
+            mandatory: true,
+            properties: Properties::default(),
+            headers: Table::new(),
+            codecs: None,
+            window: 256,
+            timeout: Duration::from_secs(30),
+            declare: Topology::new(),
+        }
+    }
+}
+
+impl PublisherOptions {
+    /// The defaults: persistent, mandatory, a window of 256 messages, 30 seconds for each.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A message that no queue is bound for is no error: it is confirmed, and gone.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.mandatory = false;
+        self
+    }
+
+    /// Messages do not survive a restart of the broker, not even in a durable queue.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.properties.persistent = false;
+        self
+    }
+
+    /// How long messages wait in a queue, at most.
+    #[must_use]
+    pub fn expiration(mut self, expiration: Duration) -> Self {
+        self.properties.expiration = Some(expiration);
+        self
+    }
+
+    /// The priority of messages, on queues that have priorities.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.properties.priority = Some(priority);
+        self
+    }
+
+    /// The name of the application, on each message.
+    #[must_use]
+    pub fn app_id(mut self, app_id: ShortStr) -> Self {
+        self.properties.app_id = Some(app_id);
+        self
+    }
+
+    /// Headers for each message; a call's own win over them, and the context over both.
+    #[must_use]
+    pub fn headers(mut self, headers: Table) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The encoding of bodies; the broker handle's by default.
+    #[must_use]
+    pub fn codecs(mut self, codecs: Codecs) -> Self {
+        self.codecs = Some(codecs);
+        self
+    }
+
+    /// How many messages may be without an outcome, 1 to 65,535; 256 by default. This is what
+    /// bounds the memory of a publisher, and what makes it wait.
+    #[must_use]
+    pub fn window(mut self, messages: u16) -> Self {
+        self.window = messages;
+        self
+    }
+
+    /// How long a message may take from the call to its outcome; 30 seconds by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// What else to declare before publishing, for instance the queue that is to get the messages.
+    /// Not a temporary queue: those belong to the connection that consumes.
+    #[must_use]
+    pub fn declare(mut self, topology: Topology) -> Self {
+        self.declare = topology;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.window == 0 {
+            return Err(Error::new(ErrorKind::Configuration, "make a publisher")
+                .because("a window of 0 has no room for a message")
+                .remedy("1 to 65535; 256 is the default"));
+        }
+        Ok(())
+    }
+}

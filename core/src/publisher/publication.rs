@@ -1,0 +1,184 @@
+//! A message about to be published.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{Confirm, Confirmed, Inner};
+use crate::{
+    context::Context,
+    error::{Error, Result},
+    lane::{Parcel, Reply},
+    message::Message,
+    route::check_key,
+    short_str::ShortStr,
+    value::{Timestamp, Value},
+};
+
+/// A message about to be published, with what is its own.
+///
+/// Made by [`Publisher::message`].
+#[must_use = "it is only published by `publish` or `enqueue`"]
+pub struct Publication<'p> {
+    pub(super) publisher: &'p Inner,
+    pub(super) key: ShortStr,
+    pub(super) mandatory: bool,
+    pub(super) message: Message,
+}
+
+macro_rules! text_properties {
+    ($($(#[$doc:meta])+ $name:ident),+ $(,)?) => {$(
+        $(#[$doc])+
+        pub fn $name(mut self, $name: impl TryInto<ShortStr, Error: Into<Error>>) -> Result<Self> {
+            self.message.properties.$name = Some($name.try_into().map_err(Into::into)?);
+            Ok(self)
+        }
+    )+};
+}
+
+impl Publication<'_> {
+    text_properties! {
+        /// The id; unique to the message, also over retries.
+        message_id,
+        /// What this message answers.
+        correlation_id,
+        /// The queue that answers go to.
+        reply_to,
+        /// The application's name for this sort of message.
+        kind,
+        /// The application that publishes.
+        app_id,
+        /// The login that publishes; brokers refuse any other than the connection's own.
+        user_id,
+        /// How the body is encoded on top of its type. Says so only; the body is sent as it is.
+        content_encoding,
+    }
+
+    /// The routing key.
+    pub fn key(mut self, key: impl TryInto<ShortStr, Error: Into<Error>>) -> Result<Self> {
+        self.key = key.try_into().map_err(Into::into)?;
+        Ok(self)
+    }
+
+    /// A header; wins over the publisher's of the same name.
+    pub fn header(
+        mut self,
+        name: impl TryInto<ShortStr, Error: Into<Error>>,
+        value: impl Into<Value>,
+    ) -> Result<Self> {
+        self.message.headers.insert(name, value)?;
+        Ok(self)
+    }
+
+    /// When the message was made.
+    pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.message.properties.timestamp = Some(timestamp);
+        self
+    }
+
+    /// How long it may wait in a queue.
+    pub fn expiration(mut self, expiration: Duration) -> Self {
+        self.message.properties.expiration = Some(expiration);
+        self
+    }
+
+    /// The higher the sooner, on queues that have priorities.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.message.properties.priority = Some(priority);
+        self
+    }
+
+    /// Whether it survives a restart of the broker, in a durable queue.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.message.properties.persistent = persistent;
+        self
+    }
+
+    /// Whether it is an error that no queue is bound for it.
+    pub fn mandatory(mut self, mandatory: bool) -> Self {
+        self.mandatory = mandatory;
+        self
+    }
+
+    /// Publishes and waits for the outcome, like [`Publisher::publish`].
+    pub async fn publish(self) -> Result<Confirmed> {
+        self.enqueue().await?.await
+    }
+
+    /// Hands over and tells the outcome later, like [`Publisher::enqueue`].
+    pub async fn enqueue(self) -> Result<Confirm> {
+        let publisher = self.publisher;
+        let deadline = Instant::now() + publisher.options.timeout;
+        let sealed = self.seal()?;
+        let (reply, outcome) = oneshot::channel();
+        let confirm =
+            Confirm::new(outcome, sealed.id.clone(), publisher.route.exchange.clone(), deadline);
+        publisher.lane.send(deadline, || sealed.parcel(deadline, Reply::One(reply))).await?;
+        Ok(confirm)
+    }
+
+    /// Adds the context and the id, and checks what no wire could carry.
+    pub(super) fn seal(mut self) -> Result<Sealed> {
+        let inner = self.publisher;
+        check_key(&inner.route.kind, &inner.route.exchange, &self.key)?;
+        // Read now, not when the publisher was made: the handler may have changed it.
+        if let Some(context) = Context::current() {
+            inner.broker.options().header_codec.encode(&context, &mut self.message.headers)?;
+        }
+        self.message.check(&inner.broker.options().limits)?;
+        // As the wires carry it, so that it arrives equal on all of them.
+        if let Some(millis) = self.message.properties.expiration_millis() {
+            self.message.properties.expiration = Some(Duration::from_millis(millis.into()));
+        }
+        let id = match &self.message.properties.message_id {
+            Some(id) => id.clone(),
+            None => message_id(),
+        };
+        self.message.properties.message_id = Some(id.clone());
+        Ok(Sealed {
+            id,
+            exchange: inner.route.exchange.clone(),
+            key: self.key,
+            mandatory: self.mandatory,
+            message: Arc::new(self.message),
+        })
+    }
+}
+
+/// Unique, and in the order of time.
+fn message_id() -> ShortStr {
+    let mut text = Uuid::encode_buffer();
+    ShortStr::within_limit(Uuid::now_v7().hyphenated().encode_lower(&mut text))
+}
+
+/// A message that can be sent as it is.
+pub(super) struct Sealed {
+    pub(super) id: ShortStr,
+    exchange: ShortStr,
+    key: ShortStr,
+    mandatory: bool,
+    message: Arc<Message>,
+}
+
+impl Sealed {
+    pub(super) fn parcel(self, deadline: Instant, reply: Reply) -> Parcel {
+        Parcel {
+            exchange: self.exchange,
+            routing_key: self.key,
+            mandatory: self.mandatory,
+            message: self.message,
+            deadline,
+            reply,
+        }
+    }
+}
+
+impl fmt::Debug for Publication<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publication")
+            .field("key", &self.key)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}

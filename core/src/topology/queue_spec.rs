@@ -1,0 +1,189 @@
+//! Queues to declare.
+
+use std::time::Duration;
+
+use super::{check_declarable, refuse};
+use crate::{
+    error::Result,
+    short_str::ShortStr,
+    value::{Table, Value},
+};
+
+/// How a broker keeps a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QueueKind {
+    /// On one node; RabbitMQ calls it classic.
+    Classic,
+    /// Replicated over nodes; RabbitMQ calls it quorum.
+    Replicated,
+}
+
+/// What happens to a message that a full queue has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The oldest message goes, dead-lettered where that is configured.
+    DropHead,
+    /// The new message is refused, and its publisher told.
+    RejectPublish,
+}
+
+impl Overflow {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DropHead => "drop-head",
+            Self::RejectPublish => "reject-publish",
+        }
+    }
+}
+
+/// Where messages go that a queue rejects, expires or drops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The exchange that gets them; empty for the default exchange.
+    pub exchange: ShortStr,
+    /// The routing key they get; their own when `None`.
+    pub routing_key: Option<ShortStr>,
+}
+
+/// A queue to declare: durable and without limits unless said otherwise.
+///
+/// ```
+/// use enoki_core::QueueSpec;
+///
+/// let mut billing = QueueSpec::new("billing")?;
+/// billing.max_length = Some(10_000);
+/// assert!(QueueSpec::new("x".repeat(256)).is_err());
+/// # Ok::<(), enoki_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct QueueSpec {
+    /// The name.
+    pub name: ShortStr,
+    /// How the broker keeps it.
+    pub kind: QueueKind,
+    /// Whether it survives a restart of the broker.
+    pub durable: bool,
+    /// Whether only the connection that declares it may use it; it goes with the connection.
+    pub exclusive: bool,
+    /// Whether it goes when its last consumer goes.
+    pub auto_delete: bool,
+    /// Whether it must be there already: it is looked for by name, and never created.
+    pub passive: bool,
+    /// Whether each [`Broker`](crate::Broker) handle has its own, told apart by a suffix that the
+    /// handle adds to the name. Transports never see it set.
+    pub unique: bool,
+    /// How long a message waits in it.
+    pub message_ttl: Option<Duration>,
+    /// How long it stays without being used.
+    pub expires: Option<Duration>,
+    /// How many messages it holds.
+    pub max_length: Option<u32>,
+    /// How many bytes of bodies it holds.
+    pub max_bytes: Option<u64>,
+    /// What happens to a message too many.
+    pub overflow: Option<Overflow>,
+    /// Where rejected, expired and dropped messages go.
+    pub dead_letter: Option<DeadLetter>,
+    /// The highest priority it tells apart.
+    pub max_priority: Option<u8>,
+    /// Whether one consumer at a time gets its messages.
+    pub single_active_consumer: bool,
+    /// How many failed deliveries a message may have before it is dead-lettered.
+    pub delivery_limit: Option<u32>,
+    /// Further arguments, as the broker names them.
+    pub arguments: Table,
+}
+
+impl QueueSpec {
+    /// A durable queue on one node. The name has 1 to 255 bytes and does not begin with `amq.`.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = ShortStr::named("queue", name)?;
+        check_declarable("queue", &name)?;
+        Ok(Self::named(name))
+    }
+
+    pub(crate) fn named(name: ShortStr) -> Self {
+        Self {
+            name,
+            kind: QueueKind::Classic,
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            passive: false,
+            unique: false,
+            message_ttl: None,
+            expires: None,
+            max_length: None,
+            max_bytes: None,
+            overflow: None,
+            dead_letter: None,
+            max_priority: None,
+            single_active_consumer: false,
+            delivery_limit: None,
+            arguments: Table::new(),
+        }
+    }
+
+    /// Refuses what brokers would: limits that limit nothing, and times that are none.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (field, time) in [("message_ttl", self.message_ttl), ("expires", self.expires)] {
+            let millis = time.map_or(1, |time| time.as_millis());
+            if millis == 0 || millis > u32::MAX.into() {
+                let reason = format!("{field} is {time:?}; it has to be from 1 ms to 49.7 days");
+                return Err(refuse(self.subject(), reason));
+            }
+        }
+        if self.max_priority == Some(0) {
+            return Err(refuse(self.subject(), "max_priority is 0; it has to be from 1 to 255"));
+        }
+        Ok(())
+    }
+
+    /// All arguments as RabbitMQ and its kin get them (`x-message-ttl` and so on).
+    pub fn wire_arguments(&self) -> Table {
+        let mut arguments = self.arguments.clone();
+        let mut set = |name, value: Option<Value>| {
+            if let Some(value) = value {
+                arguments.set(ShortStr::from_static(name), value);
+            }
+        };
+        set("x-queue-type", (self.kind == QueueKind::Replicated).then(|| "quorum".into()));
+        set("x-message-ttl", self.message_ttl.map(millis));
+        set("x-expires", self.expires.map(millis));
+        set("x-max-length", self.max_length.map(Value::from));
+        set(
+            "x-max-length-bytes",
+            self.max_bytes.map(|bytes| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))),
+        );
+        set("x-overflow", self.overflow.map(|overflow| overflow.as_str().into()));
+        set(
+            "x-dead-letter-exchange",
+            self.dead_letter.as_ref().map(|target| target.exchange.clone().into()),
+        );
+        set(
+            "x-dead-letter-routing-key",
+            self.dead_letter
+                .as_ref()
+                .and_then(|target| target.routing_key.clone())
+                .map(Value::from),
+        );
+        set("x-max-priority", self.max_priority.map(Value::from));
+        set("x-single-active-consumer", self.single_active_consumer.then_some(Value::Bool(true)));
+        set("x-delivery-limit", self.delivery_limit.map(Value::from));
+        arguments
+    }
+
+    /// How an error names it.
+    pub fn subject(&self) -> String {
+        format!("queue {:?}", self.name.as_str())
+    }
+}
+
+/// Whole milliseconds, rounded up: zero means at once, and nobody who waits a little means that.
+fn millis(duration: Duration) -> Value {
+    Value::Int(i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX))
+}
