@@ -17,6 +17,18 @@
 //!
 //! A session is one connection. Each sender and each receiver has an AMQP session of its own, since
 //! RabbitMQ before 4.2 answers a link that it refuses by ending the session around it.
+//!
+//! # One message across protocols
+//!
+//! What is published here and consumed over AMQP 0-9-1 from RabbitMQ, or the other way round, arrives
+//! equal, except for:
+//!
+//! | | from here to AMQP 0-9-1 | from AMQP 0-9-1 to here |
+//! |---|---|---|
+//! | header with a list or table, named `x-…` | equal | equal |
+//! | header with a list or table, any other name | under the name `x-enoki-header-` and its own | dropped by RabbitMQ |
+//! | header with bytes that are UTF-8 | text: RabbitMQ writes both as long strings | equal |
+//! | redelivered, of a dead letter | as the broker flags it | always: it says who had the message first on any queue |
 
 mod address;
 mod channel;
