@@ -8,7 +8,7 @@
 //! | `content_type`, `content_encoding`, `user_id` | the properties of these names |
 //! | `reply_to` | reply-to: the queue's address |
 //! | `timestamp` | creation-time |
-//! | `app_id` | group-id, as RabbitMQ maps it |
+//! | `app_id` | group-id, as RabbitMQ maps it; elsewhere message annotation `x-enoki-app-id` |
 //! | `kind` | message annotation `x-basic-type`, as RabbitMQ maps it |
 //! | header `x-…` | message annotation |
 //! | any other header with a simple value | application property |
@@ -44,7 +44,7 @@ pub(crate) fn outgoing(message: &Message, to: &str, dialect: Dialect) -> Vec<u8>
         }
         3
     });
-    annotations_out(&mut encoder, headers, properties);
+    annotations_out(&mut encoder, headers, properties, dialect);
     properties_out(&mut encoder, properties, to, dialect);
     let simple = || headers.iter().filter(|(name, value)| annotation(name, value).is_none());
     if simple().next().is_some() {
@@ -62,10 +62,16 @@ pub(crate) fn outgoing(message: &Message, to: &str, dialect: Dialect) -> Vec<u8>
     encoder.into_bytes()
 }
 
-fn annotations_out(encoder: &mut Encoder, headers: &Table, properties: &Properties) {
+fn annotations_out(
+    encoder: &mut Encoder,
+    headers: &Table,
+    properties: &Properties,
+    dialect: Dialect,
+) {
     let annotated =
         || headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)));
-    if properties.kind.is_none() && annotated().next().is_none() {
+    let app_id = properties.app_id.as_ref().filter(|_| !dialect.rabbitmq);
+    if properties.kind.is_none() && app_id.is_none() && annotated().next().is_none() {
         return;
     }
     encoder.descriptor(0x72);
@@ -74,6 +80,11 @@ fn annotations_out(encoder: &mut Encoder, headers: &Table, properties: &Properti
         if let Some(kind) = &properties.kind {
             encoder.symbol(KIND);
             encoder.string(kind);
+            count += 1;
+        }
+        if let Some(app_id) = app_id {
+            encoder.symbol(APP_ID);
+            encoder.string(app_id);
             count += 1;
         }
         for (name, value) in annotated() {
@@ -133,7 +144,8 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
             Some(time) => encoder.millis(time.unix_seconds()),
             None => encoder.null(),
         }
-        text(encoder, properties.app_id.as_ref());
+        // Elsewhere a group is what only one consumer gets.
+        text(encoder, properties.app_id.as_ref().filter(|_| dialect.rabbitmq));
         11
     });
 }
@@ -168,6 +180,7 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let mut exchange = ShortStr::EMPTY;
     let mut routing_key = ShortStr::EMPTY;
     let mut kind = None;
+    let mut app_id = None;
     let mut earlier = None;
     for (name, value) in annotations {
         match name.as_str() {
@@ -176,6 +189,7 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
             "x-delivery-count" => earlier = value.as_int(),
             "x-acquired-count" => {}
             KIND => kind = short(Some(&value)),
+            APP_ID => app_id = short(Some(&value)),
             "x-opt-deaths" => set("x-death", deaths(value)),
             "x-cc" => {}
             name if name.starts_with("x-opt-") => {}
@@ -188,8 +202,9 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
     let attempt = attempt(earlier, failures, redelivered, dialect);
-    let mut properties = properties_in(&header, &properties);
+    let mut properties = properties_in(&header, &properties, dialect);
     properties.kind = kind;
+    properties.app_id = properties.app_id.or(app_id);
     let body = match body {
         Body::Empty | Body::Value(Value::Null) => Bytes::new(),
         Body::Data(bytes) | Body::Value(Value::Bytes(bytes)) => bytes,
@@ -249,7 +264,7 @@ fn deaths(mut history: Value) -> Value {
     history
 }
 
-fn properties_in(header: &[Value], properties: &[Value]) -> Properties {
+fn properties_in(header: &[Value], properties: &[Value], dialect: Dialect) -> Properties {
     let text = |at| short(properties.get(at));
     let number = |at| header.get(at).and_then(Value::as_int);
     Properties {
@@ -262,7 +277,7 @@ fn properties_in(header: &[Value], properties: &[Value]) -> Properties {
             .and_then(Value::as_str)
             .and_then(|address| ShortStr::new(address::queue_of(address)).ok()),
         kind: None,
-        app_id: text(10),
+        app_id: text(10).filter(|_| dialect.rabbitmq),
         user_id: text(1),
         timestamp: match properties.get(9) {
             Some(Value::Timestamp(time)) => Some(*time),
@@ -293,6 +308,9 @@ const NESTED: &str = "x-enoki-header-";
 /// Where RabbitMQ keeps what AMQP 0-9-1 calls the type of a message.
 const KIND: &str = "x-basic-type";
 
+/// Where the application is named for brokers to which group-id means something.
+const APP_ID: &str = "x-enoki-app-id";
+
 /// What RabbitMQ calls the type of a message whose body AMQP 0-9-1 has no form for.
 const ENCODED: ShortStr = ShortStr::from_static("amqp-1.0");
 
@@ -303,8 +321,9 @@ mod tests {
 
     use super::*;
 
-    const NEWEST: Dialect = Dialect { counts: true, converts_reply_to: true };
-    const OLDEST: Dialect = Dialect { counts: false, converts_reply_to: false };
+    const NEWEST: Dialect = Dialect { rabbitmq: true, counts: true, converts_reply_to: true };
+    const OLDEST: Dialect = Dialect { rabbitmq: true, counts: false, converts_reply_to: false };
+    const OTHER: Dialect = Dialect { rabbitmq: false, counts: false, converts_reply_to: false };
 
     /// A message with these sections, each a list or map in the form of [`Value`].
     fn delivered(header: &[Value], annotations: &[(&'static str, Value)]) -> Bytes {
@@ -566,8 +585,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_out_comes_in(message in message(), newest: bool) {
-            let dialect = if newest { NEWEST } else { OLDEST };
+        fn what_goes_out_comes_in(
+            message in message(),
+            dialect in prop::sample::select(vec![NEWEST, OLDEST, OTHER]),
+        ) {
             let wire = outgoing(&message, "/queues/q", dialect);
             let read = incoming(&wire.into(), dialect);
             prop_assert_eq!(read.message, message);

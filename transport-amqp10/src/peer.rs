@@ -29,6 +29,9 @@ pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
 /// What differs between brokers in how messages are written and read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Dialect {
+    /// It is RabbitMQ: addresses are paths, and what AMQP 1.0 has no place for goes where RabbitMQ
+    /// puts it.
+    pub(crate) rabbitmq: bool,
     /// The header's delivery-count counts failed deliveries on every queue.
     pub(crate) counts: bool,
     /// An answer's address is turned into a queue's name for consumers on AMQP 0-9-1, and back.
@@ -37,10 +40,12 @@ pub(crate) struct Dialect {
 
 /// How this peer writes and reads messages.
 pub(crate) fn dialect(peer: &Peer) -> Dialect {
+    let rabbitmq = peer.product() == RABBITMQ;
     Dialect {
+        rabbitmq,
         counts: peer.can(Capability::DeliveryCount),
         // Seen in 4.3 and not in 4.0. A bare name arrives as it is everywhere.
-        converts_reply_to: peer.product() != RABBITMQ || major_minor(peer.version()) >= (4, 3),
+        converts_reply_to: rabbitmq && major_minor(peer.version()) >= (4, 3),
     }
 }
 

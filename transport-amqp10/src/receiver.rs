@@ -82,7 +82,7 @@ impl Amqp10Receiver {
         let gauge = session.line().links.watch(&name);
         let attach = fe2o3_amqp::Receiver::builder()
             .name(name)
-            .source(address::queue(queue))
+            .source(address::source(queue, peer::dialect(session.peer())))
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .credit_mode(CreditMode::Manual)

@@ -125,11 +125,19 @@ impl Amqp10Sender {
                 ),
             ));
         }
+        if !outgoing.exchange.is_empty() && !self.dialect.rabbitmq {
+            return Err(PublishOutcome::Rejected(
+                Error::new(ErrorKind::Unsupported, PUBLISH)
+                    .on(target(&outgoing.exchange))
+                    .because("this broker has no exchanges over AMQP 1.0")
+                    .remedy("publish to a queue by its name, through the default exchange"),
+            ));
+        }
         if outgoing.exchange.is_empty() && outgoing.routing_key.is_empty() {
             // The queue without a name has no address.
             return Err(unrouted(outgoing.mandatory));
         }
-        let to = address::target(&outgoing.exchange, &outgoing.routing_key);
+        let to = address::target(&outgoing.exchange, &outgoing.routing_key, self.dialect);
         let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);
         Ok(Encoded {
             fate: Fate {
@@ -246,7 +254,7 @@ impl Sender for Amqp10Sender {
         // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
         while self.failed.is_none()
             && self.sent < RECYCLE
-            && self.waiting.len() + self.under_way.len() < self.window
+            && self.waiting.len() + self.under_way.len() + self.unsent.len() < self.window
             && let Some(outgoing) = messages.pop_front()
         {
             match self.encode(&outgoing) {

@@ -204,6 +204,7 @@ impl Wire {
             let rest = self.received.get(from..).unwrap_or_default();
             let Some(length) = frame::length(rest).map_err(broken)? else { break };
             let Some(whole) = rest.get(..length) else { break };
+            frame::check(whole).map_err(broken)?;
             if whole == LAYER {
                 self.line.reached(Stage::LoggedIn);
             }

@@ -63,6 +63,26 @@ fn open(frame: &[u8]) -> Option<Opened<'_>> {
     })
 }
 
+/// Whether fe2o3-amqp may read a frame that came in: it follows nested values without a limit. The
+/// message in a transfer it does not read.
+pub(super) fn check(frame: &[u8]) -> Result<(), Fault> {
+    let Some([_, _, _, _, offset, ..]) = frame.first_chunk::<8>() else { return Ok(()) };
+    let body = frame.get(usize::from(*offset) * 4..).unwrap_or_default();
+    let mut performative = Cursor::new(body);
+    if frame.starts_with(b"AMQP") || body.is_empty() {
+        return Ok(());
+    }
+    performative.skip()?;
+    // A level of nesting takes two bytes at least.
+    if body.len() - performative.rest().len() > 2 * SHALLOW {
+        Cursor::new(body).value()?;
+    }
+    Ok(())
+}
+
+/// So many levels may always be.
+const SHALLOW: usize = 64;
+
 /// What comes in.
 #[derive(Debug)]
 pub(super) struct Inbound {
@@ -513,6 +533,25 @@ mod tests {
         assert_eq!(out, open(1, "RabbitMQ"));
         let ours = outbound(&mut Outbound::default(), &open(1008, "enoki"));
         assert_eq!(ours, open(1000, "enoki"));
+    }
+
+    #[test]
+    fn a_performative_has_a_bottom() {
+        let nested = |levels| {
+            let mut list = vec![0x40];
+            for _ in 0..levels {
+                let size = u32::try_from(list.len() + 4).unwrap().to_be_bytes();
+                list = [&[0xd0][..], &size, &1_u32.to_be_bytes(), &list].concat();
+            }
+            frame(0, &[b"\x00\x53\x10".as_slice(), &list].concat())
+        };
+        assert_eq!(check(&nested(40)), Ok(()));
+        assert!(check(&nested(5000)).is_err());
+        assert!(check(&frame(0, &[0x00; 3000])).is_err());
+        assert!(check(&frame(0, b"\x00\x53\x10\xd0\xff\xff\xff\xff")).is_err());
+        assert_eq!(check(&transfer(1, false, &[0xd0; 500])), Ok(()));
+        assert_eq!(check(b"AMQP\x00\x01\x00\x00"), Ok(()));
+        assert_eq!(check(b"\x00\x00\x00\x08\x02\x00\x00\x00"), Ok(()));
     }
 
     #[test]
