@@ -13,15 +13,16 @@ use uuid::Uuid;
 pub use self::options::BrokerOptions;
 use crate::{
     capability::{Capability, Peer},
+    declare::declare,
     error::{Error, ErrorKind, Result},
-    lane::{Lane, Window},
     link::Link,
-    payload::Payload,
+    message::payload::Payload,
+    publisher::lane::{Lane, Window},
     publisher::{Publisher, PublisherOptions},
-    queue::Queue,
-    route::RouteSpec,
     short_str::ShortStr,
     subscription::Subscription,
+    topology::queue::Queue,
+    topology::route::RouteSpec,
     topology::{Topology, unique_name},
     transport::{Change, Found, Purpose, Session, Transport},
 };
@@ -134,7 +135,7 @@ impl Broker {
     /// It happens on the connection that consumes, since a temporary queue belongs to that one.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
         let topology = self.localize(topology)?;
-        self.with_session(|session| async move { apply_all(&*session, &topology).await }).await
+        self.with_session(|session| async move { declare(&*session, &topology).await }).await
     }
 
     /// Checks that everything of the topology but the bindings exists, with equal arguments, and
@@ -207,7 +208,7 @@ impl Broker {
         let deadline = Instant::now() + self.inner.options.declare_timeout;
         let declaring = async {
             let incarnation = self.inner.publishing.session(deadline).await?;
-            apply_all(&*incarnation.session, &topology).await
+            declare(&*incarnation.session, &topology).await
         };
         timeout_at(deadline, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
         let lane = Lane::new(
@@ -301,23 +302,6 @@ impl fmt::Debug for Broker {
             .field("peer", &self.inner.peer)
             .finish_non_exhaustive()
     }
-}
-
-/// Declares in an order that works: what is bound exists before its bindings.
-pub(crate) async fn apply_all(session: &dyn Session, topology: &Topology) -> Result<()> {
-    let exchanges = topology.exchanges().iter().map(|spec| match spec.passive {
-        true => Change::VerifyExchange(spec.clone()),
-        false => Change::DeclareExchange(spec.clone()),
-    });
-    let queues = topology.queues().iter().map(|spec| match spec.passive {
-        true => Change::VerifyQueue(spec.clone()),
-        false => Change::DeclareQueue(spec.clone()),
-    });
-    let bindings = topology.bindings().iter().cloned().map(Change::Bind);
-    for change in exchanges.chain(queues).chain(bindings) {
-        session.apply(&change).await?;
-    }
-    Ok(())
 }
 
 fn overdue(operation: &'static str) -> Error {

@@ -1,5 +1,10 @@
 //! The entrypoint that runs a handler for each delivery of a queue.
 
+pub(crate) mod extract;
+pub(crate) mod failure;
+pub(crate) mod handler;
+pub(crate) mod on_error;
+
 use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
@@ -10,20 +15,20 @@ use tokio::{
 };
 
 use crate::{
-    codec::Codecs,
+    consumer::extract::Incoming,
+    consumer::handler::{ConsumerOptions, Handled, Handler},
+    consumer::on_error::OnError,
     context::{Call, Callee},
     delivery::Delivery,
-    entrypoint::{Entrypoint, Scope},
     error::{Error, ErrorKind, Result},
-    extract::Incoming,
-    handler::{ConsumerOptions, Handled, Handler},
-    on_error::OnError,
+    message::codec::Codecs,
+    message::payload::Payload,
     outcome::Outcome,
-    payload::Payload,
-    queue::Queue,
+    service::entrypoint::{Entrypoint, Scope},
     short_str::ShortStr,
     subscription::Subscription,
     topology::Topology,
+    topology::queue::Queue,
     transport::GRACE,
 };
 

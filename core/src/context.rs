@@ -1,13 +1,15 @@
 //! The context of a call: what travels with it from service to service.
 
+pub(crate) mod header_codec;
+
 use std::{cell::OnceCell, future::Future, sync::Arc};
 
 use uuid::Uuid;
 
 use crate::{
-    header_codec::HeaderCodec,
+    context::header_codec::HeaderCodec,
     message::Message,
-    value::{Table, Value},
+    message::value::{Table, Value},
 };
 
 /// What travels with a call: values by name, and the ids of the calls that led here.

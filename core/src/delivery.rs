@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc};
 use tokio::sync::mpsc;
 
 use crate::{
-    codec::Codecs,
     error::{Error, ErrorKind, Result},
     message::Message,
+    message::codec::Codecs,
+    message::payload::Payload,
     outcome::{Attempt, Outcome},
-    payload::Payload,
     short_str::ShortStr,
     transport::{Delivered, Settle},
 };

@@ -1,13 +1,17 @@
 //! A message: a body, headers and properties, the same on every transport.
 
+pub(crate) mod codec;
+pub(crate) mod payload;
+pub(crate) mod value;
+
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    message::value::{Table, Timestamp, Value},
     short_str::ShortStr,
-    value::{Table, Timestamp, Value},
 };
 
 /// A message as it is published and delivered. Cloning shares the body.

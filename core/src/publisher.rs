@@ -1,6 +1,7 @@
 //! Publishing typed messages.
 
 mod confirm;
+pub(crate) mod lane;
 mod options;
 mod publication;
 
@@ -11,14 +12,14 @@ use tokio::time::Instant;
 pub use self::{confirm::Confirm, options::PublisherOptions, publication::Publication};
 use crate::{
     broker::Broker,
-    codec::Codecs,
     error::{Error, ErrorKind, Result},
-    lane::{Batch, Lane, Reply},
     message::Message,
-    payload::Payload,
-    route::RouteSpec,
+    message::codec::Codecs,
+    message::payload::Payload,
+    message::value::Table,
+    publisher::lane::{Batch, Lane, Reply},
     short_str::ShortStr,
-    value::Table,
+    topology::route::RouteSpec,
 };
 
 /// Publishes messages of type `M` on one route: persistent, confirmed, and routed or reported.

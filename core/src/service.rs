@@ -1,5 +1,7 @@
 //! Services: entrypoints that start, stop and are killed together.
 
+pub(crate) mod entrypoint;
+
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
@@ -11,11 +13,11 @@ use tokio::{
 use crate::{
     broker::Broker,
     consumer::Consumer,
-    entrypoint::{Entrypoint, Scope},
+    consumer::handler::Handler,
     error::{Error, ErrorKind, Result},
-    handler::Handler,
-    payload::Payload,
-    queue::Queue,
+    message::payload::Payload,
+    service::entrypoint::{Entrypoint, Scope},
+    topology::queue::Queue,
     transport::GRACE,
 };
 

@@ -7,10 +7,11 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, apply_all},
-    codec::Codecs,
+    broker::Broker,
+    declare::declare,
     delivery::Delivery,
     error::{Error, ErrorKind, Result},
+    message::codec::Codecs,
     outcome::Outcome,
     short_str::ShortStr,
     topology::Topology,
@@ -54,7 +55,7 @@ impl Subscription {
             .with_session(|session| {
                 let queue = &queue;
                 async move {
-                    apply_all(&*session, topology).await?;
+                    declare(&*session, topology).await?;
                     session.receiver(queue, prefetch).await
                 }
             })

@@ -1,8 +1,13 @@
 //! What a program wants to exist on the broker, as values: the run-time side of the typed constants.
 
+pub(crate) mod binding;
 mod binding_spec;
+pub(crate) mod exchange;
 mod exchange_spec;
+pub(crate) mod pattern;
+pub(crate) mod queue;
 mod queue_spec;
+pub(crate) mod route;
 
 pub use binding_spec::{BindingSpec, Destination};
 pub use exchange_spec::{ExchangeKind, ExchangeSpec};
@@ -10,10 +15,10 @@ pub use queue_spec::{DeadLetter, Overflow, QueueKind, QueueSpec};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    exchange::Exchange,
-    payload::Payload,
-    queue::Queue,
+    message::payload::Payload,
     short_str::ShortStr,
+    topology::exchange::Exchange,
+    topology::queue::Queue,
 };
 
 /// Exchanges, queues and bindings to declare together, in an order that works.
@@ -158,7 +163,7 @@ mod tests {
     use crate::{
         Argument, Direct, Fanout, Headers, HeadersMatch, Plugin, ReplicatedQueue, RouteSpec,
         TemporaryQueue, Topic, WorkQueue,
-        value::{Table, Value},
+        message::value::{Table, Value},
     };
 
     use super::*;

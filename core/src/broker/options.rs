@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    codec::Codecs,
-    header_codec::{HeaderCodec, PrefixCodec},
+    context::header_codec::{HeaderCodec, PrefixCodec},
     message::Limits,
+    message::codec::Codecs,
 };
 
 /// What holds for everything that a broker handle does.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    codec::Codecs,
     error::{Error, ErrorKind, Result},
     message::Properties,
+    message::codec::Codecs,
+    message::value::Table,
     short_str::ShortStr,
     topology::Topology,
-    value::Table,
 };
 
 /// What holds for every message of a publisher, unless the call says otherwise.

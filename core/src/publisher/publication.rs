@@ -9,11 +9,11 @@ use super::{Confirm, Confirmed, Inner};
 use crate::{
     context::Context,
     error::{Error, Result},
-    lane::{Parcel, Reply},
     message::Message,
-    route::check_key,
+    message::value::{Timestamp, Value},
+    publisher::lane::{Parcel, Reply},
     short_str::ShortStr,
-    value::{Timestamp, Value},
+    topology::route::check_key,
 };
 
 /// A message about to be published, with what is its own.

@@ -3,8 +3,8 @@
 use super::{ExchangeKind, ExchangeSpec};
 use crate::{
     error::{Error, ErrorKind, Result},
+    message::value::Table,
     short_str::ShortStr,
-    value::Table,
 };
 
 /// What a binding leads to.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::check_declarable;
-use crate::{error::Result, short_str::ShortStr, value::Table};
+use crate::{error::Result, message::value::Table, short_str::ShortStr};
 
 /// How an exchange routes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{check_declarable, refuse};
 use crate::{
     error::Result,
+    message::value::{Table, Value},
     short_str::ShortStr,
-    value::{Table, Value},
 };
 
 /// How a broker keeps a queue.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    codec::Codecs,
     context::{Callee, Context},
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind, Result},
+    message::codec::Codecs,
+    message::payload::Payload,
     outcome::Attempt,
-    payload::Payload,
 };
 
 /// An argument of a handler, taken out of a delivery from a queue of `M`, in a service with state

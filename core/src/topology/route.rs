@@ -4,10 +4,10 @@ use std::{fmt, marker::PhantomData};
 
 use crate::{
     error::Result,
-    exchange::{Arguments, Exchange, ExchangeDef, to_table},
+    message::value::Table,
     short_str::ShortStr,
+    topology::exchange::{Arguments, Exchange, ExchangeDef, to_table},
     topology::{ExchangeKind, ExchangeSpec, Topology},
-    value::Table,
 };
 
 /// Where messages of type `M` are published, as a constant.
@@ -178,7 +178,7 @@ pub(crate) fn check_key(kind: &ExchangeKind, exchange: &ShortStr, key: &ShortStr
             .because(reason))
     };
     match kind {
-        ExchangeKind::Topic if crate::pattern::has_wildcard(key) => refuse(format!(
+        ExchangeKind::Topic if crate::topology::pattern::has_wildcard(key) => refuse(format!(
             "the routing key {:?} has a wildcard; those belong in a pattern",
             key.as_str()
         )),

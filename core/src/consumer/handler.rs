@@ -3,11 +3,11 @@
 use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 
 use crate::{
-    codec::Codecs,
+    consumer::extract::{FromDelivery, Incoming},
+    consumer::failure::Failure,
+    consumer::on_error::OnError,
     error::Error,
-    extract::{FromDelivery, Incoming},
-    failure::Failure,
-    on_error::OnError,
+    message::codec::Codecs,
     outcome::Outcome,
 };
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    codec::{Codecs, Encoded},
     error::{Error, Result},
     message::Message,
+    message::codec::{Codecs, Encoded},
 };
 
 /// A type of message: any type that serde can write and read, or [`Raw`].

@@ -8,12 +8,12 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use crate::{
-    binding::Binding,
-    exchange::{Arguments, ExchangeDef, check_arguments, check_name, to_table},
-    pattern,
-    payload::Payload,
-    route::{Route, RouteDef},
+    message::payload::Payload,
     short_str::ShortStr,
+    topology::binding::Binding,
+    topology::exchange::{Arguments, ExchangeDef, check_arguments, check_name, to_table},
+    topology::pattern,
+    topology::route::{Route, RouteDef},
     topology::{DeadLetter, Destination, Overflow, QueueKind, QueueSpec, Topology},
 };
 
@@ -376,7 +376,7 @@ impl<M> DynamicQueue<M> {
     #[must_use]
     pub fn bind(
         mut self,
-        exchange: &dyn crate::exchange::Exchange,
+        exchange: &dyn crate::topology::exchange::Exchange,
         binding: crate::topology::BindingSpec,
     ) -> Self {
         exchange.describe(&mut self.topology);

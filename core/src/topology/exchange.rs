@@ -8,12 +8,12 @@
 use std::{fmt, marker::PhantomData};
 
 use crate::{
-    binding::{Binding, HeadersMatch},
-    pattern,
-    route::Route,
+    message::value::{Table, Value},
     short_str::ShortStr,
+    topology::binding::{Binding, HeadersMatch},
+    topology::pattern,
+    topology::route::Route,
     topology::{ExchangeKind, ExchangeSpec, Topology},
-    value::{Table, Value},
 };
 
 /// Where messages are published: a name, a kind, and what this kind routes by.

@@ -6,10 +6,10 @@
 )]
 
 use crate::{
-    exchange::{Arguments, ExchangeDef, KindDef, to_table},
-    pattern,
-    route::RouteDef,
     short_str::ShortStr,
+    topology::exchange::{Arguments, ExchangeDef, KindDef, to_table},
+    topology::pattern,
+    topology::route::RouteDef,
     topology::{BindingSpec, Destination},
 };
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::apply_all,
+    declare::declare,
     error::{Error, ErrorKind, Result},
     link::Link,
     message::Message,
@@ -256,7 +256,7 @@ impl Task {
             let incarnation = self.link.session(deadline).await?;
             let opening = async {
                 if *declared != Some(incarnation.epoch) {
-                    apply_all(&*incarnation.session, &self.topology).await?;
+                    declare(&*incarnation.session, &self.topology).await?;
                     *declared = Some(incarnation.epoch);
                 }
                 incarnation.session.sender(window).await

@@ -5,8 +5,8 @@ use std::fmt;
 use crate::{
     context::Context,
     error::Result,
+    message::value::{Table, Value},
     short_str::ShortStr,
-    value::{Table, Value},
 };
 
 /// How a call's context travels in message headers: both directions in one object, so that they
