@@ -155,6 +155,9 @@ impl<S: Send + Sync + 'static> Service<S> {
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<()> {
         let mut signal = std::pin::pin!(signal);
         let mut running = tokio::select! {
+            // The start first: where nothing of it waits, a signal that is there already finds a
+            // service to stop, and not now and then nothing.
+            biased;
             running = self.start() => running?,
             // What has started is killed: no handler of it has run for long.
             () = &mut signal => return Ok(()),
