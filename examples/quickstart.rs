@@ -3,9 +3,10 @@
 //! ```sh
 //! cargo run --example quickstart
 //! BROKER_URL=amqp091://guest:guest@localhost cargo run --example quickstart --features amqp091
+//! BROKER_URL=amqp10://guest:guest@localhost cargo run --example quickstart --features amqp10
 //! ```
 //!
-//! The program is the same both times, and so is the story that it prints.
+//! The program is the same each time, and so is the story that it prints.
 #![allow(clippy::print_stdout)] // telling the story is what it is for
 
 use std::time::Duration;

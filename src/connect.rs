@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use enoki_core::{Broker, BrokerOptions, BrokerUrl, Error, ErrorKind, Result, Transport};
 
-/// Reaches the broker that a URL names: `memory:`, `memory://name`, or
-/// `amqp091://user:password@host:port/vhost`.
+/// Reaches the broker that a URL names: `memory:`, `memory://name`,
+/// `amqp091://user:password@host:port/vhost`, or `amqp10://` and the same.
 ///
 /// Fails with [`ErrorKind::Configuration`] for a URL that makes no sense,
 /// [`ErrorKind::Unsupported`] for a transport that this build does not have, and otherwise like
@@ -37,24 +37,24 @@ fn transport(url: &BrokerUrl) -> Result<Arc<dyn Transport>> {
         "amqp091" | "amqp091s" => {
             Ok(Arc::new(enoki_transport_amqp091::Amqp091Transport::new(url)?))
         }
+        #[cfg(feature = "amqp10")]
+        "amqp10" | "amqp10s" => Ok(Arc::new(enoki_transport_amqp10::Amqp10Transport::new(url)?)),
         #[cfg(not(feature = "memory"))]
         "memory" => Err(not_in_this_build(url, "memory")),
         #[cfg(not(feature = "amqp091"))]
         "amqp091" | "amqp091s" => Err(not_in_this_build(url, "amqp091")),
-        "amqp10" | "amqp10s" => Err(Error::new(ErrorKind::Unsupported, "connect")
-            .on(url.to_string())
-            .because("AMQP 1.0 is not part of this version")
-            .remedy("RabbitMQ also speaks AMQP 0-9-1: write amqp091://")),
+        #[cfg(not(feature = "amqp10"))]
+        "amqp10" | "amqp10s" => Err(not_in_this_build(url, "amqp10")),
         "amqp" => Err(ambiguous(url, "amqp091://", "amqp10://")),
         "amqps" => Err(ambiguous(url, "amqp091s://", "amqp10s://")),
         other => Err(Error::new(ErrorKind::Configuration, "connect")
             .on(url.to_string())
             .because(format!("the scheme {other:?} is unknown"))
-            .remedy("use memory: or amqp091://")),
+            .remedy("use memory:, amqp091:// or amqp10://")),
     }
 }
 
-#[cfg(not(all(feature = "memory", feature = "amqp091")))]
+#[cfg(not(all(feature = "memory", feature = "amqp091", feature = "amqp10")))]
 fn not_in_this_build(url: &BrokerUrl, feature: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "connect")
         .on(url.to_string())
@@ -95,7 +95,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_transport_that_is_not_built_in_is_unsupported() {
-        assert_eq!(error("amqp10://localhost").await.kind(), ErrorKind::Unsupported);
+        #[cfg(not(feature = "amqp10"))]
+        {
+            let error = error("amqp10://localhost").await;
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("--features amqp10"), "{error}");
+        }
         #[cfg(not(feature = "amqp091"))]
         {
             let error = error("amqp091://localhost").await;

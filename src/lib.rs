@@ -1,4 +1,5 @@
-//! Broker-agnostic messaging: one service, unchanged, on AMQP 0-9-1 and in memory.
+//! Broker-agnostic messaging: one service, unchanged, on AMQP 0-9-1, AMQP 1.0 and in
+//! memory.
 //!
 //! A service declares its exchanges and queues once, as constants; it publishes typed messages and
 //! handles deliveries. Which broker carries them is a URL, and it means the same on each: what is
@@ -34,7 +35,7 @@
 //! # async fn shutdown_signal() {}
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> enoki::Result<()> {
-//! let broker = enoki::connect("memory:").await?; // or amqp091://user:password@host/vhost
+//! let broker = enoki::connect("memory:").await?; // or amqp091://… or amqp10://…
 //! broker.declare(&enoki::Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE)).await?;
 //! let billing = Billing { receipts: broker.publisher(&RECEIPT).await? };
 //! broker.publisher(&PLACED).await?.publish(&OrderPlaced { id: 7 }).await?;
@@ -54,6 +55,7 @@
 //! |---|---|---|
 //! | `memory` (default) | `memory:`, `memory://name` | in this process, nothing to install |
 //! | `amqp091` | `amqp091://` | RabbitMQ and others, over AMQP 0-9-1 |
+//! | `amqp10` | `amqp10://` | RabbitMQ 4 and later, over AMQP 1.0 |
 
 mod connect;
 
@@ -65,6 +67,8 @@ struct Readme;
 pub use connect::{connect, connect_with};
 pub use enoki_core::*;
 
+#[cfg(feature = "amqp10")]
+pub use enoki_transport_amqp10 as amqp10;
 #[cfg(feature = "amqp091")]
 pub use enoki_transport_amqp091 as amqp091;
 #[cfg(feature = "memory")]

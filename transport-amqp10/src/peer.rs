@@ -1,0 +1,115 @@
+//! What a broker can do, by its product and version.
+
+use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
+
+use crate::wire::Greeting;
+
+/// The peer behind a greeting, or why it is of no use.
+///
+/// A broker that is not known gets nothing but what every queue has: AMQP 1.0 itself knows neither
+/// exchanges nor declarations.
+pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
+    let product = greeting.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
+    let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
+    let mut capabilities = Vec::new();
+    if product == RABBITMQ {
+        let number = major_minor(&version);
+        if number < (4, 0) {
+            return Err(unfit(subject, &format!("RabbitMQ {version}")));
+        }
+        capabilities.extend(RABBITMQ_4);
+        if number >= (4, 3) {
+            // Since then every queue counts the deliveries that failed, and only these.
+            capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
+        }
+    }
+    Ok(Peer::new(product, version, capabilities))
+}
+
+/// What differs between brokers in how messages are written and read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Dialect {
+    /// It is RabbitMQ: addresses are paths, and what AMQP 1.0 has no place for goes where RabbitMQ
+    /// puts it.
+    pub(crate) rabbitmq: bool,
+    /// The header's delivery-count counts failed deliveries on every queue.
+    pub(crate) counts: bool,
+    /// An answer's address is turned into a queue's name for consumers on AMQP 0-9-1, and back.
+    pub(crate) converts_reply_to: bool,
+}
+
+/// How this peer writes and reads messages.
+pub(crate) fn dialect(peer: &Peer) -> Dialect {
+    let rabbitmq = peer.product() == RABBITMQ;
+    Dialect {
+        rabbitmq,
+        counts: peer.can(Capability::DeliveryCount),
+        // Seen in 4.3 and not in 4.0. A bare name arrives as it is everywhere.
+        converts_reply_to: rabbitmq && major_minor(peer.version()) >= (4, 3),
+    }
+}
+
+/// RabbitMQ before 4.0, with or without its plugin.
+pub(crate) fn unfit(subject: String, who: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "connect to")
+        .on(subject)
+        .because(format!(
+            "{who} speaks AMQP 1.0 only through a plugin that declares nothing and confirms what \
+             it cannot route"
+        ))
+        .remedy("use amqp091:// with this broker, or RabbitMQ 4.0 or later")
+}
+
+/// `(4, 0)` out of `4.0.5`; what cannot be read is old.
+fn major_minor(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
+    (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
+}
+
+const RABBITMQ: &str = "RabbitMQ";
+
+const RABBITMQ_4: &[Capability] = &[
+    Capability::Exchanges,
+    Capability::UnroutableDetection,
+    Capability::ReplicatedDeliveryCount,
+    Capability::DeadLetter,
+    Capability::Expiry,
+    Capability::LengthLimit,
+    Capability::Priority,
+    Capability::ReplicatedQueues,
+    Capability::ExclusiveQueues,
+    Capability::SingleActiveConsumer,
+    Capability::NestedHeaders,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(product: &str, version: &str) -> Result<Peer> {
+        let greeting =
+            Greeting { product: Some(product.to_owned()), version: Some(version.to_owned()) };
+        peer(greeting, "host".to_owned())
+    }
+
+    #[test]
+    fn capabilities_follow_product_and_version() {
+        assert!(of("RabbitMQ", "4.0.5").unwrap().can(Capability::Exchanges));
+        assert!(!of("RabbitMQ", "4.0.5").unwrap().can(Capability::UncountedRelease));
+        assert!(!dialect(&of("RabbitMQ", "4.0.5").unwrap()).counts);
+        assert!(dialect(&of("RabbitMQ", "4.3.6").unwrap()).counts);
+        assert!(of("RabbitMQ", "4.3.6").unwrap().can(Capability::UncountedRelease));
+        assert!(of("RabbitMQ", "10.0").unwrap().can(Capability::UncountedRelease));
+        assert!(!of("apache-activemq-artemis", "2.40.0").unwrap().can(Capability::Exchanges));
+        assert_eq!(peer(Greeting::default(), String::new()).unwrap().capabilities(), []);
+    }
+
+    #[test]
+    fn the_plugin_of_old_versions_is_refused_with_the_way_out() {
+        for version in ["3.10.8", "3.13.7", ""] {
+            let error = of("RabbitMQ", version).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(error.to_string().contains("amqp091://"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Publishing, pipelined: messages are written in order as long as there is credit, and nobody waits
+//! for one to be confirmed.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use enoki_core::{
+    Error, ErrorKind, Result, ShortStr,
+    transport::{Outgoing, PublishOutcome, Sender, Session},
+};
+use fe2o3_amqp::{
+    Sendable,
+    link::{SendError, delivery::DeliveryFut},
+    types::{
+        definitions::SenderSettleMode,
+        messaging::{Data, Message, Outcome, Rejected, Target},
+        primitives::Binary,
+    },
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio::{sync::watch, task::unconstrained};
+
+use crate::{
+    address,
+    channel::Channel,
+    error::{self, Cause},
+    headers,
+    peer::{self, Dialect},
+    session::{self, Amqp10Session, Ended},
+};
+
+/// A link to the anonymous terminus: each message says where it goes, and an error is its own.
+pub(crate) struct Amqp10Sender {
+    /// Gone once it has failed: only then fe2o3-amqp gives up what has no answer.
+    link: Option<fe2o3_amqp::Sender>,
+    /// Dropped after the link: links end before their session.
+    channel: Channel,
+    health: watch::Receiver<Option<Ended>>,
+    /// The login, which the broker compares with the user id of messages.
+    login: String,
+    dialect: Dialect,
+    window: usize,
+    /// Taken, and waiting for credit.
+    waiting: VecDeque<Encoded>,
+    under_way: FuturesUnordered<UnderWay>,
+    sent: u64,
+    /// Outcomes of messages that were never sent.
+    unsent: Vec<(u64, PublishOutcome)>,
+    failed: Option<Cause>,
+}
+
+/// A message as bytes.
+struct Encoded {
+    fate: Fate,
+    sendable: Sendable<Data>,
+}
+
+/// What has to be known of a message to judge its outcome.
+struct Fate {
+    id: u64,
+    mandatory: bool,
+    exchange: ShortStr,
+}
+
+/// A message that the broker has not answered yet.
+struct UnderWay {
+    fate: Option<Fate>,
+    answer: DeliveryFut<Result<Outcome, SendError>>,
+}
+
+impl Future for UnderWay {
+    type Output = (Option<Fate>, Result<Outcome, SendError>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        Poll::Ready((self.fate.take(), answer))
+    }
+}
+
+impl Amqp10Sender {
+    pub(crate) async fn open(session: &Amqp10Session, window: usize) -> Result<Self> {
+        let subject = session.options().subject();
+        let mut channel = session.channel(OPEN, &subject).await?;
+        let handle = channel.handle().map_err(|cause| session.failed(OPEN, &subject, &cause))?;
+        let attach = fe2o3_amqp::Sender::builder()
+            .name(session.link_name("sender"))
+            .target(Target::default())
+            .sender_settle_mode(SenderSettleMode::Unsettled)
+            .attach(handle);
+        let link = session.answered(OPEN, &subject, attach).await?;
+        Ok(Self {
+            link: Some(link),
+            channel,
+            health: session.health(),
+            login: session.options().username.clone(),
+            dialect: peer::dialect(session.peer()),
+            window: window.max(1),
+            waiting: VecDeque::new(),
+            under_way: FuturesUnordered::new(),
+            sent: 0,
+            unsent: Vec::new(),
+            failed: None,
+        })
+    }
+
+    /// What never goes out: what the broker would answer by ending the link, with everything under
+    /// way on it, and what leads nowhere.
+    fn encode(&self, outgoing: &Outgoing) -> Result<Encoded, PublishOutcome> {
+        let properties = &outgoing.message.properties;
+        if let Some(user) = &properties.user_id
+            && *user != self.login.as_str()
+        {
+            return Err(PublishOutcome::Rejected(
+                Error::new(ErrorKind::Denied, PUBLISH).on(target(&outgoing.exchange)).because(
+                    format!(
+                        "its user id is {:?}, and the broker takes only the login's own, {:?}",
+                        user.as_str(),
+                        self.login
+                    ),
+                ),
+            ));
+        }
+        if !outgoing.exchange.is_empty() && !self.dialect.rabbitmq {
+            return Err(PublishOutcome::Rejected(
+                Error::new(ErrorKind::Unsupported, PUBLISH)
+                    .on(target(&outgoing.exchange))
+                    .because("this broker has no exchanges over AMQP 1.0")
+                    .remedy("publish to a queue by its name, through the default exchange"),
+            ));
+        }
+        if outgoing.exchange.is_empty() && outgoing.routing_key.is_empty() {
+            // The queue without a name has no address.
+            return Err(unrouted(outgoing.mandatory));
+        }
+        let to = address::target(&outgoing.exchange, &outgoing.routing_key, self.dialect);
+        let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);
+        Ok(Encoded {
+            fate: Fate {
+                id: outgoing.id,
+                mandatory: outgoing.mandatory,
+                exchange: outgoing.exchange.clone(),
+            },
+            sendable: Sendable::builder().message(Message::from(Data(Binary::from(bytes)))).build(),
+        })
+    }
+
+    /// Sends what there is credit for, without waiting.
+    fn send_ready(&mut self) {
+        while !self.waiting.is_empty() {
+            let Some(step) = step(&mut self.link, &mut self.waiting).now_or_never() else { return };
+            self.take(step);
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Sent(under_way) => {
+                self.sent += 1;
+                self.under_way.push(under_way);
+            }
+            Step::Unsent(id, outcome) => self.unsent.push((id, outcome)),
+            Step::Failed(cause) => {
+                // Dropping the link makes fe2o3-amqp give up what has no answer.
+                self.link = None;
+                self.waiting.clear();
+                self.failed.get_or_insert(cause);
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        fate: Option<Fate>,
+        answer: Result<Outcome, SendError>,
+        into: &mut Vec<(u64, PublishOutcome)>,
+    ) {
+        match (fate, answer) {
+            (Some(fate), Ok(outcome)) => into.push((fate.id, judge(&fate, outcome))),
+            (None, Ok(_)) => {}
+            (_, Err(error)) => self.take(Step::Failed(error.into())),
+        }
+    }
+
+    /// Appends the outcomes that are there.
+    fn collect(&mut self, into: &mut Vec<(u64, PublishOutcome)>) {
+        while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
+            self.answered(fate, answer, into);
+        }
+        into.append(&mut self.unsent);
+    }
+
+    fn error(&self, cause: &Cause) -> Error {
+        session::failed(PUBLISH_ALL, "", cause, self.health.borrow().as_ref())
+    }
+}
+
+impl Drop for Amqp10Sender {
+    fn drop(&mut self) {
+        let idle = self.waiting.is_empty() && self.under_way.is_empty();
+        if self.link.take().is_some() && idle && self.sent < RECYCLE / 2 {
+            self.channel.release();
+        }
+    }
+}
+
+/// What an answer of the broker's means.
+fn judge(fate: &Fate, outcome: Outcome) -> PublishOutcome {
+    match outcome {
+        Outcome::Accepted(_) => PublishOutcome::Confirmed,
+        Outcome::Released(_) => unrouted(fate.mandatory),
+        Outcome::Rejected(Rejected { error: Some(error) }) => {
+            let cause = Cause::Peer(error);
+            let kind = match error::kind(&cause) {
+                kind @ (ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::TooLarge) => kind,
+                _ => ErrorKind::Refused,
+            };
+            PublishOutcome::Rejected(
+                Error::new(kind, PUBLISH).on(target(&fate.exchange)).because(error::reason(&cause)),
+            )
+        }
+        Outcome::Rejected(Rejected { error: None }) | Outcome::Modified(_) => {
+            PublishOutcome::Rejected(
+                Error::new(ErrorKind::Refused, PUBLISH)
+                    .on(target(&fate.exchange))
+                    .because("the broker refused the message, as a full queue does"),
+            )
+        }
+    }
+}
+
+/// No queue was bound for a message.
+fn unrouted(mandatory: bool) -> PublishOutcome {
+    if mandatory { PublishOutcome::Unroutable } else { PublishOutcome::Confirmed }
+}
+
+impl fmt::Debug for Amqp10Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Amqp10Sender")
+            .field("waiting", &self.waiting.len())
+            .field("under_way", &self.under_way.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Sender for Amqp10Sender {
+    async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()> {
+        // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
+        while self.failed.is_none()
+            && self.sent < RECYCLE
+            && self.waiting.len() + self.under_way.len() + self.unsent.len() < self.window
+            && let Some(outgoing) = messages.pop_front()
+        {
+            match self.encode(&outgoing) {
+                Ok(encoded) => self.waiting.push_back(encoded),
+                Err(outcome) => self.unsent.push((outgoing.id, outcome)),
+            }
+        }
+        self.send_ready();
+        Ok(())
+    }
+
+    async fn outcomes(&mut self, into: &mut Vec<(u64, PublishOutcome)>) -> Result<()> {
+        let before = into.len();
+        loop {
+            self.collect(into);
+            if into.len() > before {
+                // There may be credit again.
+                self.send_ready();
+                return Ok(());
+            }
+            if let Some(cause) = &self.failed {
+                return Err(self.error(cause));
+            }
+            if self.sent >= RECYCLE && self.waiting.is_empty() && self.under_way.is_empty() {
+                let spent = "the link has carried all that it can count";
+                self.take(Step::Failed(Cause::Lost(spent.to_owned())));
+                continue;
+            }
+            let Self { link, waiting, under_way, .. } = self;
+            let event = tokio::select! {
+                biased;
+                Some(answer) = under_way.next() => Ok(answer),
+                step = step(link, waiting) => Err(step),
+            };
+            match event {
+                Ok((fate, answer)) => self.answered(fate, answer, into),
+                Err(step) => self.take(step),
+            }
+        }
+    }
+}
+
+/// What became of the first message that waits, or of the link.
+enum Step {
+    Sent(UnderWay),
+    Unsent(u64, PublishOutcome),
+    Failed(Cause),
+}
+
+/// Sends the first message that waits as soon as there is credit; when none does, waits for the end
+/// of the link. Cancel safe: what was not sent still waits.
+async fn step(link: &mut Option<fe2o3_amqp::Sender>, waiting: &mut VecDeque<Encoded>) -> Step {
+    let Some(link) = link else { return std::future::pending().await };
+    let Some(first) = waiting.front() else { return Step::Failed(link.on_detach().await.into()) };
+    // Without a limit on steps: all that may make it wait is credit, and once it has that, a
+    // message of many frames must not be given up halfway.
+    let sent = unconstrained(link.send_batchable_ref(&first.sendable)).await;
+    let Some(Encoded { fate, .. }) = waiting.pop_front() else {
+        return std::future::pending().await;
+    };
+    match sent {
+        Ok(answer) => Step::Sent(UnderWay { fate: Some(fate), answer }),
+        Err(SendError::MessageSizeExceeded(exceeded)) => {
+            let error = Error::new(ErrorKind::TooLarge, PUBLISH)
+                .on(target(&fate.exchange))
+                .because(format!(
+                    "{} bytes exceed the broker's limit of {}",
+                    exceeded.size, exceeded.max_size
+                ));
+            Step::Unsent(fate.id, PublishOutcome::Rejected(error))
+        }
+        Err(error) => Step::Failed(error.into()),
+    }
+}
+
+/// How an error names where a message was published to.
+fn target(exchange: &str) -> String {
+    if exchange.is_empty() {
+        "the default exchange".to_owned()
+    } else {
+        format!("exchange {exchange:?}")
+    }
+}
+
+const OPEN: &str = "open a sender at";
+const PUBLISH: &str = "publish to";
+const PUBLISH_ALL: &str = "publish";
+
+/// How many messages a link may carry: it counts them in 32 bits, and fe2o3-amqp stands still for
+/// good when these are full.
+const RECYCLE: u64 = 1 << 31;

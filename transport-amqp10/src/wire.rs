@@ -1,0 +1,339 @@
+//! The socket below fe2o3-amqp: opened here, read along a little, and cut when a deadline says so.
+//!
+//! What it does on the way:
+//!
+//! - it hands fe2o3-amqp every message as one opaque data section, and takes outgoing ones out of it:
+//!   see `decode.rs` and `encode.rs` for why;
+//! - it gives the two links of the management pair the one name that RabbitMQ asks for;
+//! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
+//! - it writes to the socket what has gathered since the last time, not each frame by itself.
+
+mod frame;
+mod links;
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::Notify,
+    time::Sleep,
+};
+
+use self::frame::{Inbound, Outbound};
+pub(crate) use self::{
+    frame::{Greeting, OVERHEAD, PAIR_RECEIVER, PAIR_SENDER, paired},
+    links::{Gauge, Links},
+};
+
+/// Opens the socket.
+pub(crate) async fn open(host: &str, port: u16, line: &Arc<Line>) -> io::Result<Wire> {
+    let socket = TcpStream::connect((host, port)).await?;
+    // A request of some ten bytes must not wait for the answer to the one before it.
+    socket.set_nodelay(true)?;
+    line.reached(Stage::Silent);
+    Ok(Wire {
+        socket,
+        inbound: Inbound::new(line.links.clone()),
+        outbound: Outbound::default(),
+        received: Vec::new(),
+        ready: Vec::new(),
+        taken: 0,
+        scratch: vec![0; CHUNK].into_boxed_slice(),
+        begun: Vec::new(),
+        gathered: Vec::new(),
+        quiet: false,
+        closing: None,
+        line: line.clone(),
+    })
+}
+
+/// What both ends of a socket's life share: fe2o3-amqp's task, which has it, and the session.
+#[derive(Default)]
+pub(crate) struct Line {
+    stage: AtomicU8,
+    greeting: OnceLock<Greeting>,
+    pub(crate) links: Arc<Links>,
+    cut: AtomicBool,
+    waker: AtomicWaker,
+    ended: AtomicBool,
+    ending: Notify,
+}
+
+impl Line {
+    /// Ends the connection at once: fe2o3-amqp sees its socket fail.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Waits until fe2o3-amqp has let go of the socket.
+    pub(crate) async fn ended(&self) {
+        let ending = self.ending.notified();
+        tokio::pin!(ending);
+        // Asked for before the look at the flag, so that no end falls in between.
+        ending.as_mut().enable();
+        if !self.ended.load(Ordering::Acquire) {
+            ending.await;
+        }
+    }
+
+    /// Who the broker said it is.
+    pub(crate) fn greeting(&self) -> Greeting {
+        self.greeting.get().cloned().unwrap_or_default()
+    }
+
+    /// How far the broker went along.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Unreachable,
+            1 => Stage::Silent,
+            2 => Stage::Answered,
+            3 => Stage::LoggedIn,
+            _ => Stage::Opened,
+        }
+    }
+
+    fn reached(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the connection was given up on this side",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("stage", &self.stage()).finish_non_exhaustive()
+    }
+}
+
+/// How far a broker went along before a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No socket.
+    Unreachable = 0,
+    /// A socket, and not a byte.
+    Silent = 1,
+    /// Something came.
+    Answered = 2,
+    /// The login was accepted.
+    LoggedIn = 3,
+    /// The broker said who it is.
+    Opened = 4,
+}
+
+/// The socket as fe2o3-amqp sees it.
+pub(crate) struct Wire {
+    socket: TcpStream,
+    inbound: Inbound,
+    outbound: Outbound,
+    /// The beginning of a frame that has not all come yet.
+    received: Vec<u8>,
+    /// Whole frames for fe2o3-amqp, and how much of them it has.
+    ready: Vec<u8>,
+    taken: usize,
+    scratch: Box<[u8]>,
+    /// The beginning of a frame that fe2o3-amqp has not written to its end.
+    begun: Vec<u8>,
+    /// Whole frames for the broker.
+    gathered: Vec<u8>,
+    /// Whether nothing was written since fe2o3-amqp last asked for something to read.
+    quiet: bool,
+    closing: Option<Pin<Box<Sleep>>>,
+    line: Arc<Line>,
+}
+
+impl Wire {
+    /// Writes what has gathered. Ready means that nothing is left.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let outcome = loop {
+            let rest = self.gathered.get(written..).unwrap_or_default();
+            if rest.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.socket).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.gathered.drain(..written);
+        outcome
+    }
+
+    /// Takes whole frames out of what fe2o3-amqp wrote.
+    fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.begun.extend_from_slice(bytes);
+        let mut from = 0;
+        loop {
+            let rest = self.begun.get(from..).unwrap_or_default();
+            let Some(length) = frame::length(rest).map_err(broken)? else { break };
+            let Some(whole) = rest.get(..length) else { break };
+            self.outbound.pass(whole, &mut self.gathered);
+            from += length;
+        }
+        self.begun.drain(..from);
+        Ok(())
+    }
+
+    /// Takes whole frames out of what came.
+    fn receive(&mut self, count: usize) -> io::Result<()> {
+        self.received.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
+        let mut from = 0;
+        loop {
+            let rest = self.received.get(from..).unwrap_or_default();
+            let Some(length) = frame::length(rest).map_err(broken)? else { break };
+            let Some(whole) = rest.get(..length) else { break };
+            frame::check(whole).map_err(broken)?;
+            if whole == LAYER {
+                self.line.reached(Stage::LoggedIn);
+            }
+            if let Some(greeting) = self.inbound.pass(whole, &mut self.ready) {
+                let _ = self.line.greeting.set(greeting);
+                self.line.reached(Stage::Opened);
+            }
+            from += length;
+        }
+        self.received.drain(..from);
+        Ok(())
+    }
+}
+
+fn broken(fault: crate::decode::Fault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault.into_owned())
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.line.waker.register(cx.waker());
+        this.line.check()?;
+        // fe2o3-amqp's task asks for something to read whenever it is about to wait. It may have
+        // more to write a moment later, so it is asked to look once more before anything goes out.
+        if !this.gathered.is_empty() {
+            if this.quiet || this.gathered.len() >= CHUNK {
+                if let Poll::Ready(Err(error)) = this.poll_write_out(cx) {
+                    return Poll::Ready(Err(error));
+                }
+            } else {
+                this.quiet = true;
+                cx.waker().wake_by_ref();
+            }
+        }
+        loop {
+            let rest = this.ready.get(this.taken..).unwrap_or_default();
+            if !rest.is_empty() {
+                let count = rest.len().min(buf.remaining());
+                buf.put_slice(rest.get(..count).unwrap_or_default());
+                this.taken += count;
+                if this.taken == this.ready.len() {
+                    this.ready.clear();
+                    this.taken = 0;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut chunk = ReadBuf::new(&mut this.scratch);
+            match Pin::new(&mut this.socket).poll_read(cx, &mut chunk) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            let count = chunk.filled().len();
+            if count == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            this.line.reached(Stage::Answered);
+            this.receive(count)?;
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.line.waker.register(cx.waker());
+        this.line.check()?;
+        if this.gathered.len() >= CHUNK {
+            match this.poll_write_out(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if this.gathered.len() >= FULL => return Poll::Pending,
+                _ => {}
+            }
+        }
+        this.quiet = false;
+        this.gather(buf)?;
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    /// Nothing: `poll_read` writes what has gathered.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the rest, but waits for a peer that takes nothing only so long.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.line.check().is_ok()
+            && let Poll::Pending = this.poll_write_out(cx)
+        {
+            let closing =
+                this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
+            if closing.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        Pin::new(&mut this.socket).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("line", &self.line).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.line.ended.store(true, Ordering::Release);
+        self.line.ending.notify_waiters();
+    }
+}
+
+/// What names the layer that follows the login.
+const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";
+
+/// How much is read or written at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// How much may wait for a peer that reads slower than this side writes.
+const FULL: usize = 512 * 1024;
+
+/// How long a peer that takes nothing may keep a connection from ending.
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,0 +1,75 @@
+//! What the frames of a link say that fe2o3-amqp keeps to itself.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// The links that somebody watches, by name, and what there is to know of sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    gauges: Mutex<HashMap<String, Weak<Gauge>>>,
+    /// When a session last ended.
+    ended: Mutex<Option<Instant>>,
+}
+
+impl Links {
+    /// Watches the link that will have this name.
+    pub(crate) fn watch(&self, name: &str) -> Arc<Gauge> {
+        let gauge = Arc::new(Gauge::default());
+        let mut links = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|_, gauge| gauge.strong_count() > 0);
+        links.insert(name.to_owned(), Arc::downgrade(&gauge));
+        gauge
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Gauge>> {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
+    }
+
+    pub(super) fn session_ended(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a session last ended.
+    pub(crate) fn last_end(&self) -> Option<Instant> {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much came in on a link, and whether that is all.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    deliveries: AtomicU64,
+    drained: AtomicBool,
+    changed: Notify,
+}
+
+impl Gauge {
+    pub(super) fn delivered(&self) {
+        self.deliveries.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn drained(&self) {
+        self.drained.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    /// How many deliveries came in before the broker had given up all credit; `None` while it has
+    /// some.
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.drained.load(Ordering::Acquire).then(|| self.deliveries.load(Ordering::Acquire))
+    }
+
+    /// Waits until the broker has given up all credit. Cancel safe.
+    pub(crate) async fn emptied(&self) {
+        while self.total().is_none() {
+            self.changed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What only this transport promises: connections that die or fall silent, brokers that are too old,
+//! and messages that end a process which follows them to their bottom.
+
+use std::{
+    collections::VecDeque,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use enoki_core::{
+    BrokerUrl, ErrorKind, Message, Outcome, Purpose, QueueSpec, ShortStr, Transport, Value,
+    transport::{Change, Delivered, End, Outgoing, PublishOutcome, Session, Settle},
+};
+use enoki_transport_amqp10::Amqp10Transport;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = vec![
+        trial("a_connection_that_dies_leaves_nobody_waiting", "ENOKI_RABBITMQ_4", dies),
+        trial("a_connection_that_falls_silent_ends", "ENOKI_RABBITMQ_4", falls_silent),
+        trial("a_bomb_of_lists_is_one_message_of_many", "ENOKI_RABBITMQ_4", bomb),
+        trial("a_broker_before_4_is_refused_with_the_way_out", "ENOKI_RABBITMQ_3", too_old),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+type Checked = Result<(), Box<dyn std::error::Error>>;
+
+fn trial<F: Future<Output = Checked>>(
+    name: &str,
+    variable: &'static str,
+    run: impl FnOnce(String) -> F + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(format!("broker::{name}"), move || {
+        let Ok(url) = std::env::var(variable) else {
+            if std::env::var_os("ENOKI_REQUIRE_BROKERS").is_some_and(|required| required == "1") {
+                return Err(format!("{variable} is not set, and brokers are required").into());
+            }
+            return Ok(Completion::ignored_with(format!("needs {variable}")));
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Failed::from(error.to_string()))?;
+        let url = url.replacen("amqp091", "amqp10", 1);
+        runtime
+            .block_on(async { timeout(PATIENCE, run(url)).await })
+            .map_err(|_| Failed::from("it took too long"))?
+            .map_err(|error| Failed::from(error.to_string()))?;
+        Ok(Completion::Completed)
+    })
+}
+
+async fn open(url: &str) -> Result<Arc<dyn Session>, Box<dyn std::error::Error>> {
+    let transport = Amqp10Transport::new(&BrokerUrl::parse(url)?)?;
+    Ok(transport.connect(Purpose::Consume, Instant::now() + Duration::from_secs(8)).await?)
+}
+
+fn queue(label: &str) -> Result<QueueSpec, enoki_core::Error> {
+    QueueSpec::new(format!("enoki-amqp10.{label}.{}", std::process::id()))
+}
+
+fn outgoing(id: u64, queue: &QueueSpec, message: Message) -> Outgoing {
+    Outgoing {
+        id,
+        exchange: ShortStr::EMPTY,
+        routing_key: queue.name.clone(),
+        mandatory: true,
+        message: Arc::new(message),
+    }
+}
+
+/// A way to the broker that can be cut, or made to carry nothing more.
+struct Way {
+    url: String,
+    cut: Arc<Notify>,
+    silent: Arc<AtomicBool>,
+    hushed: Arc<Notify>,
+}
+
+async fn way(url: &str) -> Result<Way, Box<dyn std::error::Error>> {
+    let parsed = BrokerUrl::parse(url)?;
+    let broker = format!("{}:{}", parsed.host().ok_or("no host")?, parsed.port().ok_or("no port")?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let here = listener.local_addr()?.to_string();
+    let (cut, silent, hushed) = <(Arc<Notify>, Arc<AtomicBool>, Arc<Notify>)>::default();
+    let shared = (cut.clone(), silent.clone(), hushed.clone());
+    let there = broker.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (cut, silent, hushed) = shared.clone();
+            let there = there.clone();
+            tokio::spawn(async move {
+                let Ok(mut far) = TcpStream::connect(there).await else { return };
+                tokio::select! {
+                    _ = copy_bidirectional(&mut near, &mut far) => {}
+                    () = cut.notified() => {}
+                    () = hushed.notified() => {}
+                }
+                if silent.load(Ordering::SeqCst) {
+                    // The sockets stay, and nothing moves.
+                    std::future::pending::<()>().await;
+                }
+            });
+        }
+    });
+    Ok(Way { url: url.replacen(&broker, &here, 1), cut, silent, hushed })
+}
+
+async fn dies(url: String) -> Checked {
+    let queue = queue("dies")?;
+    let direct = open(&url).await?;
+    direct.apply(&Change::DeclareQueue(queue.clone())).await?;
+    for _ in 0..5 {
+        let way = way(&url).await?;
+        let session = open(&way.url).await?;
+        let mut sender = session.sender(1000).await?;
+        let mut receiver = session.receiver(&queue.name, 10).await?;
+        let mut messages: VecDeque<_> =
+            (0..1000).map(|id| outgoing(id, &queue, Message::new(vec![0; 1000]))).collect();
+        sender.submit(&mut messages).await?;
+        let mut outcomes = Vec::new();
+        sender.outcomes(&mut outcomes).await?;
+        way.cut.notify_waiters();
+        let error = loop {
+            if let Err(error) = sender.outcomes(&mut outcomes).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+        assert!(outcomes.len() < 1000, "the connection was cut too late");
+        let mut deliveries = Vec::new();
+        let error = loop {
+            match receiver.receive(&mut deliveries, 100).await {
+                Ok(()) => {}
+                Err(End::Lost(error)) => break error,
+                Err(other) => return Err(format!("{other:?}").into()),
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+        assert_eq!(session.ended().await.kind(), ErrorKind::Connection);
+        session.close(Instant::now() + Duration::from_secs(5)).await;
+    }
+    direct.apply(&Change::DeleteQueue(queue.name)).await?;
+    Ok(())
+}
+
+async fn falls_silent(url: String) -> Checked {
+    let way = way(&url).await?;
+    let session = open(&format!("{}?heartbeat=1", way.url)).await?;
+    // Long enough that heartbeats must have kept it.
+    let early = timeout(Duration::from_secs(4), session.ended()).await;
+    assert!(early.is_err(), "{early:?}");
+    way.silent.store(true, Ordering::SeqCst);
+    way.hushed.notify_waiters();
+    let error = timeout(Duration::from_secs(5), session.ended()).await?;
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    assert!(error.to_string().contains("heartbeats"), "{error}");
+    let closing = Instant::now();
+    session.close(closing + Duration::from_secs(2)).await;
+    assert!(closing.elapsed() < Duration::from_secs(3));
+    Ok(())
+}
+
+async fn bomb(url: String) -> Checked {
+    let queue = queue("bomb")?;
+    let session = open(&url).await?;
+    session.apply(&Change::DeclareQueue(queue.clone())).await?;
+    let mut message = Message::new("x");
+    let nested = (0..3000).fold(Value::Null, |inner, _| Value::List(vec![inner]));
+    message.headers.set(ShortStr::from_static("x-bomb"), nested);
+    let mut sender = session.sender(10).await?;
+    let mut messages = VecDeque::from([
+        outgoing(0, &queue, Message::new("before")),
+        outgoing(1, &queue, message),
+        outgoing(2, &queue, Message::new("after")),
+    ]);
+    sender.submit(&mut messages).await?;
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 3 {
+        sender.outcomes(&mut outcomes).await?;
+    }
+    assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, PublishOutcome::Confirmed)));
+    let mut receiver = session.receiver(&queue.name, 10).await?;
+    let mut deliveries: Vec<Delivered> = Vec::new();
+    while deliveries.len() < 3 {
+        receiver.receive(&mut deliveries, 10).await.map_err(|end| format!("{end:?}"))?;
+    }
+    let faults: Vec<_> =
+        deliveries.iter().map(|delivered| delivered.undecodable.is_some()).collect();
+    assert_eq!(faults, [false, true, false]);
+    let settle = |delivered: &Delivered| Settle { tag: delivered.tag, outcome: Outcome::Reject };
+    receiver.settle(&deliveries.iter().map(settle).collect::<Vec<_>>());
+    receiver.close().await?;
+    let left = session.apply(&Change::VerifyQueue(queue.clone())).await?;
+    assert_eq!(left.messages, 0);
+    session.apply(&Change::DeleteQueue(queue.name)).await?;
+    session.close(Instant::now() + Duration::from_secs(5)).await;
+    Ok(())
+}
+
+async fn too_old(url: String) -> Checked {
+    let Err(error) = open(&url).await else { return Err("it was taken".into()) };
+    let error = error.downcast::<enoki_core::Error>()?;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("amqp091:"), "{error}");
+    Ok(())
+}
+
+/// What a trial may take.
+const PATIENCE: Duration = Duration::from_secs(60);
