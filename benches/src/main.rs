@@ -9,6 +9,7 @@
 //! of them; what counts is the ratio of the medians.
 #![allow(clippy::print_stdout)] // the figures are what it is for
 
+mod bare_fe2o3;
 mod bare_lapin;
 mod with_enoki;
 
@@ -68,6 +69,7 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
             body: body.clone(),
         };
         against_lapin(&load, arguments.rounds).await?;
+        against_fe2o3(&load, arguments.rounds).await?;
     } else {
         println!("no broker: give --url, or ENOKI_RABBITMQ_4");
     }
@@ -91,32 +93,64 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
     Ok(())
 }
 
+/// AMQP 0-9-1, beside lapin.
 async fn against_lapin(load: &Load, rounds: usize) -> Outcome<()> {
-    let mut publish = (Vec::new(), Vec::new());
-    let mut consume = (Vec::new(), Vec::new());
-    let broker = with_enoki::peer(load).await?;
+    let (mut publish, mut consume) = (Pair::default(), Pair::default());
     for _ in 0..rounds {
         bare_lapin::reset(load).await?;
-        publish.0.push(bare_lapin::publish(load).await?);
-        consume.0.push(bare_lapin::consume(load).await?);
-        publish.1.push(with_enoki::publish(load).await?);
-        consume.1.push(with_enoki::consume(load).await?);
+        publish.bare.push(bare_lapin::publish(load).await?);
+        consume.bare.push(bare_lapin::consume(load).await?);
+        publish.enoki.push(with_enoki::publish(load).await?);
+        consume.enoki.push(with_enoki::consume(load).await?);
     }
     bare_lapin::remove(load).await?;
+    print("AMQP 0-9-1", "bare lapin", load, rounds, &mut publish, &mut consume).await
+}
+
+/// AMQP 1.0, beside fe2o3-amqp.
+async fn against_fe2o3(load: &Load, rounds: usize) -> Outcome<()> {
+    let ours = Load { url: load.url.replacen("amqp091://", "amqp10://", 1), ..load.clone() };
+    let (mut publish, mut consume) = (Pair::default(), Pair::default());
+    for _ in 0..rounds {
+        bare_lapin::reset(load).await?;
+        publish.bare.push(bare_fe2o3::publish(load).await?);
+        consume.bare.push(bare_fe2o3::consume(load).await?);
+        publish.enoki.push(with_enoki::publish(&ours).await?);
+        consume.enoki.push(with_enoki::consume(&ours).await?);
+    }
+    bare_lapin::remove(load).await?;
+    print("AMQP 1.0", "bare fe2o3", &ours, rounds, &mut publish, &mut consume).await
+}
+
+/// The rounds of the two that are compared.
+#[derive(Default)]
+struct Pair {
+    bare: Vec<Duration>,
+    enoki: Vec<Duration>,
+}
+
+async fn print(
+    protocol: &str,
+    bare: &str,
+    load: &Load,
+    rounds: usize,
+    publish: &mut Pair,
+    consume: &mut Pair,
+) -> Outcome<()> {
+    let (broker, Load { messages, body, .. }) = (with_enoki::peer(load).await?, load);
     println!(
-        "{broker}, durable classic queue, {} persistent messages of {} bytes, {rounds} rounds",
-        load.messages,
-        load.body.len()
+        "{broker} over {protocol}, durable classic queue, {messages} persistent messages of {} bytes, {rounds} rounds",
+        body.len()
     );
-    println!("                               bare lapin       enoki   ratio");
-    print_row("publish, 256 without confirm", load, &mut publish);
-    print_row("consume, ack each, prefetch 256", load, &mut consume);
+    println!("  {:31} {bare:>10} {:>11} {:>7}", "", "enoki", "ratio");
+    print_row("publish, 256 without confirm", load, publish);
+    print_row("consume, ack each, prefetch 256", load, consume);
     Ok(())
 }
 
-fn print_row(name: &str, load: &Load, (lapin, enoki): &mut (Vec<Duration>, Vec<Duration>)) {
-    let (lapin, enoki) = (rate(load.messages, median(lapin)), rate(load.messages, median(enoki)));
-    println!("  {name:<31} {lapin:>7.0}/s {enoki:>9.0}/s {:>7.2}", enoki / lapin);
+fn print_row(name: &str, load: &Load, Pair { bare, enoki }: &mut Pair) {
+    let (bare, enoki) = (rate(load.messages, median(bare)), rate(load.messages, median(enoki)));
+    println!("  {name:<31} {bare:>8.0}/s {enoki:>9.0}/s {:>7.2}", enoki / bare);
 }
 
 fn median(rounds: &mut [Duration]) -> Duration {
