@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, env = "ENOKI_RABBITMQ_4")]
     url: Option<String>,
     /// Messages of each measurement.
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 50_000)]
     messages: usize,
     /// Messages of each measurement in memory.
     #[arg(long, default_value_t = 1_000_000)]

@@ -28,6 +28,8 @@ pub(crate) async fn peer(load: &Load) -> Outcome<String> {
 pub(crate) async fn publish(load: &Load) -> Outcome<Duration> {
     let broker = enoki::connect(&load.url).await?;
     let publisher = broker.publisher(route(load)?).await?;
+    // Opens the channel, which the bare clients have open when their time begins.
+    publisher.publish(&Raw::from(load.body.clone())).await?;
     let started = Instant::now();
     publish_all(&publisher, load).await?;
     let time = started.elapsed();
