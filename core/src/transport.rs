@@ -8,11 +8,14 @@
 //! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
 //! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
 
+mod endpoint;
+
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use self::endpoint::Endpoint;
 use crate::{
     capability::Peer,
     error::{Error, Result},

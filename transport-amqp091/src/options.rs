@@ -1,117 +1,31 @@
 //! Broker URLs as lapin's options. lapin is never handed a URL: it would read some of them
 //! differently, an IPv6 host as `localhost` among them.
 
-use enoki_core::{BrokerUrl, Error, ErrorKind, Result, Secret};
+use std::ops::Deref;
+
+use enoki_core::{BrokerUrl, Result, transport::Endpoint};
 use lapin::{
     ConnectionProperties,
     types::LongString,
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
 
-/// What a URL says, checked.
+/// What a URL says, checked, and as the client library wants it.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) virtual_host: String,
-    pub(crate) username: String,
-    password: Secret,
-    heartbeat: u16,
-    connection_name: Option<String>,
+pub(crate) struct Options(Endpoint);
+
+impl Deref for Options {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.0
+    }
 }
 
 impl Options {
     /// Reads a URL: `amqp091://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
     pub(crate) fn read(url: &BrokerUrl) -> Result<Self> {
-        let refuse = |reason: &'static str| {
-            Error::new(ErrorKind::Configuration, "read the broker URL").because(reason)
-        };
-        match url.scheme() {
-            "amqp091" => {}
-            "amqp091s" => {
-                return Err(Error::new(ErrorKind::Unsupported, "read the broker URL")
-                    .because("TLS is not compiled in, so nothing is sent")
-                    .remedy("use amqp091:// over a network you trust, or a TLS tunnel"));
-            }
-            _ => {
-                return Err(Error::new(ErrorKind::Configuration, "read the broker URL").because(
-                    format!("{:?} is not a scheme of the amqp091 transport", url.scheme()),
-                ));
-            }
-        }
-        let host = url
-            .host()
-            .ok_or_else(|| refuse("it names no host").remedy("write amqp091://localhost"))?;
-        let virtual_host = url.virtual_host()?;
-        if virtual_host.len() > 255 {
-            return Err(refuse("the virtual host has more than 255 bytes"));
-        }
-        // As every AMQP client does: RabbitMQ has this login from the start, for localhost only.
-        let (username, password) = match (url.username(), url.password()) {
-            (None, None) => ("guest", Secret::new("guest")),
-            (Some(username), Some(password)) => (username, password.clone()),
-            (Some(username), None) => (username, Secret::new("")),
-            (None, Some(_)) => {
-                return Err(refuse("it has a password and no user name")
-                    .remedy("write amqp091://user:password@host"));
-            }
-        };
-        let mut options = Self {
-            host: host.to_owned(),
-            port: url.port().unwrap_or(5672),
-            virtual_host: virtual_host.to_owned(),
-            username: username.to_owned(),
-            password,
-            heartbeat: HEARTBEAT,
-            connection_name: None,
-        };
-        let mut seen: Vec<&str> = Vec::new();
-        for (key, value) in url.parameters() {
-            if seen.contains(&key) {
-                return Err(url.bad_parameter(key, "it is given twice"));
-            }
-            seen.push(key);
-            options.set(url, key, value)?;
-        }
-        Ok(options)
-    }
-
-    fn set(&mut self, url: &BrokerUrl, key: &str, value: &str) -> Result<()> {
-        match key {
-            "heartbeat" => {
-                self.heartbeat = match value.parse() {
-                    Ok(0) => {
-                        return Err(url.bad_parameter(
-                            key,
-                            "0 would turn heartbeats off, and a dead broker would never be noticed",
-                        ));
-                    }
-                    Ok(seconds) => seconds,
-                    Err(_) => {
-                        return Err(url.bad_parameter(
-                            key,
-                            format!("{value:?} is not a number of seconds from 1 to 65535"),
-                        ));
-                    }
-                };
-            }
-            "connection_name" => self.connection_name = Some(value.to_owned()),
-            key if TLS_PARAMETERS.contains(&key) => {
-                return Err(url.bad_parameter(
-                    key,
-                    "it is about TLS, which is not supported here, so it would protect nothing",
-                ));
-            }
-            _ => return Err(url.unknown_parameter(key, PARAMETERS)),
-        }
-        Ok(())
-    }
-
-    /// How errors name the broker. Never the password.
-    pub(crate) fn subject(&self) -> String {
-        let Self { host, port, virtual_host, username, .. } = self;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        format!("{host}:{port}, virtual host {virtual_host:?}, as {username:?}")
+        Endpoint::read(url, "amqp091").map(Self)
     }
 
     /// Where and as whom lapin connects. Its Debug shows the password, so it is made, used and
@@ -151,36 +65,14 @@ impl Options {
     }
 }
 
-/// The parameters that a URL may have.
-const PARAMETERS: &[&str] = &["heartbeat", "connection_name"];
-
-/// Parameters of the Erlang client and others. Leaving them unread would look like protection.
-const TLS_PARAMETERS: &[&str] = &[
-    "verify",
-    "cacertfile",
-    "certfile",
-    "keyfile",
-    "password",
-    "fail_if_no_peer_cert",
-    "server_name_indication",
-    "depth",
-    "auth_mechanism",
-    "ssl",
-    "ssl_options",
-    "cafile",
-    "capath",
-    "no_verify_ssl",
-];
-
-/// Seconds between heartbeats: a dead broker is noticed after twice as long.
-const HEARTBEAT: u16 = 10;
-
 /// What RabbitMQ proposes. Said here, so that a broker that proposes none or gigabytes does not
 /// decide how much memory this side takes.
 const FRAME_MAX: u32 = 131_072;
 
 #[cfg(test)]
 mod tests {
+    use enoki_core::ErrorKind;
+
     use super::*;
 
     fn read(url: &str) -> Result<Options> {
