@@ -338,7 +338,7 @@ mod tests {
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(untagged)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only that it cannot be read matters")]
     enum Either {
         Number(u8),
         Texts(Vec<String>),
