@@ -4,27 +4,33 @@ mod options;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 pub use self::options::BrokerOptions;
 use crate::{
     capability::{Capability, Peer},
+    consumer::on_cancel::OnCancel,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::Link,
+    health::BrokerHealth,
+    link::{Link, LinkOptions, Patience},
     message::payload::Payload,
-    publisher::lane::{Lane, Window},
+    publisher::lane::{Lane, LaneOptions, Window},
     publisher::{Publisher, PublisherOptions},
     short_str::ShortStr,
+    source::Source,
     subscription::Subscription,
     topology::queue::Queue,
     topology::route::RouteSpec,
     topology::{Topology, unique_name},
-    transport::{Change, Found, Purpose, Session, Transport},
+    transport::{Change, Found, GRACE, Purpose, Session, Transport},
 };
 
 /// A broker that was reached: publishers, topology and services come from it.
@@ -66,6 +72,9 @@ struct Inner {
     /// Tells this handle's temporary queues from everybody else's.
     suffix: String,
     windows: Mutex<Vec<Weak<Window>>>,
+    /// What the program declared by hand, which each new connection declares again.
+    declared: Arc<Mutex<Topology>>,
+    health: watch::Receiver<BrokerHealth>,
 }
 
 impl Inner {
@@ -93,9 +102,31 @@ impl Broker {
         transport: Arc<dyn Transport>,
         options: BrokerOptions,
     ) -> Result<Self> {
-        let link = |purpose| Link::new(transport.clone(), purpose, options.connect_timeout);
-        let (publishing, consuming) = (link(Purpose::Publish), link(Purpose::Consume));
-        let reached = publishing.session(Instant::now() + 2 * options.connect_timeout).await?;
+        let (tell, health) = watch::channel(BrokerHealth::IDLE);
+        let tell = Arc::new(tell);
+        let declared = Arc::new(Mutex::new(Topology::new()));
+        let link = |purpose, topology| {
+            Link::new(LinkOptions {
+                transport: transport.clone(),
+                purpose,
+                connect_timeout: options.connect_timeout,
+                declare_timeout: options.declare_timeout,
+                topology,
+                health: tell.clone(),
+            })
+        };
+        let publishing = link(Purpose::Publish, Arc::default());
+        // Temporary queues belong to the connection that consumes.
+        let consuming = link(Purpose::Consume, declared.clone());
+        let reached = async {
+            let now = Instant::now();
+            if options.reach_within.is_zero() {
+                publishing.session(now + options.connect_timeout + GRACE, Patience::FailFast).await
+            } else {
+                publishing.session(now + options.reach_within, Patience::Wait).await
+            }
+        };
+        let reached = reached.await?;
         let inner = Inner {
             peer: reached.session.peer().clone(),
             transport,
@@ -104,6 +135,8 @@ impl Broker {
             options,
             suffix: Uuid::now_v7().simple().to_string(),
             windows: Mutex::new(Vec::new()),
+            declared,
+            health,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -129,13 +162,27 @@ impl Broker {
             .because(format!("it lacks {}", missing.join(", "))))
     }
 
+    /// How the two connections are doing, now and as it changes. Connections that break are opened
+    /// again by themselves; this is where that shows.
+    pub fn health(&self) -> watch::Receiver<BrokerHealth> {
+        self.inner.health.clone()
+    }
+
     /// Makes everything of the topology exist. Idempotent; what exists with other arguments is
     /// [`Conflict`](ErrorKind::Conflict).
     ///
-    /// It happens on the connection that consumes, since a temporary queue belongs to that one.
+    /// It happens on the connection that consumes, since a temporary queue belongs to that one, and
+    /// again whenever that connection had to be opened anew, until [`Broker::apply`] deletes it.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
         let topology = self.localize(topology)?;
-        self.with_session(|session| async move { declare(&*session, &topology).await }).await
+        let topology = &topology;
+        self.with_session(|session| async move { declare(&*session, topology).await }).await?;
+        self.declared().extend(topology.clone());
+        Ok(())
+    }
+
+    fn declared(&self) -> MutexGuard<'_, Topology> {
+        self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks that everything of the topology but the bindings exists, with equal arguments, and
@@ -156,6 +203,8 @@ impl Broker {
 
     /// Makes one change to the topology, by name: deletes, purges, unbinds.
     pub async fn apply(&self, change: &Change) -> Result<Found> {
+        // First, so that a connection that breaks meanwhile does not bring it back.
+        self.declared().forget(change);
         self.with_session(|session| async move { session.apply(change).await }).await
     }
 
@@ -205,18 +254,20 @@ impl Broker {
         options.check()?;
         route.topology.extend(options.declare.clone());
         let topology = self.localize(&route.topology)?;
-        let deadline = Instant::now() + self.inner.options.declare_timeout;
+        let deadline = self.declare_by();
         let declaring = async {
-            let incarnation = self.inner.publishing.session(deadline).await?;
+            let incarnation = self.inner.publishing.session(deadline, Patience::Wait).await?;
             declare(&*incarnation.session, &topology).await
         };
         timeout_at(deadline, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
-        let lane = Lane::new(
-            self.inner.publishing.clone(),
+        let lane = Lane::new(LaneOptions {
+            link: self.inner.publishing.clone(),
             topology,
-            options.window,
-            self.inner.options.connect_timeout,
-        );
+            window: options.window,
+            open_timeout: self.inner.options.connect_timeout,
+            retry: options.retry,
+            fail_fast: options.fail_fast,
+        });
         let mut windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.retain(|window| window.strong_count() > 0);
         windows.push(Arc::downgrade(lane.window()));
@@ -249,9 +300,19 @@ impl Broker {
         queue: &dyn Queue<Message = M>,
         prefetch: u16,
     ) -> Result<Subscription> {
+        self.subscribe_with(queue, prefetch, OnCancel::default()).await
+    }
+
+    /// Like [`Broker::subscribe`], and says what happens when the broker cancels the consumer.
+    pub async fn subscribe_with<M: Payload>(
+        &self,
+        queue: &dyn Queue<Message = M>,
+        prefetch: u16,
+        on_cancel: OnCancel,
+    ) -> Result<Subscription> {
         let topology = self.localize(&Topology::new().with_queue(queue))?;
-        let name = self.queue_name(queue)?;
-        Subscription::open(self, &topology, name, prefetch).await
+        let source = Source::new(self, topology, self.queue_name(queue)?, prefetch);
+        Subscription::open(self, source, on_cancel, self.declare_by()).await
     }
 
     /// Closes the connections: waits for the outcomes of what was published, then says goodbye, all
@@ -266,6 +327,15 @@ impl Broker {
         if let Ok(last) = Arc::try_unwrap(self.inner) {
             last.close(deadline).await;
         }
+    }
+
+    fn declare_by(&self) -> Instant {
+        let options = &self.inner.options;
+        Instant::now() + options.connect_timeout + options.declare_timeout
+    }
+
+    pub(crate) fn consuming(&self) -> &Link {
+        &self.inner.consuming
     }
 
     pub(crate) fn options(&self) -> &BrokerOptions {
@@ -284,11 +354,9 @@ impl Broker {
     where
         F: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now()
-            + self.inner.options.connect_timeout
-            + self.inner.options.declare_timeout;
+        let deadline = self.declare_by();
         let working = async {
-            let incarnation = self.inner.consuming.session(deadline).await?;
+            let incarnation = self.inner.consuming.session(deadline, Patience::Wait).await?;
             work(incarnation.session).await
         };
         timeout_at(deadline, working).await.unwrap_or_else(|_| Err(overdue("declare")))

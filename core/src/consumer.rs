@@ -3,6 +3,7 @@
 pub(crate) mod extract;
 pub(crate) mod failure;
 pub(crate) mod handler;
+pub(crate) mod on_cancel;
 pub(crate) mod on_error;
 
 use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
@@ -10,6 +11,7 @@ use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -21,11 +23,13 @@ use crate::{
     context::{Call, Callee},
     delivery::Delivery,
     error::{Error, ErrorKind, Result},
+    health::ConsumerHealth,
     message::codec::Codecs,
     message::payload::Payload,
     outcome::Outcome,
     service::entrypoint::{Entrypoint, Scope},
     short_str::ShortStr,
+    source::Source,
     subscription::Subscription,
     topology::Topology,
     topology::queue::Queue,
@@ -131,7 +135,9 @@ impl Entrypoint for Consumer {
         let broker = scope.broker();
         let topology = broker.localize(&self.topology)?;
         let queue = broker.whole_name(self.queue.clone(), self.unique)?;
-        let subscription = Subscription::open(broker, &topology, queue.clone(), prefetch).await?;
+        let source = Source::new(broker, topology, queue.clone(), prefetch);
+        let subscription =
+            Subscription::open(broker, source, self.options.on_cancel, scope.start_by()).await?;
         let worker = Arc::new(Worker {
             callee: Arc::new(Callee {
                 service: scope.service().clone(),
@@ -175,6 +181,10 @@ impl Entrypoint for Consumer {
                 .because("a handler was still running at the deadline; its delivery goes back to the queue"));
         }
         result
+    }
+
+    fn health(&self) -> Option<watch::Receiver<ConsumerHealth>> {
+        self.running.as_ref().map(|running| running.subscription.health())
     }
 
     async fn kill(&mut self) {

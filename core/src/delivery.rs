@@ -2,10 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    health::ConsumerHealth,
     message::Message,
     message::codec::Codecs,
     message::payload::Payload,
@@ -89,22 +90,34 @@ pub enum Settled {
 #[derive(Debug)]
 struct Token {
     tag: u64,
+    settler: Arc<Settler>,
+}
+
+/// The way back to the receiver of a delivery.
+#[derive(Debug)]
+pub(crate) struct Settler {
     receiver: mpsc::Sender<Settle>,
+    health: Arc<watch::Sender<ConsumerHealth>>,
+}
+
+impl Settler {
+    pub(crate) fn new(
+        receiver: mpsc::Sender<Settle>,
+        health: Arc<watch::Sender<ConsumerHealth>>,
+    ) -> Self {
+        Self { receiver, health }
+    }
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        delivered: Delivered,
-        codecs: Codecs,
-        receiver: mpsc::Sender<Settle>,
-    ) -> Self {
+    pub(crate) fn new(delivered: Delivered, codecs: Codecs, settler: Arc<Settler>) -> Self {
         let Delivered { tag, message, exchange, routing_key, redelivered, attempt, undecodable } =
             delivered;
         Self {
             envelope: Envelope { message, exchange, routing_key, redelivered, attempt },
             undecodable,
             codecs,
-            token: Some(Token { tag, receiver }),
+            token: Some(Token { tag, settler }),
         }
     }
 
@@ -170,9 +183,10 @@ impl Delivery {
 impl Token {
     fn settle(self, outcome: Outcome) -> Settled {
         // The channel has room for every unsettled delivery, so it is never full, only gone.
-        match self.receiver.try_send(Settle { tag: self.tag, outcome }) {
+        match self.settler.receiver.try_send(Settle { tag: self.tag, outcome }) {
             Ok(()) => Settled::Queued,
             Err(_) => {
+                self.settler.health.send_modify(|consumer| consumer.stale += 1);
                 tracing::debug!(tag = self.tag, %outcome, "stale: the session that delivered it is over");
                 Settled::Stale
             }

@@ -1,21 +1,31 @@
-//! A connection that is opened when somebody needs it, by the one task that owns it.
+//! The supervisor of one connection: opened when somebody needs it, by the one task that owns it,
+//! and opened again whenever it breaks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
+    declare::declare_again,
     error::{Error, ErrorKind, Result},
+    health::{BrokerHealth, Health},
+    topology::Topology,
     transport::{GRACE, Purpose, Session, Transport},
 };
 
 /// A handle on a connection. The task behind it ends when the handles are gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
+    /// The transport's, for errors.
+    name: &'static str,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
 }
@@ -42,62 +52,133 @@ impl Incarnation {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Not open. The reason, if it was or should have been, belongs to this try.
-    Down {
-        tries: u64,
-        reason: Option<Error>,
-    },
-    Up(Incarnation),
+    /// Not open, and nobody opens it. The reason, if there is one, is why no further try was made.
+    Idle { tries: u64, reason: Option<Error> },
+    /// Being opened, try after try. The reason is that of the last one, or of the loss before it.
+    Opening { tries: u64, reason: Option<Error> },
+    /// Open.
+    Up { incarnation: Incarnation, blocked: Option<Arc<str>> },
+    /// Closed for good.
     Closed,
 }
 
-impl Link {
-    pub(crate) fn new(
-        transport: Arc<dyn Transport>,
-        purpose: Purpose,
-        connect_timeout: Duration,
-    ) -> Self {
-        let (commands, inbox) = mpsc::channel(1);
-        let (publish, state) = watch::channel(State::Down { tries: 0, reason: None });
-        tokio::spawn(run(transport, purpose, connect_timeout, inbox, publish));
-        Self { commands, state }
+/// What a call does while the connection is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Waits for a try that succeeds, unless one fails in a way that no further one would mend.
+    Wait,
+    /// Gives up as soon as a try has failed, the last one before the call included.
+    FailFast,
+}
+
+/// What a link needs to know.
+#[derive(Debug)]
+pub(crate) struct LinkOptions {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) purpose: Purpose,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) declare_timeout: Duration,
+    /// Declared on each session before anybody gets it.
+    pub(crate) topology: Arc<Mutex<Topology>>,
+    pub(crate) health: Arc<watch::Sender<BrokerHealth>>,
+}
+
+impl LinkOptions {
+    /// Opens a session and declares on it what is declared on each.
+    async fn open(&self) -> Result<Arc<dyn Session>> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let connecting = self.transport.connect(self.purpose, deadline);
+        let connected = timeout_at(deadline + GRACE, connecting).await;
+        let session = connected.unwrap_or_else(|_| Err(overdue(self.transport.name())))?;
+        self.replay(&*session).await;
+        Ok(session)
     }
 
-    /// The current session; opens one if there is none. An error is that of a try that ended after
-    /// this call began, never one from before. Cancel safe.
-    pub(crate) async fn session(&self, deadline: Instant) -> Result<Incarnation> {
+    /// Declares what the program declared by hand. Consumers and publishers see to their own.
+    async fn replay(&self, session: &dyn Session) {
+        let topology = {
+            let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
+            topology.clone()
+        };
+        let deadline = Instant::now() + self.declare_timeout;
+        if timeout_at(deadline, declare_again(session, &topology)).await.is_err() {
+            tracing::error!("declaring again after a reconnect took too long");
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(options: LinkOptions) -> Self {
+        let (commands, inbox) = mpsc::channel(1);
+        let (publish, state) = watch::channel(State::Idle { tries: 0, reason: None });
+        let name = options.transport.name();
+        let supervisor = Supervisor {
+            options,
+            inbox,
+            state: publish,
+            tries: 0,
+            epoch: 0,
+            is_first: true,
+            is_doubtful: false,
+        };
+        tokio::spawn(supervisor.run());
+        Self { name, commands, state }
+    }
+
+    /// The current session; opens one if there is none. An error says why the last try failed, or
+    /// that there was none within the deadline. Cancel safe.
+    pub(crate) async fn session(
+        &self,
+        deadline: Instant,
+        patience: Patience,
+    ) -> Result<Incarnation> {
+        let waited = timeout_at(deadline, self.wait(patience)).await;
+        waited.unwrap_or_else(|_| {
+            Err(match &*self.state.borrow() {
+                State::Opening { reason: Some(reason), .. } => reason.clone(),
+                _ => overdue(self.name),
+            })
+        })
+    }
+
+    async fn wait(&self, patience: Patience) -> Result<Incarnation> {
         let mut state = self.state.clone();
-        let wait = async {
-            let mut seen = None;
-            loop {
-                let now = state.borrow_and_update().clone();
-                match (now, seen) {
-                    (State::Up(incarnation), _) if !incarnation.has_ended() => {
-                        return Ok(incarnation);
-                    }
-                    (State::Up(_), _) => {}
-                    (State::Down { tries, .. }, None) => {
-                        seen = Some(tries);
+        let mut asked = None;
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Up { incarnation, .. } if !incarnation.has_ended() => {
+                    return Ok(incarnation);
+                }
+                State::Up { .. } => {}
+                State::Idle { tries, reason } => match (asked, reason) {
+                    (Some(asked), Some(reason)) if tries > asked => return Err(reason),
+                    (Some(_), _) => {}
+                    (None, _) => {
+                        asked = Some(tries);
                         // A full inbox already holds somebody's wish for the same thing.
-                        match self.commands.try_send(Command::Open) {
-                            Err(mpsc::error::TrySendError::Closed(_)) => return Err(closed()),
-                            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+                        if let Err(mpsc::error::TrySendError::Closed(_)) =
+                            self.commands.try_send(Command::Open)
+                        {
+                            return Err(closed());
                         }
                     }
-                    (State::Down { tries, reason: Some(reason) }, Some(seen)) if tries > seen => {
+                },
+                State::Opening { tries, reason } => {
+                    asked.get_or_insert(tries);
+                    if let (Patience::FailFast, Some(reason)) = (patience, reason) {
                         return Err(reason);
                     }
-                    (State::Down { .. }, _) => {}
-                    (State::Closed, _) => return Err(closed()),
                 }
-                state.changed().await.map_err(|_| closed())?;
+                State::Closed => return Err(closed()),
             }
-        };
-        timeout_at(deadline, wait).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, "connect")
-                .because("the deadline passed")
-                .transient(true))
-        })
+            state.changed().await.map_err(|_| closed())?;
+        }
+    }
+
+    /// The state alone, which keeps no connection open.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed(self.state.clone())
     }
 
     /// Closes the connection for good. Twice is once.
@@ -113,82 +194,196 @@ impl Link {
     }
 }
 
-async fn run(
-    transport: Arc<dyn Transport>,
-    purpose: Purpose,
-    connect_timeout: Duration,
-    mut inbox: mpsc::Receiver<Command>,
-    publish: watch::Sender<State>,
-) {
-    let mut tries = 0;
-    let mut epoch = 0;
-    loop {
-        match inbox.recv().await {
-            Some(Command::Open) => {}
-            Some(Command::Close { .. }) | None => break,
+/// How a connection is doing, for those who only look.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed(watch::Receiver<State>);
+
+impl Observed {
+    /// Why what was sent has no outcome yet, as far as the connection knows.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match &*self.0.borrow() {
+            State::Up { blocked: Some(reason), .. } => {
+                Some(format!("the broker blocks the connection: {reason}"))
+            }
+            State::Idle { reason: Some(reason), .. }
+            | State::Opening { reason: Some(reason), .. } => {
+                Some(format!("the connection is down: {reason}"))
+            }
+            _ => None,
         }
-        tries += 1;
-        let deadline = Instant::now() + connect_timeout;
-        let connecting = timeout_at(deadline + GRACE, transport.connect(purpose, deadline));
-        let connected = tokio::select! {
-            biased;
-            connected = connecting => connected.unwrap_or_else(|_| Err(overdue(&*transport))),
-            () = unwanted(&mut inbox) => break,
-        };
-        let session = match connected {
-            Ok(session) => session,
-            Err(reason) => {
-                publish.send_replace(State::Down { tries, reason: Some(reason) });
-                continue;
+    }
+}
+
+/// The task that owns a connection.
+struct Supervisor {
+    options: LinkOptions,
+    inbox: mpsc::Receiver<Command>,
+    state: watch::Sender<State>,
+    tries: u64,
+    epoch: u64,
+    /// Whether no session has been open yet.
+    is_first: bool,
+    /// Whether the last try failed in a way that no further one would mend.
+    is_doubtful: bool,
+}
+
+/// How the time between a wish for the connection and its end went.
+enum Over {
+    /// No further try would mend it: until somebody asks again.
+    Failed(Error),
+    /// Nobody wants it any more.
+    Closed,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        while let Some(Command::Open) = self.inbox.recv().await {
+            match self.keep_open().await {
+                Over::Failed(reason) => {
+                    tracing::error!(
+                        transport = self.options.transport.name(),
+                        purpose = ?self.options.purpose, %reason,
+                        "the connection cannot be opened; not tried again by itself"
+                    );
+                    self.set(State::Idle { tries: self.tries, reason: Some(reason) });
+                }
+                Over::Closed => break,
             }
-        };
-        epoch += 1;
-        publish.send_replace(State::Up(Incarnation { session: session.clone(), epoch }));
-        match serve(&*session, &mut inbox).await {
-            Served::Ended(reason) => {
-                tracing::warn!(transport = transport.name(), ?purpose, %reason, "the connection ended");
-                publish.send_replace(State::Down { tries, reason: Some(reason) });
-            }
-            Served::Close(deadline) => {
-                // Closed first, so that nobody takes up a session that is on its way out.
-                publish.send_replace(State::Closed);
-                session.close(deadline).await;
-                return;
+        }
+        self.set(State::Closed);
+    }
+
+    /// Opens the connection, and again whenever it breaks.
+    async fn keep_open(&mut self) -> Over {
+        let mut backoff = backoff();
+        self.set(State::Opening { tries: self.tries, reason: None });
+        loop {
+            self.tries += 1;
+            let reason = match self.open().await {
+                None => return Over::Closed,
+                Some(Err(reason)) if self.is_final(&reason) => return Over::Failed(reason),
+                Some(Err(reason)) => reason,
+                Some(Ok(session)) => {
+                    self.is_doubtful = false;
+                    let since = Instant::now();
+                    let Some(reason) = self.serve(session).await else { return Over::Closed };
+                    if since.elapsed() >= STEADY {
+                        backoff = self::backoff();
+                    }
+                    reason
+                }
+            };
+            let wait = backoff.next().unwrap_or(SLOWEST);
+            tracing::warn!(
+                transport = self.options.transport.name(),
+                purpose = ?self.options.purpose, tries = self.tries, %reason, ?wait,
+                "no connection; tried again later"
+            );
+            self.set(State::Opening { tries: self.tries, reason: Some(reason) });
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = unwanted(&mut self.inbox) => return Over::Closed,
             }
         }
     }
-    publish.send_replace(State::Closed);
+
+    /// Whether no further try would mend it. A broker that goes down may refuse what it took before,
+    /// so who was let in before takes only the second word for it.
+    fn is_final(&mut self, reason: &Error) -> bool {
+        let was_doubtful = std::mem::replace(&mut self.is_doubtful, !reason.is_transient());
+        !reason.is_transient() && (self.is_first || was_doubtful)
+    }
+
+    /// One try. `None` when nobody wants it any more.
+    async fn open(&mut self) -> Option<Result<Arc<dyn Session>>> {
+        tokio::select! {
+            biased;
+            opened = self.options.open() => Some(opened),
+            () = unwanted(&mut self.inbox) => None,
+        }
+    }
+
+    /// Lends the session out until it ends; says why it did, or `None` when it was to close.
+    async fn serve(&mut self, session: Arc<dyn Session>) -> Option<Error> {
+        self.epoch += 1;
+        self.is_first = false;
+        let mut blocked = session.blocked();
+        let incarnation = Incarnation { session: session.clone(), epoch: self.epoch };
+        loop {
+            let reason = blocked.borrow_and_update().clone();
+            self.set(State::Up { incarnation: incarnation.clone(), blocked: reason });
+            let deadline = tokio::select! {
+                reason = session.ended() => return Some(reason),
+                Ok(()) = blocked.changed() => continue,
+                deadline = closing(&mut self.inbox) => deadline,
+            };
+            // Closed first, so that nobody takes up a session that is on its way out.
+            self.set(State::Closed);
+            session.close(deadline).await;
+            return None;
+        }
+    }
+
+    fn set(&self, state: State) {
+        let health = match &state {
+            State::Idle { reason: None, .. } => Health::Idle,
+            State::Idle { reason, .. } => Health::Stopped { reason: reason.clone() },
+            State::Opening { reason: Some(reason), .. } if !self.is_first => {
+                Health::Reconnecting { reason: reason.clone() }
+            }
+            State::Opening { reason, .. } => Health::Connecting { reason: reason.clone() },
+            State::Up { blocked: Some(reason), .. } => Health::Blocked { reason: reason.clone() },
+            State::Up { blocked: None, .. } => Health::Ready,
+            State::Closed => Health::Stopped { reason: None },
+        };
+        self.options.health.send_modify(|both| match self.options.purpose {
+            Purpose::Publish => both.publishing = health,
+            Purpose::Consume => both.consuming = health,
+        });
+        self.state.send_replace(state);
+    }
 }
 
 /// Waits until nobody wants the connection any more. Who wishes for it gets the one under way.
 async fn unwanted(inbox: &mut mpsc::Receiver<Command>) {
-    while let Some(Command::Open) = inbox.recv().await {}
+    closing(inbox).await;
 }
 
-enum Served {
-    Ended(Error),
-    Close(Instant),
-}
-
-async fn serve(session: &dyn Session, inbox: &mut mpsc::Receiver<Command>) -> Served {
+/// Waits for the wish to close, or for the last handle to go, and says until when closing may take.
+async fn closing(inbox: &mut mpsc::Receiver<Command>) -> Instant {
     loop {
-        tokio::select! {
-            reason = session.ended() => return Served::Ended(reason),
-            command = inbox.recv() => match command {
-                Some(Command::Open) => {}
-                Some(Command::Close { deadline }) => return Served::Close(deadline),
-                None => return Served::Close(Instant::now() + GRACE),
-            },
+        match inbox.recv().await {
+            Some(Command::Open) => {}
+            Some(Command::Close { deadline }) => return deadline,
+            None => return Instant::now() + GRACE,
         }
     }
 }
+
+/// The times between tries: longer and longer, and different for each program that waits for the
+/// same broker.
+pub(crate) fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_factor(2.0)
+        .with_max_delay(SLOWEST / 2) // the jitter at most doubles it
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// The longest time between two tries.
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// A session that lived this long was no failed try.
+const STEADY: Duration = Duration::from_secs(5);
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "use the broker").because("it was closed")
 }
 
-fn overdue(transport: &dyn Transport) -> Error {
+fn overdue(transport: &str) -> Error {
     Error::new(ErrorKind::Timeout, "connect")
-        .on(format!("by {}", transport.name()))
+        .on(format!("by {transport}"))
         .because("the deadline passed")
 }

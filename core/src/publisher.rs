@@ -4,12 +4,15 @@ mod confirm;
 pub(crate) mod lane;
 mod options;
 mod publication;
+mod retry;
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use tokio::time::Instant;
 
-pub use self::{confirm::Confirm, options::PublisherOptions, publication::Publication};
+pub use self::{
+    confirm::Confirm, options::PublisherOptions, publication::Publication, retry::RetryPolicy,
+};
 use crate::{
     broker::Broker,
     error::{Error, ErrorKind, Result},
@@ -193,7 +196,11 @@ impl Inner {
     fn overdue(&self) -> Error {
         Error::new(ErrorKind::Indeterminate, "publish to")
             .on(format!("exchange {:?}", self.route.exchange.as_str()))
-            .because(format!("the broker had not confirmed it after {:?}", self.options.timeout))
+            .because(format!(
+                "the broker had not confirmed it after {:?}{}",
+                self.options.timeout,
+                self.lane.window().trouble()
+            ))
             .remedy("publish it again with the same message id, if a duplicate does no harm")
     }
 }

@@ -6,7 +6,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout_at},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     consumer::Consumer,
     consumer::handler::Handler,
     error::{Error, ErrorKind, Result},
+    health::ConsumerHealth,
     message::payload::Payload,
     service::entrypoint::{Entrypoint, Scope},
     topology::queue::Queue,
@@ -124,7 +125,8 @@ impl<S: Send + Sync + 'static> Service<S> {
         // that fails to start.
         drop(self.state);
         let (report, failures) = mpsc::channel(1);
-        let scope = Scope::new(self.name.clone(), self.broker.clone(), report);
+        let deadline = Instant::now() + self.start_within;
+        let scope = Scope::new(self.name.clone(), self.broker.clone(), report, deadline);
         let mut running = RunningService {
             name: self.name,
             broker: self.broker,
@@ -132,7 +134,6 @@ impl<S: Send + Sync + 'static> Service<S> {
             failures,
             stop_within: self.stop_within,
         };
-        let deadline = Instant::now() + self.start_within;
         let starting = async {
             let scope = scope;
             for entrypoint in &mut running.entrypoints {
@@ -142,7 +143,8 @@ impl<S: Send + Sync + 'static> Service<S> {
         };
         let started = tokio::select! {
             biased;
-            started = timeout_at(deadline, starting) => started,
+            // An entrypoint keeps the deadline itself, and then says what kept it.
+            started = timeout_at(deadline + GRACE, starting) => started,
             () = signal => return Ok((running, true)),
         };
         let started = started.unwrap_or_else(|_| {
@@ -216,6 +218,14 @@ impl RunningService {
             // Every entrypoint has ended without a failure; nothing will fail any more.
             None => std::future::pending().await,
         }
+    }
+
+    /// How each of its consumers is doing, by the name of its queue, now and as it changes.
+    pub fn health(&self) -> Vec<(&str, watch::Receiver<ConsumerHealth>)> {
+        let entrypoints = self.entrypoints.iter();
+        entrypoints
+            .filter_map(|entrypoint| Some((entrypoint.name(), entrypoint.health()?)))
+            .collect()
     }
 
     /// Stops: no more work comes in, deliveries that no handler has started on are released, running

@@ -1,32 +1,37 @@
-//! Deliveries of one queue, and the task that owns the receiver.
+//! Deliveries of one queue, and the task that owns the receiver, and the next one when that ends.
+
+use std::sync::Arc;
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
     broker::Broker,
-    declare::declare,
-    delivery::Delivery,
+    consumer::on_cancel::OnCancel,
+    delivery::{Delivery, Settler},
     error::{Error, ErrorKind, Result},
+    health::{ConsumerHealth, Health},
+    link::backoff,
     message::codec::Codecs,
     outcome::Outcome,
-    short_str::ShortStr,
-    topology::Topology,
+    source::Source,
     transport::{Delivered, End, GRACE, Receiver, Settle},
 };
 
 /// The deliveries of one queue, taken by hand.
 ///
-/// Made by [`Broker::subscribe`](crate::Broker::subscribe), where an example is. Dropped, it stops,
-/// and what was not settled goes back to the queue.
+/// Made by [`Broker::subscribe`](crate::Broker::subscribe), where an example is. When the connection
+/// breaks it consumes again as soon as there is one; what was delivered before and not settled is
+/// delivered again. Dropped, it stops, and what was not settled goes back to the queue.
 #[derive(Debug)]
 pub struct Subscription {
     deliveries: async_channel::Receiver<Delivery>,
     control: mpsc::Sender<Stop>,
     ended: watch::Receiver<Option<Result<()>>>,
+    health: Arc<watch::Sender<ConsumerHealth>>,
     pump: JoinHandle<()>,
 }
 
@@ -37,51 +42,37 @@ struct Stop {
 }
 
 impl Subscription {
+    /// Opens it on this connection or, when that fails in a way that may pass, on a later one.
     pub(crate) async fn open(
         broker: &Broker,
-        topology: &Topology,
-        queue: ShortStr,
-        prefetch: u16,
+        source: Source,
+        on_cancel: OnCancel,
+        deadline: Instant,
     ) -> Result<Self> {
-        if prefetch == 0 {
-            return Err(Error::new(ErrorKind::Configuration, "consume")
-                .on(format!("queue {:?}", queue.as_str()))
-                .because(
-                    "a prefetch of 0 means no limit to one broker and nothing at all to another",
-                )
-                .remedy("1 to 65535"));
-        }
-        let receiver = broker
-            .with_session(|session| {
-                let queue = &queue;
-                async move {
-                    declare(&*session, topology).await?;
-                    session.receiver(queue, prefetch).await
-                }
-            })
-            .await?;
-        let (to_handlers, deliveries) = async_channel::bounded(prefetch.into());
-        let (settle, settlements) = mpsc::channel(usize::from(prefetch) + 1);
+        source.check()?;
+        let receiver = source.open(deadline).await?;
+        let prefetch = source.prefetch();
+        let (to_handlers, deliveries) = async_channel::bounded(prefetch);
         let (control, stops) = mpsc::channel(1);
         let (end, ended) = watch::channel(None);
+        let health = Arc::new(watch::Sender::new(ConsumerHealth::NEW));
         let pump = Pump {
-            queue,
-            receiver,
+            source,
+            on_cancel,
             codecs: broker.options().codecs.clone(),
             to_handlers,
             unstarted: deliveries.clone(),
-            settle,
-            settlements,
             stops,
-            unsettled: 0,
-            max: prefetch.into(),
+            health: health.clone(),
+            max: prefetch,
         };
-        let pump = tokio::spawn(async move { drop(end.send(Some(pump.run().await))) });
-        Ok(Self { deliveries, control, ended, pump })
+        pump.subscribed();
+        let pump = tokio::spawn(async move { drop(end.send(Some(pump.run(receiver).await))) });
+        Ok(Self { deliveries, control, ended, health, pump })
     }
 
     /// Waits for the next delivery; `None` after [`Subscription::stop`]. An error says why there
-    /// will be no more: the broker cancelled the consumer, or the connection ended.
+    /// will be no more: the queue cannot be declared or consumed from any longer.
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
@@ -89,6 +80,11 @@ impl Subscription {
             return Ok(Some(delivery));
         }
         self.end().await.map(|()| None)
+    }
+
+    /// How it is doing, now and as it changes.
+    pub fn health(&self) -> watch::Receiver<ConsumerHealth> {
+        self.health.subscribe()
     }
 
     /// Waits for the end, and says why it came. Cancel safe.
@@ -114,7 +110,7 @@ impl Subscription {
         match timeout_at(deadline + GRACE, self.end()).await {
             Ok(result) => result,
             Err(_) => {
-                self.pump.abort();
+                self.kill();
                 Err(overdue("the receiver did not close in time"))
             }
         }
@@ -122,14 +118,21 @@ impl Subscription {
 
     /// Ends now: everything unsettled goes back to the queue.
     pub(crate) fn kill(&mut self) {
+        // Dropping the receiver of the transport closes its channel.
         self.pump.abort();
+        self.health.send_if_modified(|health| {
+            let is_over = matches!(health.health, Health::Stopped { .. });
+            if !is_over {
+                health.health = Health::Stopped { reason: None };
+            }
+            !is_over
+        });
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // Dropping the receiver of the transport closes its channel.
-        self.pump.abort();
+        self.kill();
     }
 }
 
@@ -142,49 +145,138 @@ async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
     })
 }
 
+/// Takes deliveries from one receiver after the other, and gives them to whoever handles them.
 struct Pump {
-    queue: ShortStr,
-    receiver: Box<dyn Receiver>,
+    source: Source,
+    on_cancel: OnCancel,
     codecs: Codecs,
     to_handlers: async_channel::Sender<Delivery>,
     /// The other end of the same channel, to take back what no handler has started on.
     unstarted: async_channel::Receiver<Delivery>,
-    settle: mpsc::Sender<Settle>,
-    settlements: mpsc::Receiver<Settle>,
     stops: mpsc::Receiver<Stop>,
-    unsettled: usize,
+    health: Arc<watch::Sender<ConsumerHealth>>,
     max: usize,
 }
 
+/// A receiver, and what comes back to it. When it is gone, settlements of its deliveries are stale:
+/// no other receiver gets them.
+struct Flow {
+    receiver: Box<dyn Receiver>,
+    settler: Arc<Settler>,
+    settlements: mpsc::Receiver<Settle>,
+    unsettled: usize,
+}
+
+/// How the time with one receiver ended.
+enum Over {
+    /// Somebody asked for it.
+    Stopped(Result<()>),
+    /// Nobody did, and the next receiver may do better.
+    Interrupted(Error),
+    /// Nobody did, and the program said that this is the end.
+    Failed(Error),
+}
+
 impl Pump {
-    async fn run(mut self) -> Result<()> {
+    async fn run(mut self, mut receiver: Box<dyn Receiver>) -> Result<()> {
+        let result = loop {
+            let reason = match self.pump(receiver).await {
+                Over::Stopped(result) => break result,
+                Over::Failed(reason) => break Err(reason),
+                Over::Interrupted(reason) => reason,
+            };
+            match self.reopen(reason).await {
+                Ok(Some(next)) => receiver = next,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            self.subscribed();
+        };
+        self.give_back();
+        self.to_handlers.close();
+        self.set(Health::Stopped { reason: result.as_ref().err().cloned() });
+        result
+    }
+
+    fn set(&self, health: Health) {
+        self.health.send_modify(|consumer| consumer.health = health);
+    }
+
+    fn subscribed(&self) {
+        self.health.send_modify(|consumer| {
+            consumer.health = Health::Ready;
+            consumer.subscribed += 1;
+        });
+    }
+
+    /// Consumes again, as soon as the broker lets it; `None` when it was told to stop.
+    async fn reopen(&mut self, mut reason: Error) -> Result<Option<Box<dyn Receiver>>> {
+        let mut backoff = backoff();
+        loop {
+            let wait = backoff.next().unwrap_or_default();
+            tracing::warn!(queue = %self.source.queue(), %reason, ?wait, "not consuming; tried again later");
+            self.set(Health::Reconnecting { reason: reason.clone() });
+            let opening = async {
+                sleep(wait).await;
+                self.source.open_once(Instant::now() + A_WHILE).await
+            };
+            let opened = tokio::select! {
+                biased;
+                _ = self.stops.recv() => return Ok(None),
+                opened = opening => opened,
+            };
+            match opened {
+                Ok(receiver) => {
+                    tracing::info!(queue = %self.source.queue(), "consuming again");
+                    return Ok(Some(receiver));
+                }
+                Err(error) if error.is_transient() => reason = error,
+                Err(error) => {
+                    return Err(Error::new(error.kind(), "consume")
+                        .on(format!("queue {:?}", self.source.queue().as_str()))
+                        .because(format!("it cannot be resumed ({error})"))
+                        .caused_by(error));
+                }
+            }
+        }
+    }
+
+    async fn pump(&mut self, receiver: Box<dyn Receiver>) -> Over {
+        // Room for every unsettled delivery, so that a settlement never finds it full.
+        let (settle, settlements) = mpsc::channel(self.max + 1);
+        let settler = Arc::new(Settler::new(settle, self.health.clone()));
+        let mut flow = Flow { receiver, settler, settlements, unsettled: 0 };
         let mut arrived = Vec::with_capacity(self.max);
         let mut settled = Vec::with_capacity(self.max);
         loop {
             tokio::select! {
                 biased;
-                _ = self.settlements.recv_many(&mut settled, self.max) => self.settle(&mut settled),
-                stop = self.stops.recv() => match stop {
-                    Some(Stop { deadline }) => return self.stop(deadline).await,
-                    None => return Ok(()),
-                },
-                result = self.receiver.receive(&mut arrived, self.max) => {
-                    self.hand_out(&mut arrived);
+                _ = flow.settlements.recv_many(&mut settled, self.max) => flow.settle(&mut settled),
+                stop = self.stops.recv() => return Over::Stopped(match stop {
+                    Some(Stop { deadline }) => self.stop(flow, deadline).await,
+                    None => Ok(()),
+                }),
+                result = flow.receiver.receive(&mut arrived, self.max) => {
+                    self.hand_out(&mut flow, &mut arrived);
                     match result {
                         Ok(()) => {}
                         // Nobody asked for it: an end all the same, and never a silent one.
-                        Err(End::Stopped) => return Err(self.ended("the broker ended it").transient(true)),
+                        Err(End::Stopped) => return Over::Interrupted(self.ended("the broker ended it")),
                         Err(End::Cancelled(reason)) => {
-                            self.drain(Instant::now() + GRACE).await;
-                            return Err(self.ended(format!("the broker cancelled the consumer ({reason})"))
+                            self.drain(&mut flow, Instant::now() + GRACE).await;
+                            let cancelled = self
+                                .ended(format!("the broker cancelled the consumer ({reason})"))
                                 .remedy("was the queue deleted?")
-                                .caused_by(reason));
+                                .caused_by(reason);
+                            return match self.on_cancel {
+                                OnCancel::Resume => Over::Interrupted(cancelled),
+                                OnCancel::Fail => Over::Failed(cancelled),
+                            };
                         }
                         Err(End::Lost(reason)) => {
                             // The broker delivers them again: no handler need begin on these.
                             self.give_back();
-                            return Err(self.ended(format!("the channel ended ({reason})"))
-                                .transient(true)
+                            return Over::Interrupted(self.ended(format!("the channel ended ({reason})"))
                                 .caused_by(reason));
                         }
                     }
@@ -193,32 +285,27 @@ impl Pump {
         }
     }
 
-    fn hand_out(&mut self, arrived: &mut Vec<Delivered>) {
+    fn hand_out(&self, flow: &mut Flow, arrived: &mut Vec<Delivered>) {
         for delivered in arrived.drain(..) {
             // More than was asked for. Both channels have room for the prefetch: a settlement that
             // found none would be lost.
-            if self.unsettled == self.max {
+            if flow.unsettled == self.max {
                 let settle = Settle { tag: delivered.tag, outcome: Outcome::Release };
-                self.receiver.settle(&[settle]);
+                flow.receiver.settle(&[settle]);
                 continue;
             }
-            self.unsettled += 1;
-            let delivery = Delivery::new(delivered, self.codecs.clone(), self.settle.clone());
+            flow.unsettled += 1;
+            let delivery = Delivery::new(delivered, self.codecs.clone(), flow.settler.clone());
             let _ = self.to_handlers.try_send(delivery);
         }
     }
 
-    fn settle(&mut self, settled: &mut Vec<Settle>) {
-        self.unsettled = self.unsettled.saturating_sub(settled.len());
-        self.receiver.settle(settled);
-        settled.clear();
-    }
-
-    async fn stop(mut self, deadline: Instant) -> Result<()> {
+    async fn stop(&mut self, mut flow: Flow, deadline: Instant) -> Result<()> {
         // First, so that no handler begins while the broker is slow to answer.
+        self.to_handlers.close();
         self.give_back();
-        let stopping = timeout_at(deadline, self.receiver.stop()).await;
-        self.drain(deadline).await;
+        let stopping = timeout_at(deadline, flow.receiver.stop()).await;
+        self.drain(&mut flow, deadline).await;
         match stopping {
             Ok(result) => result,
             Err(_) => Err(overdue("the broker did not stop the consumer in time")),
@@ -227,36 +314,33 @@ impl Pump {
 
     /// Gives back what no handler has started on.
     fn give_back(&self) {
-        self.to_handlers.close();
         while let Ok(delivery) = self.unstarted.try_recv() {
             delivery.settle(Outcome::Release);
         }
     }
 
     /// Gives back what no handler has started on, waits for the settlements of the rest, closes.
-    async fn drain(&mut self, deadline: Instant) {
+    async fn drain(&self, flow: &mut Flow, deadline: Instant) {
         self.give_back();
         let mut arrived = Vec::new();
         let mut settled = Vec::new();
         let mut more = true;
         let drained = async {
             loop {
-                while let Ok(settle) = self.settlements.try_recv() {
+                while let Ok(settle) = flow.settlements.try_recv() {
                     settled.push(settle);
                 }
-                self.unsettled = self.unsettled.saturating_sub(settled.len());
-                self.receiver.settle(&settled);
-                settled.clear();
-                if !more && self.unsettled == 0 {
+                flow.settle(&mut settled);
+                if !more && flow.unsettled == 0 {
                     return;
                 }
                 tokio::select! {
                     biased;
-                    Some(settle) = self.settlements.recv() => settled.push(settle),
-                    result = self.receiver.receive(&mut arrived, self.max), if more => {
+                    Some(settle) = flow.settlements.recv() => settled.push(settle),
+                    result = flow.receiver.receive(&mut arrived, self.max), if more => {
                         more = result.is_ok();
                         for Delivered { tag, .. } in arrived.drain(..) {
-                            self.receiver.settle(&[Settle { tag, outcome: Outcome::Release }]);
+                            flow.receiver.settle(&[Settle { tag, outcome: Outcome::Release }]);
                         }
                     }
                 }
@@ -265,18 +349,29 @@ impl Pump {
         let _ = timeout_at(deadline, drained).await;
         // Closing has a moment of its own: the settlements just sent must leave this process.
         let close_by = deadline.max(Instant::now() + GRACE);
-        if !matches!(timeout_at(close_by, self.receiver.close()).await, Ok(Ok(()))) {
-            tracing::debug!(queue = %self.queue, "the receiver did not close properly");
+        if !matches!(timeout_at(close_by, flow.receiver.close()).await, Ok(Ok(()))) {
+            tracing::debug!(queue = %self.source.queue(), "the receiver did not close properly");
         }
     }
 
     fn ended(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Connection, "consume")
-            .on(format!("queue {:?}", self.queue.as_str()))
+            .on(format!("queue {:?}", self.source.queue().as_str()))
             .because(reason)
             .transient(false)
     }
 }
+
+impl Flow {
+    fn settle(&mut self, settled: &mut Vec<Settle>) {
+        self.unsettled = self.unsettled.saturating_sub(settled.len());
+        self.receiver.settle(settled);
+        settled.clear();
+    }
+}
+
+/// How long one try to consume again may wait for a connection, before it says how things are.
+const A_WHILE: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn overdue(reason: &'static str) -> Error {
     Error::new(ErrorKind::Timeout, "stop consuming").because(reason)

@@ -19,6 +19,7 @@ use crate::{
     short_str::ShortStr,
     topology::exchange::Exchange,
     topology::queue::Queue,
+    transport::Change,
 };
 
 /// Exchanges, queues and bindings to declare together, in an order that works.
@@ -86,6 +87,26 @@ impl Topology {
         other.exchanges.into_iter().for_each(|exchange| self.add_exchange(exchange));
         other.queues.into_iter().for_each(|queue| self.add_queue(queue));
         other.bindings.into_iter().for_each(|binding| self.add_binding(binding));
+    }
+
+    /// Takes out what a change deletes, and the bindings that go with it.
+    pub(crate) fn forget(&mut self, change: &Change) {
+        match change {
+            Change::DeleteExchange(name) => {
+                self.exchanges.retain(|exchange| exchange.name != *name);
+                self.bindings.retain(|binding| {
+                    binding.source != *name
+                        && binding.destination != Destination::Exchange(name.clone())
+                });
+            }
+            Change::DeleteQueue(name) => {
+                self.queues.retain(|queue| queue.name != *name);
+                self.bindings
+                    .retain(|binding| binding.destination != Destination::Queue(name.clone()));
+            }
+            Change::Unbind(gone) => self.bindings.retain(|binding| binding != gone),
+            _ => {}
+        }
     }
 
     /// Gives the queues that each handle has its own of their whole names, and checks what was set

@@ -13,7 +13,7 @@ mod endpoint;
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 pub use self::endpoint::Endpoint;
 use crate::{
@@ -69,6 +69,12 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// Starts to consume from a queue, with at most `prefetch` unsettled deliveries at a time; at
     /// least 1.
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>>;
+
+    /// Whether the broker reads nothing from this session for the time being, and what it says about
+    /// it: it is short of memory or disk. Never so unless a transport says otherwise.
+    fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        watch::channel(None).1
+    }
 
     /// Waits for the end of the session and says why it ended. Cancel safe; ready ever after.
     async fn ended(&self) -> Error;

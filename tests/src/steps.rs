@@ -95,6 +95,16 @@ pub(crate) async fn subscribe(
     Ok(broker.subscribe(&queue.clone().of::<u32>(), prefetch).await?)
 }
 
+/// Waits until it has begun to consume a second time.
+pub(crate) async fn consumes_again(subscription: &Subscription) -> Result<(), Failed> {
+    let mut health = subscription.health();
+    let again = health.wait_for(|now| now.subscribed >= 2 && now.health.is_ready());
+    match tokio::time::timeout(PATIENCE, again).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Failed::new("it does not consume again")),
+    }
+}
+
 /// The next delivery, which must come.
 #[track_caller]
 pub(crate) fn next(

@@ -35,14 +35,16 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     let (connection, line) = connect(&options, deadline).await?;
     let events = connection.events_listener();
     let health = Arc::new(watch::Sender::new(Health::default()));
-    let watcher =
-        tokio::spawn(watch_over(events, connection.status().clone(), line.clone(), health.clone()));
+    let (block, blocked) = watch::channel(None);
+    let status = connection.status().clone();
+    let watcher = tokio::spawn(watch_over(events, status, line.clone(), health.clone(), block));
     Ok(Amqp091Session {
         peer: peer::peer(line.greeting()),
         options,
         connection,
         line,
         health,
+        blocked,
         watcher: watcher.abort_handle(),
         admin: Mutex::new(None),
     })
@@ -123,6 +125,8 @@ pub(crate) struct Amqp091Session {
     connection: lapin::Connection,
     line: Arc<Line>,
     health: Arc<watch::Sender<Health>>,
+    /// Why the broker reads nothing from this connection for the time being, if it said so.
+    blocked: watch::Receiver<Option<Arc<str>>>,
     watcher: AbortHandle,
     peer: Peer,
     /// A channel for changes of the topology, between two of them. Publishers and consumers have
@@ -182,7 +186,7 @@ impl Amqp091Session {
 
     fn timed_out(&self, operation: &'static str, subject: &str) -> Error {
         let timed_out = error::timed_out(operation, subject);
-        match self.line.blocked() {
+        match &*self.blocked.borrow() {
             Some(reason) => {
                 timed_out.because(format!("the broker blocks this connection: {reason}"))
             }
@@ -267,6 +271,10 @@ impl Session for Amqp091Session {
         Ok(Box::new(Amqp091Receiver::open(self, queue, prefetch).await?))
     }
 
+    fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.blocked.clone()
+    }
+
     async fn ended(&self) -> Error {
         let mut health = self.health.subscribe();
         let ended = match health.wait_for(|health| health.ended.is_some()).await {
@@ -323,6 +331,7 @@ async fn watch_over(
     status: lapin::ConnectionStatus,
     line: Arc<Line>,
     health: Arc<watch::Sender<Health>>,
+    blocked: watch::Sender<Option<Arc<str>>>,
 ) {
     tokio::pin!(events);
     let lost = async {
@@ -343,11 +352,11 @@ async fn watch_over(
             Some(Event::Error(error)) => return end(&health, Ended::Failed(error)),
             Some(Event::ConnectionBlocked(reason)) => {
                 tracing::warn!(%reason, "the broker blocks this connection");
-                line.set_blocked(Some(reason));
+                blocked.send_replace(Some(reason.into()));
             }
             Some(Event::ConnectionUnblocked) => {
                 tracing::info!("the broker no longer blocks this connection");
-                line.set_blocked(None);
+                blocked.send_replace(None);
             }
             Some(_) => {}
             None => return end(&health, Ended::Lost),

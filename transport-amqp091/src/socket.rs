@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -96,7 +96,6 @@ pub(crate) struct Line {
     writer: AtomicWaker,
     ended: AtomicBool,
     ending: Notify,
-    blocked: Mutex<Option<String>>,
 }
 
 impl Line {
@@ -134,16 +133,6 @@ impl Line {
         } else {
             Stage::Answered
         }
-    }
-
-    /// Why the broker reads nothing from this connection for the time being, if it said so.
-    pub(crate) fn blocked(&self) -> Option<String> {
-        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Remembers that the broker stopped or resumed reading.
-    pub(crate) fn set_blocked(&self, reason: Option<String>) {
-        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     fn check(&self) -> io::Result<()> {

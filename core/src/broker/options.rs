@@ -20,7 +20,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
     pub(super) connect_timeout: Duration,
-    pub(super) declare_timeout: Duration,
+    pub(super) reach_within: Duration,
+    pub(crate) declare_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) codecs: Codecs,
     pub(crate) header_codec: Arc<dyn HeaderCodec>,
@@ -30,6 +31,7 @@ impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            reach_within: Duration::from_secs(10),
             declare_timeout: Duration::from_secs(10),
             limits: Limits::default(),
             codecs: Codecs::default(),
@@ -44,10 +46,20 @@ impl BrokerOptions {
         Self::default()
     }
 
-    /// How long a connection may take to open, its login included.
+    /// How long a connection may take to open, its login included; 10 seconds by default. This bounds
+    /// one try.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a broker that cannot be reached is tried again and again before
+    /// [`Broker::connect`](crate::Broker::connect) fails; 10 seconds by default, and with 0 there is
+    /// one try. A refused login fails at once all the same.
+    #[must_use]
+    pub fn reach_within(mut self, time: Duration) -> Self {
+        self.reach_within = time;
         self
     }
 

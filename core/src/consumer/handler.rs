@@ -5,6 +5,7 @@ use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 use crate::{
     consumer::extract::{FromDelivery, Incoming},
     consumer::failure::Failure,
+    consumer::on_cancel::OnCancel,
     consumer::on_error::OnError,
     error::Error,
     message::codec::Codecs,
@@ -69,6 +70,12 @@ pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
         Configured::new(self.options(), self).on_error(on_error)
     }
 
+    /// What happens when the broker cancels the consumer, for instance because its queue was deleted;
+    /// [`OnCancel::Resume`] by default.
+    fn on_cancel(self, on_cancel: OnCancel) -> Configured<Self, M, S, A> {
+        Configured::new(self.options(), self).on_cancel(on_cancel)
+    }
+
     /// The encodings it accepts; the broker handle's by default.
     fn accept(self, codecs: Codecs) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).accept(codecs)
@@ -101,6 +108,7 @@ pub struct ConsumerOptions {
     pub(crate) concurrency: Option<u16>,
     pub(crate) prefetch: Option<u16>,
     pub(crate) on_error: OnError,
+    pub(crate) on_cancel: OnCancel,
     pub(crate) accept: Option<Codecs>,
     pub(crate) name: Option<&'static str>,
 }
@@ -133,6 +141,13 @@ impl<H, M, S, A> Configured<H, M, S, A> {
     #[must_use]
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.options.prefetch = Some(deliveries);
+        self
+    }
+
+    /// See [`Handler::on_cancel`].
+    #[must_use]
+    pub fn on_cancel(mut self, on_cancel: OnCancel) -> Self {
+        self.options.on_cancel = on_cancel;
         self
     }
 

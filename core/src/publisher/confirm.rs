@@ -1,9 +1,11 @@
 //! The outcome of a message, to be awaited.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,6 +17,7 @@ use tokio::{
 use super::Confirmed;
 use crate::{
     error::{Error, ErrorKind, Result},
+    publisher::lane::Window,
     short_str::ShortStr,
 };
 
@@ -46,6 +49,7 @@ pub struct Confirm {
     outcome: oneshot::Receiver<Result<()>>,
     message_id: ShortStr,
     exchange: ShortStr,
+    window: Arc<Window>,
     deadline: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -55,9 +59,10 @@ impl Confirm {
         outcome: oneshot::Receiver<Result<()>>,
         message_id: ShortStr,
         exchange: ShortStr,
+        window: Arc<Window>,
         deadline: Instant,
     ) -> Self {
-        Self { outcome, message_id, exchange, deadline, timer: None }
+        Self { outcome, message_id, exchange, window, deadline, timer: None }
     }
 
     /// The id of the message.
@@ -65,7 +70,7 @@ impl Confirm {
         &self.message_id
     }
 
-    fn indeterminate(&self, reason: &'static str) -> Error {
+    fn indeterminate(&self, reason: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Indeterminate, "publish to")
             .on(format!("exchange {:?}", self.exchange.as_str()))
             .because(reason)
@@ -94,10 +99,11 @@ impl Future for Confirm {
         // Most outcomes are there when they are asked for: a timer is only made for the others.
         let deadline = this.deadline;
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(this.indeterminate("the broker had not confirmed it by the deadline")))
+        timer.as_mut().poll(cx).map(|()| {
+            let trouble = this.window.trouble();
+            let reason = format!("the broker had not confirmed it by the deadline{trouble}");
+            Err(this.indeterminate(reason))
+        })
     }
 }
 

@@ -1,26 +1,42 @@
 //! The one ordered path of a publisher's messages: a window, a queue, and the task that owns the
 //! sender.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod backlog;
+mod batch;
+mod in_flight;
+mod opener;
+mod task;
+
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
+pub(crate) use self::batch::Batch;
+use self::task::Task;
 use crate::{
-    declare::declare,
     error::{Error, ErrorKind, Result},
-    link::Link,
+    link::{Link, Observed},
     message::Message,
+    publisher::retry::RetryPolicy,
     short_str::ShortStr,
     topology::Topology,
-    transport::{Outgoing, PublishOutcome, Sender},
 };
+
+/// What a lane needs to know.
+#[derive(Debug)]
+pub(crate) struct LaneOptions {
+    pub(crate) link: Link,
+    /// Declared on every new session.
+    pub(crate) topology: Topology,
+    /// How many messages may be without an outcome.
+    pub(crate) window: u16,
+    pub(crate) open_timeout: Duration,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) fail_fast: bool,
+}
 
 /// A publisher's end of the lane.
 #[derive(Debug)]
@@ -75,54 +91,25 @@ impl Reply {
     }
 }
 
-/// The outcomes of messages published together: one wake for all of them.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    state: Mutex<BatchState>,
-    done: tokio::sync::Notify,
-}
-
-#[derive(Debug)]
-struct BatchState {
-    outcomes: Vec<Option<Result<()>>>,
-    open: usize,
-}
-
-impl Batch {
-    pub(crate) fn of(size: usize) -> Arc<Self> {
-        let state = BatchState { outcomes: (0..size).map(|_| None).collect(), open: size };
-        Arc::new(Self { state: Mutex::new(state), done: tokio::sync::Notify::new() })
-    }
-
-    pub(crate) fn settle(&self, at: usize, result: Result<()>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot @ None) = state.outcomes.get_mut(at) {
-            *slot = Some(result);
-            state.open -= 1;
-            if state.open == 0 {
-                self.done.notify_one();
-            }
-        }
-    }
-
-    /// Waits for all outcomes, at most until the deadline; what has none then is `None`.
-    pub(crate) async fn outcomes(&self, deadline: Instant) -> Vec<Option<Result<()>>> {
-        if self.state.lock().unwrap_or_else(PoisonError::into_inner).open > 0 {
-            let _ = timeout_at(deadline, self.done.notified()).await;
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut state.outcomes)
-    }
-}
-
 /// How many messages may be without an outcome.
 #[derive(Debug)]
 pub(crate) struct Window {
     room: Semaphore,
     size: u32,
+    connection: Observed,
 }
 
 impl Window {
+    /// These many messages have their outcome.
+    fn free(&self, messages: usize) {
+        self.room.add_permits(messages);
+    }
+
+    /// What is wrong with the connection, if anything is, as the end of a sentence.
+    pub(crate) fn trouble(&self) -> String {
+        self.connection.trouble().map(|trouble| format!(" ({trouble})")).unwrap_or_default()
+    }
+
     /// Waits until every message has its outcome, at most until the deadline, then lets no more in.
     pub(crate) async fn close(&self, deadline: Instant) {
         if let Ok(Ok(all)) = timeout_at(deadline, self.room.acquire_many(self.size)).await {
@@ -133,21 +120,16 @@ impl Window {
 }
 
 impl Lane {
-    /// A lane with room for `window` messages, which declares the topology on every new session.
-    pub(crate) fn new(link: Link, topology: Topology, window: u16, open_timeout: Duration) -> Self {
-        let size = usize::from(window);
+    /// A lane that ends when the last handle on it is gone and everything has its outcome.
+    pub(crate) fn new(options: LaneOptions) -> Self {
+        let size = usize::from(options.window);
         let (inbox, intake) = mpsc::channel(size);
-        let window = Arc::new(Window { room: Semaphore::new(size), size: window.into() });
-        let task = Task {
-            link,
-            topology,
-            open_timeout,
-            inbox: intake,
-            window: window.clone(),
-            waiting: VecDeque::new(),
-            in_flight: InFlight::default(),
-        };
-        tokio::spawn(task.run(size));
+        let window = Arc::new(Window {
+            room: Semaphore::new(size),
+            size: options.window.into(),
+            connection: options.link.observed(),
+        });
+        tokio::spawn(Task::new(options, intake, window.clone()).run());
         Self { inbox, window }
     }
 
@@ -196,8 +178,9 @@ impl Lane {
                     .map_err(|_| {
                         Error::new(ErrorKind::Timeout, "publish")
                             .because(format!(
-                                "no room in the window of {} before the deadline",
-                                self.window.size
+                                "no room in the window of {} before the deadline{}",
+                                self.window.size,
+                                self.window.trouble()
                             ))
                             .remedy("the message was not sent")
                     })?
@@ -217,240 +200,6 @@ impl Lane {
         })
     }
 }
-
-struct Task {
-    link: Link,
-    topology: Topology,
-    open_timeout: Duration,
-    inbox: mpsc::Receiver<Intake>,
-    window: Arc<Window>,
-    /// Not yet taken by a sender: safe to give to the next one.
-    waiting: VecDeque<Outgoing>,
-    in_flight: InFlight,
-}
-
-impl Task {
-    async fn run(mut self, window: usize) {
-        let mut declared = None;
-        loop {
-            if self.waiting.is_empty() {
-                match self.inbox.recv().await {
-                    Some(intake) => self.take_in(intake),
-                    None => return,
-                }
-            }
-            match self.open(window, &mut declared).await {
-                Ok(sender) => {
-                    let Err(reason) = self.work(sender).await else { return };
-                    self.fail_sent(&reason);
-                }
-                Err(reason) => self.fail_all(&reason),
-            }
-        }
-    }
-
-    async fn open(&mut self, window: usize, declared: &mut Option<u64>) -> Result<Box<dyn Sender>> {
-        let deadline = Instant::now() + self.open_timeout;
-        let mut again = true;
-        loop {
-            let incarnation = self.link.session(deadline).await?;
-            let opening = async {
-                if *declared != Some(incarnation.epoch) {
-                    declare(&*incarnation.session, &self.topology).await?;
-                    *declared = Some(incarnation.epoch);
-                }
-                incarnation.session.sender(window).await
-            };
-            let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, "open a publisher")
-                    .because("the deadline passed"))
-            });
-            // The connection broke under it: nothing was sent, so the next one will do. Only once,
-            // for a broker that lets everybody in and then hangs up.
-            if opened.is_err() && incarnation.has_ended() && std::mem::take(&mut again) {
-                continue;
-            }
-            return opened;
-        }
-    }
-
-    /// Works until the publishers are gone and everything has its outcome, or the sender fails.
-    async fn work(&mut self, mut sender: Box<dyn Sender>) -> Result<()> {
-        let mut outcomes = Vec::new();
-        let mut arrived = Vec::new();
-        let mut open = true;
-        loop {
-            if !self.waiting.is_empty() {
-                self.drop_overdue();
-                sender.submit(&mut self.waiting).await?;
-            }
-            if !open && self.in_flight.is_empty() {
-                return Ok(());
-            }
-            tokio::select! {
-                biased;
-                result = sender.outcomes(&mut outcomes) => {
-                    self.resolve(&mut outcomes);
-                    result?;
-                }
-                count = self.inbox.recv_many(&mut arrived, INTAKE), if open => {
-                    open = count > 0;
-                    arrived.drain(..).for_each(|intake| self.take_in(intake));
-                }
-            }
-        }
-    }
-
-    fn take_in(&mut self, intake: Intake) {
-        match intake {
-            Intake::One(parcel) => self.queue(parcel),
-            Intake::Many(parcels) => parcels.into_iter().for_each(|parcel| self.queue(parcel)),
-        }
-    }
-
-    fn queue(&mut self, parcel: Parcel) {
-        let Parcel { exchange, routing_key, mandatory, message, deadline, reply } = parcel;
-        let pending = Pending {
-            exchange: exchange.clone(),
-            routing_key: routing_key.clone(),
-            deadline,
-            reply,
-        };
-        let id = self.in_flight.add(pending);
-        self.waiting.push_back(Outgoing { id, exchange, routing_key, mandatory, message });
-    }
-
-    /// Gives up what waited too long for a sender: it was never sent.
-    fn drop_overdue(&mut self) {
-        let now = Instant::now();
-        let in_time = |in_flight: &InFlight, outgoing: &Outgoing| {
-            in_flight.deadline(outgoing.id).is_some_and(|deadline| deadline > now)
-        };
-        if self.waiting.iter().all(|outgoing| in_time(&self.in_flight, outgoing)) {
-            return;
-        }
-        for outgoing in std::mem::take(&mut self.waiting) {
-            if in_time(&self.in_flight, &outgoing) {
-                self.waiting.push_back(outgoing);
-            } else {
-                self.settle(outgoing.id, |pending| {
-                    Err(pending
-                        .error(ErrorKind::Timeout)
-                        .because("the deadline passed before it was sent"))
-                });
-            }
-        }
-    }
-
-    fn resolve(&mut self, outcomes: &mut Vec<(u64, PublishOutcome)>) {
-        let mut freed = 0;
-        for (id, outcome) in outcomes.drain(..) {
-            let Some(pending) = self.in_flight.take(id) else { continue };
-            freed += 1;
-            let result = match outcome {
-                PublishOutcome::Confirmed => Ok(()),
-                PublishOutcome::Unroutable => Err(pending
-                    .error(ErrorKind::Unroutable)
-                    .because("no queue is bound for it")
-                    .remedy("declare the queue that should get it, or publish with `optional()`")),
-                PublishOutcome::Rejected(error) => Err(error),
-            };
-            pending.reply.send(result);
-        }
-        self.window.room.add_permits(freed);
-    }
-
-    /// The sender failed: what it took may or may not be stored.
-    fn fail_sent(&mut self, reason: &Error) {
-        let waiting: std::collections::HashSet<u64> =
-            self.waiting.iter().map(|outgoing| outgoing.id).collect();
-        for id in self.in_flight.ids().filter(|id| !waiting.contains(id)).collect::<Vec<_>>() {
-            self.settle(id, |pending| {
-                Err(pending
-                    .error(ErrorKind::Indeterminate)
-                    .because(format!(
-                        "the broker had not confirmed it when the channel ended ({reason})"
-                    ))
-                    .remedy(
-                        "publish it again with the same message id, if a duplicate does no harm",
-                    )
-                    .caused_by(reason.clone()))
-            });
-        }
-    }
-
-    /// No sender could be opened: nothing of this was sent.
-    fn fail_all(&mut self, reason: &Error) {
-        for outgoing in std::mem::take(&mut self.waiting) {
-            self.settle(outgoing.id, |_| Err(reason.clone()));
-        }
-    }
-
-    fn settle(&mut self, id: u64, result: impl FnOnce(&Pending) -> Result<()>) {
-        if let Some(pending) = self.in_flight.take(id) {
-            let result = result(&pending);
-            pending.reply.send(result);
-            self.window.room.add_permits(1);
-        }
-    }
-}
-
-/// Messages without an outcome, by consecutive ids: the window slides over them.
-#[derive(Default)]
-struct InFlight {
-    first: u64,
-    slots: VecDeque<Option<Pending>>,
-}
-
-struct Pending {
-    exchange: ShortStr,
-    routing_key: ShortStr,
-    deadline: Instant,
-    reply: Reply,
-}
-
-impl Pending {
-    fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(kind, "publish to").on(format!(
-            "exchange {:?} with key {:?}",
-            self.exchange.as_str(),
-            self.routing_key.as_str()
-        ))
-    }
-}
-
-impl InFlight {
-    fn add(&mut self, pending: Pending) -> u64 {
-        self.slots.push_back(Some(pending));
-        self.first + self.slots.len() as u64 - 1
-    }
-
-    fn take(&mut self, id: u64) -> Option<Pending> {
-        let at = usize::try_from(id.checked_sub(self.first)?).ok()?;
-        let pending = self.slots.get_mut(at)?.take();
-        while let Some(None) = self.slots.front() {
-            self.slots.pop_front();
-            self.first += 1;
-        }
-        pending
-    }
-
-    fn deadline(&self, id: u64) -> Option<Instant> {
-        let at = usize::try_from(id.checked_sub(self.first)?).ok()?;
-        self.slots.get(at)?.as_ref().map(|pending| pending.deadline)
-    }
-
-    fn ids(&self) -> impl Iterator<Item = u64> {
-        (self.first..).zip(&self.slots).filter(|(_, slot)| slot.is_some()).map(|(id, _)| id)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-}
-
-/// How many hand-overs are taken at a time: enough to share a wake, few enough not to delay.
-const INTAKE: usize = 256;
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "publish").because("the broker was closed")

@@ -7,6 +7,7 @@ use crate::{
     message::Properties,
     message::codec::Codecs,
     message::value::Table,
+    publisher::retry::RetryPolicy,
     short_str::ShortStr,
     topology::Topology,
 };
@@ -29,6 +30,8 @@ pub struct PublisherOptions {
     pub(crate) window: u16,
     pub(super) timeout: Duration,
     pub(crate) declare: Topology,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) fail_fast: bool,
 }
 
 impl Default for PublisherOptions {
@@ -41,6 +44,8 @@ impl Default for PublisherOptions {
             window: 256,
             timeout: Duration::from_secs(30),
             declare: Topology::new(),
+            retry: RetryPolicy::default(),
+            fail_fast: false,
         }
     }
 }
@@ -120,6 +125,21 @@ impl PublisherOptions {
     #[must_use]
     pub fn declare(mut self, topology: Topology) -> Self {
         self.declare = topology;
+        self
+    }
+
+    /// Which messages are published again when the connection breaks, how often, and when.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// While there is no connection, messages fail at once with the reason. By default they wait
+    /// for the next connection, as many as the window has room for, until their deadline.
+    #[must_use]
+    pub fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
         self
     }
 

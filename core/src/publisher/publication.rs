@@ -112,8 +112,13 @@ impl Publication<'_> {
         let deadline = Instant::now() + publisher.options.timeout;
         let sealed = self.seal()?;
         let (reply, outcome) = oneshot::channel();
-        let confirm =
-            Confirm::new(outcome, sealed.id.clone(), publisher.route.exchange.clone(), deadline);
+        let confirm = Confirm::new(
+            outcome,
+            sealed.id.clone(),
+            publisher.route.exchange.clone(),
+            publisher.lane.window().clone(),
+            deadline,
+        );
         publisher.lane.send(deadline, || sealed.parcel(deadline, Reply::One(reply))).await?;
         Ok(confirm)
     }

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::{
     broker::Broker,
     context::Context,
     error::{Error, Result},
+    health::ConsumerHealth,
 };
 
 /// What brings work into a service, and starts, stops and is killed with it: a [`Consumer`] is one,
@@ -66,6 +70,11 @@ pub trait Entrypoint: Send + 'static {
 
     /// Ends now. Work under way is abandoned; nothing is waited for.
     async fn kill(&mut self);
+
+    /// How it is doing, for entrypoints that consume.
+    fn health(&self) -> Option<watch::Receiver<ConsumerHealth>> {
+        None
+    }
 }
 
 /// What a service lends its entrypoints.
@@ -74,11 +83,22 @@ pub struct Scope {
     service: Arc<str>,
     broker: Broker,
     failures: mpsc::Sender<Error>,
+    start_by: Instant,
 }
 
 impl Scope {
-    pub(crate) fn new(service: Arc<str>, broker: Broker, failures: mpsc::Sender<Error>) -> Self {
-        Self { service, broker, failures }
+    pub(crate) fn new(
+        service: Arc<str>,
+        broker: Broker,
+        failures: mpsc::Sender<Error>,
+        start_by: Instant,
+    ) -> Self {
+        Self { service, broker, failures, start_by }
+    }
+
+    /// Until when the start may take: what fails before and may pass is worth another try.
+    pub fn start_by(&self) -> Instant {
+        self.start_by
     }
 
     /// The name of the service.

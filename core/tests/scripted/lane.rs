@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use enoki_core::{
     Broker, BrokerOptions, Error, ErrorKind, Limits, Publisher, PublisherOptions, Purpose, Result,
-    Route, Topic, Topology,
+    RetryPolicy, Route, Topic, Topology,
     transport::{Change, PublishOutcome},
 };
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -16,10 +16,11 @@ const PLACED: Route<String> = SHOP.route("order.placed");
 
 type SenderHandle = Arc<Watched<crate::script::SenderState>>;
 
-/// A publisher with a window of so many messages, and its sender after a first message.
+/// A publisher with a window of so many messages that publishes nothing twice, and its sender after
+/// a first message.
 async fn publisher(window: u16) -> (Publisher<String>, SenderHandle, Broker, Arc<Script>) {
     let (broker, script) = Script::broker().await;
-    let options = PublisherOptions::new().window(window);
+    let options = PublisherOptions::new().window(window).retry(RetryPolicy::never());
     let publisher = broker.publisher_with(&PLACED, options).await.unwrap();
     let first = publisher.enqueue(&text("first")).await.unwrap();
     let sender = script.sender(0).await;
@@ -196,15 +197,17 @@ async fn what_fails_gives_its_room_back() {
     let (one, two) = fill().await;
     assert!(one.await.is_err() && two.await.is_err());
     // For want of a connection.
-    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 10);
+    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 1000);
     script.state.change(|state| state.connect_trouble.extend(trouble));
     script.session(Purpose::Publish, 0).await.break_off();
     for _ in 0..3 {
         let first = text("1");
         let error = in_time(publisher.publish(&first)).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().contains("before it was sent"), "{error}");
     }
     script.state.change(|state| state.connect_trouble.clear());
+    script.session(Purpose::Publish, 1).await;
     let (one, two) = in_time(fill()).await;
     let sender = script.session(Purpose::Publish, 1).await.nth_sender(0).await;
     sender.took(2).await;
@@ -226,16 +229,17 @@ async fn a_connection_that_breaks_while_a_sender_opens_costs_no_message() {
     message.await.unwrap();
 }
 
-/// Otherwise it would be connected to as fast as it hangs up.
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_hangs_up_on_every_sender_is_tried_twice_for_a_message() {
+async fn a_broker_that_hangs_up_on_every_sender_is_tried_again_with_longer_and_longer_pauses() {
     let script = Script::new();
     script.state.change(|state| state.sender_trouble = Some(Trouble::Breaks));
     let broker = Broker::connect(script.clone()).await.unwrap();
     let publisher = broker.publisher(&PLACED).await.unwrap();
     let error = publisher.publish(&text("1")).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Connection);
-    assert_eq!(script.connects(Purpose::Publish), 2);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("the line is dead"), "{error}");
+    let connects = script.connects(Purpose::Publish);
+    assert!((3..=15).contains(&connects), "{connects}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,13 +275,12 @@ async fn messages_that_were_not_sent_when_the_connection_broke_go_over_the_next_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_ended_is_reopened_by_the_next_message_and_the_topology_declared_again() {
+async fn a_connection_that_ended_is_opened_again_and_the_next_message_declares_the_topology() {
     let (publisher, _, _broker, script) = publisher(8).await;
     script.session(Purpose::Publish, 0).await.break_off();
-    sleep(Duration::from_secs(60)).await;
-    assert_eq!(script.connects(Purpose::Publish), 1, "nobody needed it");
-    let second = publisher.enqueue(&text("2")).await.unwrap();
     let next = script.session(Purpose::Publish, 1).await;
+    assert_eq!(next.applied(), []);
+    let second = publisher.enqueue(&text("2")).await.unwrap();
     let sender = next.nth_sender(0).await;
     sender.took(1).await;
     assert!(matches!(&next.applied()[..], [Change::DeclareExchange(shop)] if shop.name == "shop"));
@@ -626,4 +629,156 @@ async fn a_key_of_the_calls_own_is_checked_like_the_routes() {
     assert!(error.to_string().contains("\"order.*\""), "{error}");
     let error = publisher.publish_to("k".repeat(256), &text("1")).await.unwrap_err();
     assert!(error.to_string().contains("256 bytes exceed the limit of 255"), "{error}");
+}
+
+/// A publisher with this policy, and its first sender.
+async fn retrying(options: PublisherOptions) -> (Publisher<String>, Broker, Arc<Script>) {
+    let (broker, script) = Script::broker().await;
+    let publisher = broker.publisher_with(&PLACED, options).await.unwrap();
+    (publisher, broker, script)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_without_an_outcome_is_published_again_with_its_id_before_those_after_it() {
+    let (publisher, _broker, script) = retrying(PublisherOptions::new().window(8)).await;
+    let mut confirms = Vec::new();
+    for n in 0..3 {
+        confirms.push(publisher.enqueue(&n.to_string()).await.unwrap());
+    }
+    let ids: Vec<_> = confirms.iter().map(|confirm| confirm.message_id().clone()).collect();
+    let first = script.sender(0).await;
+    first.took(3).await;
+    first.tell(1, PublishOutcome::Confirmed);
+    sleep(Duration::from_millis(1)).await;
+    script.session(Purpose::Publish, 0).await.break_off();
+    confirms.push(publisher.enqueue(&text("3")).await.unwrap());
+    let next = script.session(Purpose::Publish, 1).await.nth_sender(0).await;
+    next.took(3).await;
+    assert_eq!(next.bodies(), ["0", "2", "3"]);
+    let sent = next.change(|state| {
+        state
+            .taken
+            .iter()
+            .map(|sent| sent.message.properties.message_id.clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(sent[..2], [Some(ids[0].clone()), Some(ids[2].clone())]);
+    next.confirm(0..3);
+    for confirm in confirms {
+        confirm.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_two_retries_publishes_three_times_and_then_says_why() {
+    let options = PublisherOptions::new().retry(RetryPolicy::new().retries(2));
+    let (publisher, _broker, script) = retrying(options).await;
+    let confirm = publisher.enqueue(&text("1")).await.unwrap();
+    for n in 0..3 {
+        let session = script.session(Purpose::Publish, n).await;
+        session.nth_sender(0).await.took(1).await;
+        session.break_off();
+    }
+    let error = in_time(confirm).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    assert!(error.to_string().contains("the line is dead"), "{error}");
+    let next = script.session(Purpose::Publish, 3).await;
+    let second = publisher.enqueue(&text("2")).await.unwrap();
+    next.nth_sender(0).await.took(1).await;
+    next.nth_sender(0).await.confirm(0..1);
+    second.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn retrying_ends_at_the_deadline_and_a_message_that_was_sent_is_indeterminate() {
+    let (publisher, _broker, script) = retrying(PublisherOptions::new()).await;
+    let sent = publisher.enqueue(&text("sent")).await.unwrap();
+    script.sender(0).await.took(1).await;
+    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 1000);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    script.session(Purpose::Publish, 0).await.break_off();
+    let unsent = publisher.enqueue(&text("unsent")).await.unwrap();
+    let began = Instant::now();
+    let (sent, unsent) = tokio::join!(sent, unsent);
+    assert!(began.elapsed() <= Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!((kind(sent), kind(unsent)), (ErrorKind::Indeterminate, ErrorKind::Timeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_channel_refuses_for_good_is_not_published_again() {
+    let (publisher, _broker, script) = retrying(PublisherOptions::new()).await;
+    let confirm = publisher.enqueue(&text("1")).await.unwrap();
+    let sender = script.sender(0).await;
+    sender.took(1).await;
+    let gone = Error::new(ErrorKind::NotFound, "publish to").because("no exchange");
+    sender.change(|state| state.failure = Some(gone));
+    assert_eq!(kind(in_time(confirm).await), ErrorKind::Indeterminate);
+    // What it needs may be gone, so it is declared again.
+    let second = publisher.enqueue(&text("2")).await.unwrap();
+    let next = script.sender(1).await;
+    next.took(1).await;
+    next.confirm(0..1);
+    second.await.unwrap();
+    assert_eq!(script.session(Purpose::Publish, 0).await.applied().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_is_published_again_only_by_a_policy_that_says_so() {
+    for (policy, again) in
+        [(RetryPolicy::new(), false), (RetryPolicy::new().also_refused().retries(1), true)]
+    {
+        let (publisher, _broker, script) = retrying(PublisherOptions::new().retry(policy)).await;
+        let confirm = publisher.enqueue(&text("1")).await.unwrap();
+        let sender = script.sender(0).await;
+        sender.took(1).await;
+        sender.tell(0, PublishOutcome::Rejected(refused()));
+        if again {
+            sender.took(2).await;
+            assert_ne!(
+                sender.change(|state| state.taken[0].id),
+                sender.change(|state| state.taken[1].id)
+            );
+            sender.tell(1, PublishOutcome::Rejected(refused()));
+        }
+        assert_eq!(kind(in_time(confirm).await), ErrorKind::Refused);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(sender.bodies().len(), 1 + usize::from(again));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_fails_fast_says_at_once_that_there_is_no_connection() {
+    let options = PublisherOptions::new().fail_fast();
+    let (publisher, broker, script) = retrying(options).await;
+    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 1000);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    script.session(Purpose::Publish, 0).await.break_off();
+    let mut health = broker.health();
+    health.wait_for(|health| !health.publishing.is_ready()).await.unwrap();
+    let began = Instant::now();
+    let error = publisher.publish(&text("1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    script.state.change(|state| state.connect_trouble.clear());
+    health.wait_for(|health| health.publishing.is_ready()).await.unwrap();
+    let second = publisher.enqueue(&text("2")).await.unwrap();
+    let sender = script.session(Purpose::Publish, 1).await.nth_sender(0).await;
+    sender.took(1).await;
+    sender.confirm(0..1);
+    second.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_connection_is_named_by_what_times_out_and_seen_in_the_health() {
+    let (publisher, sender, broker, script) = publisher(8).await;
+    script.session(Purpose::Publish, 0).await.block(Some("low on memory"));
+    let mut health = broker.health();
+    let blocked = |health: &enoki_core::BrokerHealth| matches!(&health.publishing, enoki_core::Health::Blocked { reason } if &**reason == "low on memory");
+    health.wait_for(blocked).await.unwrap();
+    let error = publisher.publish(&text("1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Indeterminate);
+    assert!(error.to_string().contains("low on memory"), "{error}");
+    script.session(Purpose::Publish, 0).await.block(None);
+    health.wait_for(|health| health.publishing.is_ready()).await.unwrap();
+    sender.confirm(0..1);
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use enoki_core::{
-    Broker, BrokerOptions, Error, ErrorKind, Fanout, Purpose, Route, Topic, Topology, WorkQueue,
-    transport::Change,
+    Broker, BrokerOptions, Error, ErrorKind, Fanout, Health, Purpose, Route, Topic, Topology,
+    WorkQueue, transport::Change,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,35 +45,46 @@ async fn a_connection_for_consuming_is_only_opened_when_it_is_needed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_to_connect_reaches_everybody_who_waits_and_the_next_call_tries_again() {
+async fn a_connection_that_cannot_be_opened_is_tried_again_for_everybody_who_waits() {
     let (broker, script) = Script::broker().await;
-    script.state.change(|state| state.connect_trouble.push_back(Trouble::Fails(refused())));
+    script.state.change(|state| {
+        state.connect_trouble.extend([Trouble::Fails(refused()), Trouble::Fails(refused())]);
+    });
     let topology = Topology::new().with_exchange(&SHOP);
     let call = || broker.declare(&topology);
     let (one, two, three, four) = tokio::join!(call(), call(), call(), call());
-    for result in [one, two, three, four] {
-        let error = result.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Connection);
-        assert!(error.to_string().contains("connection refused"), "{error}");
-    }
-    broker.declare(&topology).await.unwrap();
-    assert_eq!(script.connects(Purpose::Consume), 2);
+    assert!([one, two, three, four].iter().all(Result::is_ok));
+    assert_eq!(script.connects(Purpose::Consume), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_connects_again_for_a_call_that_has_had_its_error() {
+async fn a_call_that_waits_for_a_connection_in_vain_says_why_there_was_none() {
     let (broker, script) = Script::broker_with(options()).await;
-    script.state.change(|state| state.connect_trouble.push_back(Trouble::Hangs));
+    let trouble = std::iter::repeat_n(Trouble::Fails(refused()), 1000);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    let began = Instant::now();
+    let error = broker.declare(&Topology::new().with_exchange(&SHOP)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(error.to_string().contains("connection refused"), "{error}");
+    assert!(began.elapsed() <= Duration::from_secs(3 + 4), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_further_try_would_mend_is_told_at_once_and_not_tried_again() {
+    let (broker, script) = Script::broker_with(options()).await;
+    let denied = Error::new(ErrorKind::Denied, "connect").because("access refused");
+    script.state.change(|state| state.connect_trouble.push_back(Trouble::Fails(denied)));
     let topology = Topology::new().with_exchange(&SHOP);
-    let first = broker.declare(&topology);
-    let second = async {
-        sleep(Duration::from_secs(1)).await;
-        broker.declare(&topology).await
-    };
-    let (first, second) = tokio::join!(first, second);
-    assert!(first.is_err() && second.is_err());
+    let (first, second) = tokio::join!(broker.declare(&topology), broker.declare(&topology));
+    for result in [first, second] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Denied);
+    }
     sleep(Duration::from_secs(60)).await;
     assert_eq!(script.connects(Purpose::Consume), 1);
+    assert!(matches!(broker.health().borrow().consuming, Health::Stopped { reason: Some(_) }));
+    // Somebody asks again: things may have changed.
+    broker.declare(&topology).await.unwrap();
+    assert_eq!(script.connects(Purpose::Consume), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,11 +92,29 @@ async fn a_connect_that_hangs_ends_within_its_timeout_and_the_next_works() {
     let script = Script::new();
     script.state.change(|state| state.connect_trouble.push_back(Trouble::Hangs));
     let began = Instant::now();
-    let error = Broker::connect_with(script.clone(), options()).await.unwrap_err();
+    let once = options().reach_within(Duration::ZERO);
+    let error = Broker::connect_with(script.clone(), once).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.is_transient());
     assert!(began.elapsed() <= Duration::from_secs(6), "{:?}", began.elapsed());
     Broker::connect_with(script, options()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_cannot_be_reached_is_tried_for_as_long_as_the_program_says() {
+    for (within, tries) in [(0, 1..=1), (1, 2..=6), (60, 6..=16)] {
+        let script = Script::new();
+        let trouble = std::iter::repeat_n(Trouble::Fails(refused()), 1000);
+        script.state.change(|state| state.connect_trouble.extend(trouble));
+        let options = options().reach_within(Duration::from_secs(within));
+        let began = Instant::now();
+        let error = Broker::connect_with(script.clone(), options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connection);
+        assert!(error.to_string().contains("connection refused"), "{error}");
+        assert_eq!(began.elapsed().as_secs(), within);
+        let connects = script.connects(Purpose::Publish);
+        assert!(tries.contains(&connects), "{connects} in {within} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,14 +232,105 @@ async fn the_connections_close_when_the_last_handle_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_kept_busy_by_a_connection_that_is_down() {
+async fn a_connection_that_is_down_is_tried_again_at_most_every_15_seconds_in_the_end() {
     let (broker, script) = Script::broker().await;
     script.session(Purpose::Publish, 0).await.break_off();
     script.state.change(|state| {
-        state.connect_trouble.extend((0..100).map(|_| Trouble::Fails(broken())));
+        state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(broken())));
     });
     let publisher = broker.publisher(&PLACED).await;
     assert_eq!(publisher.unwrap_err().kind(), ErrorKind::Connection);
     timeout(Duration::from_secs(600), std::future::pending::<()>()).await.unwrap_err();
-    assert!(script.connects(Purpose::Publish) <= 3, "{}", script.connects(Purpose::Publish));
+    let connects = script.connects(Purpose::Publish);
+    assert!((20..=50).contains(&connects), "{connects}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn programs_that_lost_the_same_broker_come_back_at_different_times() {
+    let mut brokers = Vec::new();
+    for _ in 0..200 {
+        let (broker, script) = Script::broker().await;
+        script.state.change(|state| {
+            state.connect_trouble.extend((0..6).map(|_| Trouble::Fails(broken())));
+        });
+        brokers.push((broker, script));
+    }
+    let began = Instant::now();
+    for (_, script) in &brokers {
+        script.session(Purpose::Publish, 0).await.break_off();
+    }
+    let mut bins = std::collections::HashMap::new();
+    for (broker, _) in &brokers {
+        let mut health = broker.health();
+        health.wait_for(|health| !health.publishing.is_ready()).await.unwrap();
+    }
+    let back = brokers.iter().map(|(broker, _)| async {
+        broker.health().wait_for(|health| health.publishing.is_ready()).await.unwrap();
+        began.elapsed().as_millis() / 100
+    });
+    for bin in futures_util::future::join_all(back).await {
+        *bins.entry(bin).or_insert(0) += 1;
+    }
+    assert!(bins.values().all(|back| *back <= 200 / 5), "{bins:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_of_a_connection_can_be_watched_through_its_life() {
+    let (broker, script) = Script::broker().await;
+    let mut health = broker.health();
+    let now = health.borrow_and_update().clone();
+    assert!(now.publishing.is_ready() && matches!(now.consuming, Health::Idle));
+    assert!(now.is_ready());
+    script.state.change(|state| state.connect_trouble.push_back(Trouble::Fails(refused())));
+    script.session(Purpose::Publish, 0).await.break_off();
+    let mut seen = Vec::new();
+    while script.connects(Purpose::Publish) < 3 || !health.borrow().is_ready() {
+        health.changed().await.unwrap();
+        seen.push(health.borrow_and_update().publishing.to_string());
+    }
+    assert!(
+        seen[0].starts_with("reconnecting") && seen[0].contains("the line is dead"),
+        "{seen:?}"
+    );
+    assert!(seen[1].contains("connection refused"), "{seen:?}");
+    assert_eq!(seen[2..], ["ready"]);
+    broker.close(Instant::now()).await;
+    assert!(matches!(health.borrow().publishing, Health::Stopped { reason: None }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_program_declared_by_hand_is_declared_again_until_the_program_deletes_it() {
+    const NEWS: Fanout = Fanout::new("news");
+    let (broker, script) = Script::broker().await;
+    let topology = Topology::new().with_exchange(&SHOP).with_exchange(&NEWS).with_queue(&BILLING);
+    broker.declare(&topology).await.unwrap();
+    broker.apply(&Change::DeleteExchange("news".try_into().unwrap())).await.unwrap();
+    script.session(Purpose::Consume, 0).await.break_off();
+    let next = script.session(Purpose::Consume, 1).await;
+    broker.health().wait_for(|health| health.consuming.is_ready()).await.unwrap();
+    let applied = next.applied();
+    assert!(
+        matches!(&applied[..], [Change::DeclareExchange(shop), Change::DeclareQueue(billing)]
+            if shop.name == "shop" && billing.name == "billing"),
+        "{applied:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_declared_again_keeps_nothing_else_back() {
+    const NEWS: Fanout = Fanout::new("news");
+    let (broker, script) = Script::broker().await;
+    let topology = Topology::new().with_exchange(&NEWS).with_exchange(&SHOP);
+    broker.declare(&topology).await.unwrap();
+    script.state.change(|state| {
+        state.apply_trouble = Some(|change| match change {
+            Change::DeclareExchange(exchange) if exchange.name == "news" => {
+                Some(Trouble::Fails(Error::new(ErrorKind::Conflict, "declare")))
+            }
+            _ => None,
+        });
+    });
+    script.session(Purpose::Consume, 0).await.break_off();
+    broker.health().wait_for(|health| health.consuming.is_ready()).await.unwrap();
+    assert_eq!(script.session(Purpose::Consume, 1).await.applied().len(), 2);
 }

@@ -16,7 +16,7 @@ use enoki_core::{
     },
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -179,6 +179,7 @@ impl Transport for Script {
         let session = self.state.change(|state| {
             let session = Arc::new(ScriptedSession {
                 peer: Peer::new("Script", "1.0", []),
+                blocked: watch::Sender::new(None),
                 state: Watched::new(SessionState::default()),
                 apply_trouble: state.apply_trouble,
                 sender_trouble: state.sender_trouble.clone(),
@@ -198,6 +199,7 @@ impl Transport for Script {
 #[derive(Debug)]
 pub(crate) struct ScriptedSession {
     peer: Peer,
+    blocked: watch::Sender<Option<Arc<str>>>,
     pub(crate) state: Watched<SessionState>,
     apply_trouble: Option<fn(&Change) -> Option<Trouble>>,
     sender_trouble: Option<Trouble>,
@@ -240,6 +242,11 @@ impl ScriptedSession {
                 receiver.change(|receiver| receiver.end = Some(|| End::Lost(broken())));
             }
         });
+    }
+
+    /// The broker reads nothing from it any more, or reads again.
+    pub(crate) fn block(&self, reason: Option<&str>) {
+        self.blocked.send_replace(reason.map(Into::into));
     }
 
     pub(crate) fn applied(&self) -> Vec<Change> {
@@ -306,6 +313,10 @@ impl Session for ScriptedSession {
         }));
         self.state.change(|session| session.receivers.push(state.clone()));
         Ok(Box::new(ScriptedReceiver(state)))
+    }
+
+    fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.blocked.subscribe()
     }
 
     async fn ended(&self) -> Error {

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Body, Broker, BrokerOptions, Entrypoint, Error, ErrorKind, Failure, Handler, Outcome,
+    Body, Broker, BrokerOptions, Entrypoint, Error, ErrorKind, Failure, Handler, OnCancel, Outcome,
     Publisher, Purpose, Result, Route, Scope, Service, State, Topic, WorkQueue,
     transport::{Change, End},
 };
@@ -88,7 +88,8 @@ async fn a_start_ends_at_its_deadline_whatever_hangs() {
         let began = Instant::now();
         let error = service.start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
-        assert!(error.to_string().contains("service \"office\""), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("scripted") || text.contains("queue \"billing\""), "{text}");
         assert!(began.elapsed() <= Duration::from_secs(2 + 3 + 1), "{:?}", began.elapsed());
     }
 }
@@ -102,9 +103,11 @@ async fn a_consumer_that_cannot_open_its_queue_in_time_fails_the_start_with_that
         .declare_timeout(Duration::from_secs(1));
     let broker = Broker::connect_with(script, options).await.unwrap();
     let began = Instant::now();
-    let error = Service::new("office", broker).consume(&BILLING, ack).start().await.unwrap_err();
+    let service = Service::new("office", broker).consume(&BILLING, ack);
+    let error = service.start_within(Duration::from_secs(7)).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(began.elapsed() <= Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(error.to_string().contains("queue \"billing\""), "{error}");
+    assert!(began.elapsed() <= Duration::from_secs(7 + 1), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -269,20 +272,69 @@ async fn a_broker_that_others_hold_stays_open_when_a_service_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_nobody_asked_for_fails_the_service() {
-    let ends: [fn() -> End; 3] =
-        [|| End::Stopped, || End::Cancelled(broken()), || End::Lost(broken())];
-    for end in ends {
-        let (broker, script) = Script::broker().await;
-        let service = Service::new("office", broker).consume(&BILLING, ack).consume(&SHIPPING, ack);
-        let running = tokio::spawn(service.run_until(std::future::pending()));
-        script.receiver(1).await.change(|state| state.end = Some(end));
-        let error = in_time(running).await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Connection);
-        assert!(error.to_string().contains("queue \"shipping\""), "{error}");
-        // The other one was stopped in order.
-        script.receiver(0).await.change(|state| assert!(state.stopped && state.closed));
+async fn a_service_goes_on_after_its_connection_broke() {
+    let (broker, script) = Script::broker().await;
+    let service = Service::new("office", broker).consume(&BILLING, ack).consume(&SHIPPING, ack);
+    let running = service.start().await.unwrap();
+    let health: Vec<_> = running.health();
+    assert_eq!(health.iter().map(|(queue, _)| *queue).collect::<Vec<_>>(), ["billing", "shipping"]);
+    script.session(Purpose::Consume, 0).await.break_off();
+    let next = script.session(Purpose::Consume, 1).await;
+    for n in 0..2 {
+        let receiver = next.nth_receiver(n).await;
+        receiver.deliver("more");
+        receiver.settles(1).await;
+        assert_eq!(receiver.settlements(), [(1, Outcome::Ack)]);
     }
+    for (_, health) in running.health() {
+        assert!(health.borrow().health.is_ready());
+    }
+    running.stop(in_seconds(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_broker_is_tried_again_until_the_start_is_to_be_over() {
+    let (broker, script) = Script::broker().await;
+    script.state.change(|state| {
+        state.connect_trouble.extend((0..4).map(|_| Trouble::Fails(broken())));
+    });
+    let running = Service::new("office", broker).consume(&BILLING, ack).start().await.unwrap();
+    assert_eq!(script.connects(Purpose::Consume), 5);
+    running.stop(in_seconds(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_fails_when_it_is_cancelled_fails_the_service() {
+    let (broker, script) = Script::broker().await;
+    let service = Service::new("office", broker)
+        .consume(&BILLING, ack)
+        .consume(&SHIPPING, ack.on_cancel(OnCancel::Fail));
+    let running = tokio::spawn(service.run_until(std::future::pending()));
+    script.receiver(1).await.change(|state| state.end = Some(|| End::Cancelled(broken())));
+    let error = in_time(running).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(error.to_string().contains("queue \"shipping\""), "{error}");
+    // The other one was stopped in order.
+    script.receiver(0).await.change(|state| assert!(state.stopped && state.closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_cannot_be_resumed_fails_the_service() {
+    let (broker, script) = Script::broker().await;
+    let service = Service::new("office", broker).consume(&BILLING, ack);
+    let running = tokio::spawn(service.run_until(std::future::pending()));
+    script.receiver(0).await;
+    let denied =
+        || Trouble::Fails(Error::new(ErrorKind::Denied, "connect").because("access refused"));
+    // Once may be a broker that goes down.
+    script.state.change(|state| state.connect_trouble.push_back(denied()));
+    script.session(Purpose::Consume, 0).await.break_off();
+    let next = script.session(Purpose::Consume, 1).await;
+    next.nth_receiver(0).await;
+    script.state.change(|state| state.connect_trouble.extend([denied(), denied()]));
+    next.break_off();
+    let error = in_time(running).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("access refused"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

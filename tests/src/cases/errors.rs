@@ -1,7 +1,9 @@
 //! Errors: kinds to act on, texts to read, and nothing that must stay secret.
 
+use std::time::Duration;
+
 use enoki_core::{
-    Broker, Capability, Error, ErrorKind, ExchangeKind, RouteSpec, transport::Change,
+    Broker, BrokerOptions, Capability, Error, ErrorKind, ExchangeKind, RouteSpec, transport::Change,
 };
 
 use crate::{
@@ -76,7 +78,8 @@ async fn no_error_tells_a_credential(stage: &Stage) -> Result<(), Failed> {
 async fn a_failure_to_reach_a_broker_tells_no_credential(stage: &Stage) -> Result<(), Failed> {
     let transport = stage.broken(Broken::Unreachable)?;
     let debug = format!("{transport:?} {transport:#?}");
-    let connected = Broker::connect(transport).await;
+    let once = BrokerOptions::new().reach_within(Duration::ZERO);
+    let connected = Broker::connect_with(transport, once).await;
     let error = expect_error("connect", connected, &[ErrorKind::Connection])?;
     tells_nothing(&debug)?;
     tells_nothing(&format!("{error} {error:?} {error:#?} {}", chain(&error)))

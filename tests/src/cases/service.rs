@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Attempt, Body, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind, Failure, FromState,
-    Handler, OnError, Outcome, Publisher, QueueSpec, Scope, Service, State, Value,
+    Handler, OnCancel, OnError, Outcome, Publisher, QueueSpec, Scope, Service, State, Value,
     transport::Change,
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,7 @@ cases! { "service":
     two_hops_make_two_call_ids [NestedHeaders],
     headers_that_are_not_context_stay_behind,
     a_service_that_does_not_fit_does_not_start [ExclusiveQueues],
+    a_service_goes_on_after_a_lost_connection,
     a_consumer_that_ends_fails_its_service,
     one_bad_queue_leaves_the_other_consumer,
     a_signal_ends_the_service,
@@ -532,7 +533,9 @@ async fn a_service_that_does_not_fit_does_not_start(stage: &Stage) -> Result<(),
         let handler = |_: Body<u32>| async {};
         let service = Service::new("conformance", broker.clone())
             .consume(&good.clone().of::<u32>(), handler)
-            .consume(&wrong.clone().of::<u32>(), handler);
+            .consume(&wrong.clone().of::<u32>(), handler)
+            // A queue of another connection is waited for: that one may be about to end.
+            .start_within(Duration::from_secs(2));
         let error = expect_error("start", service.start().await, &[ErrorKind::Conflict])?;
         expect_says(&error, &wrong.name)?;
         let mine = good.clone().of::<u32>();
@@ -545,13 +548,39 @@ async fn a_service_that_does_not_fit_does_not_start(stage: &Stage) -> Result<(),
     expect_eq("what the queue holds", contents(&broker, &good).await?, [1])
 }
 
+/// A handler of a consumer that fails when it is cancelled.
+fn failing() -> impl Handler<u32, (), (Body<u32>,)> {
+    Handler::<u32, (), (Body<u32>,)>::on_cancel(|_: Body<u32>| async {}, OnCancel::Fail)
+}
+
+/// K01, R01
+async fn a_service_goes_on_after_a_lost_connection(stage: &Stage) -> Result<(), Failed> {
+    let (broker, other) = (stage.broker().await?, stage.broker().await?);
+    let queue = stage.queue("q")?;
+    let (seen, mut sees) = mpsc::unbounded_channel();
+    let handler = move |Body(number): Body<u32>| {
+        let _ = seen.send(number);
+        async {}
+    };
+    let running = Service::new("conformance", broker.clone())
+        .consume(&queue.clone().of::<u32>(), handler)
+        .start()
+        .await?;
+    for number in 0..3 {
+        fill(&other, &queue, [number]).await?;
+        while heard(&mut sees).await? != number {}
+        stage.sever().await;
+    }
+    running.stop(soon()).await?;
+    expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
+}
+
 /// K08
 async fn a_consumer_that_ends_fails_its_service(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
     let mine = queue.clone().of::<u32>();
-    let service =
-        Service::new("conformance", broker.clone()).consume(&mine, |_: Body<u32>| async {});
+    let service = Service::new("conformance", broker.clone()).consume(&mine, failing());
     let deleting = async {
         until("it consumes", async || match other.queue_status(&mine).await {
             Ok(found) => Ok(found.consumers == 1),
@@ -581,7 +610,7 @@ async fn one_bad_queue_leaves_the_other_consumer(stage: &Stage) -> Result<(), Fa
         async {}
     };
     let mut running = Service::new("conformance", broker.clone())
-        .consume(&doomed.clone().of::<u32>(), |_: Body<u32>| async {})
+        .consume(&doomed.clone().of::<u32>(), failing())
         .consume(&queue.clone().of::<u32>(), handler)
         .start()
         .await?;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use enoki_core::{
-    Capability, Counted, Delivery, ExchangeKind, Outcome, QueueKind, QueueSpec, RouteSpec, Settled,
-    Subscription, Timestamp, Value,
+    Capability, Counted, Delivery, ErrorKind, ExchangeKind, Outcome, QueueKind, QueueSpec,
+    RouteSpec, Settled, Subscription, Timestamp, Value,
 };
 use tokio::time::Instant;
 
@@ -13,10 +13,14 @@ use crate::{
     expect::{Failed, expect, expect_eq},
     stage::Stage,
     steps::{
-        bind, contents, dead_letter_to, death_reason, declare, fill, hold, next, number, numbers,
-        ready, settle_all, soon, sorted_contents, subscribe, take, to_queue, until,
+        bind, consumes_again, contents, dead_letter_to, death_reason, declare, fill, hold, next,
+        number, numbers, ready, settle_all, soon, sorted_contents, subscribe, take, to_queue,
+        until,
     },
 };
+
+/// Every one.
+const OUTCOMES: [Outcome; 4] = [Outcome::Ack, Outcome::Requeue, Outcome::Reject, Outcome::Release];
 
 cases! { "settle":
     an_acknowledged_message_is_gone,
@@ -435,7 +439,12 @@ async fn settling_after_the_end_is_stale(stage: &Stage) -> Result<(), Failed> {
     let mut subscription = subscribe(&broker, &queue, 3).await?;
     let held = hold(&mut subscription, 3).await?;
     broker.close(Instant::now()).await;
-    stale(held, subscription).await?;
+    // Every delivery is held, so what comes next is the end.
+    let end = tokio::time::timeout_at(soon(), subscription.next()).await?;
+    expect(end.is_err_and(|error| error.kind() == ErrorKind::Closed), "an end that says so")?;
+    for (delivery, outcome) in held.into_iter().zip(OUTCOMES) {
+        expect_eq(outcome, delivery.settle(outcome), Settled::Stale)?;
+    }
     let mut subscription = subscribe(&other, &queue, 3).await?;
     for delivery in hold(&mut subscription, 3).await? {
         expect(delivery.redelivered(), "that it is marked as redelivered")?;
@@ -452,8 +461,11 @@ async fn settling_after_a_lost_connection_is_stale(stage: &Stage) -> Result<(), 
     let mut subscription = subscribe(&broker, &queue, 3).await?;
     let held = hold(&mut subscription, 3).await?;
     stage.sever().await;
-    stale(held, subscription).await?;
-    let mut subscription = subscribe(&broker, &queue, 3).await?;
+    consumes_again(&subscription).await?;
+    for (delivery, outcome) in held.into_iter().zip(OUTCOMES) {
+        expect_eq(outcome, delivery.settle(outcome), Settled::Stale)?;
+    }
+    expect_eq("how many were stale", subscription.health().borrow().stale, 3)?;
     let mut again = hold(&mut subscription, 3).await?;
     again.sort_by_key(|delivery| number(delivery).unwrap_or_default());
     expect_eq("what comes again", numbers(&again)?, [0, 1, 2])?;
@@ -465,16 +477,6 @@ async fn settling_after_a_lost_connection_is_stale(stage: &Stage) -> Result<(), 
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
 }
 
-/// Each of them is stale, whatever the outcome, once the subscription knows of its end.
-async fn stale(held: Vec<Delivery>, mut subscription: Subscription) -> Result<(), Failed> {
-    while let Ok(Some(_)) = tokio::time::timeout_at(soon(), subscription.next()).await? {}
-    let outcomes = [Outcome::Ack, Outcome::Requeue, Outcome::Reject, Outcome::Release];
-    for (delivery, outcome) in held.into_iter().zip(outcomes) {
-        expect_eq(outcome, delivery.settle(outcome), Settled::Stale)?;
-    }
-    Ok(())
-}
-
 /// C13. The tags of a new channel begin anew: an old one must not settle a new delivery.
 async fn a_stale_settlement_settles_nothing_else(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
@@ -483,8 +485,7 @@ async fn a_stale_settlement_settles_nothing_else(stage: &Stage) -> Result<(), Fa
     let mut subscription = subscribe(&broker, &queue, 2).await?;
     let old = hold(&mut subscription, 2).await?;
     stage.sever().await;
-    while let Ok(Some(_)) = tokio::time::timeout_at(soon(), subscription.next()).await? {}
-    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    consumes_again(&subscription).await?;
     let new = hold(&mut subscription, 2).await?;
     for delivery in old {
         expect_eq("settling", delivery.settle(Outcome::Ack), Settled::Stale)?;

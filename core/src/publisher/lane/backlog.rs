@@ -1,0 +1,233 @@
+//! The messages of a lane that have no outcome yet, and what becomes of them.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Intake, Parcel, Window,
+    in_flight::{InFlight, Pending},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    publisher::retry::RetryPolicy,
+    transport::{Outgoing, PublishOutcome},
+};
+
+/// The messages of a lane that have no outcome yet: each is waiting, or due later, or with a sender.
+pub(super) struct Backlog {
+    in_flight: InFlight,
+    /// Not with a sender: safe to give to the next one.
+    waiting: VecDeque<Outgoing>,
+    /// Refused, and to be sent again at that time.
+    later: Vec<(Instant, u64)>,
+    window: Arc<Window>,
+    retry: RetryPolicy,
+    /// Why messages wait: there is no sender, or the last one failed.
+    trouble: Option<Error>,
+}
+
+impl Backlog {
+    pub(super) fn new(window: Arc<Window>, retry: RetryPolicy) -> Self {
+        Self {
+            in_flight: InFlight::default(),
+            waiting: VecDeque::new(),
+            later: Vec::new(),
+            window,
+            retry,
+            trouble: None,
+        }
+    }
+
+    /// Whether every message has its outcome.
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Whether there is something to send.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What a sender may take from, at the front.
+    pub(super) fn waiting(&mut self) -> &mut VecDeque<Outgoing> {
+        &mut self.waiting
+    }
+
+    pub(super) fn take_in(&mut self, intake: Intake) {
+        match intake {
+            Intake::One(parcel) => self.add(parcel),
+            Intake::Many(parcels) => parcels.into_iter().for_each(|parcel| self.add(parcel)),
+        }
+    }
+
+    fn add(&mut self, parcel: Parcel) {
+        self.wait(Pending { parcel, sent: 0 });
+    }
+
+    fn wait(&mut self, pending: Pending) {
+        let id = self.in_flight.next_id();
+        self.waiting.push_back(pending.outgoing(id));
+        self.in_flight.add(pending);
+    }
+
+    /// When the first of those that wait is too late.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        let deadlines = self.waiting.iter().map(|outgoing| self.in_flight.deadline(outgoing.id));
+        deadlines.flatten().min().map(too_late)
+    }
+
+    /// Gives up what waited too long for a sender.
+    pub(super) fn drop_overdue(&mut self) {
+        let now = Instant::now();
+        let in_flight = &self.in_flight;
+        let in_time = |outgoing: &Outgoing| {
+            in_flight.deadline(outgoing.id).is_some_and(|deadline| too_late(deadline) > now)
+        };
+        if self.waiting.iter().all(in_time) {
+            return;
+        }
+        let (waiting, overdue) =
+            std::mem::take(&mut self.waiting).into_iter().partition::<VecDeque<_>, _>(in_time);
+        self.waiting = waiting;
+        for outgoing in overdue {
+            let trouble = self.trouble.clone();
+            self.settle(outgoing.id, |pending| {
+                let why =
+                    trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+                let error = match pending.sent {
+                    0 => pending
+                        .error(ErrorKind::Timeout)
+                        .because(format!("the deadline passed before it was sent{why}")),
+                    _ => pending.indeterminate(format!(
+                        "the broker had not confirmed it by the deadline{why}"
+                    )),
+                };
+                Err(match trouble {
+                    Some(trouble) => error.caused_by(trouble),
+                    None => error,
+                })
+            });
+        }
+    }
+
+    pub(super) fn resolve(&mut self, outcomes: &mut Vec<(u64, PublishOutcome)>) {
+        self.trouble = None;
+        let mut freed = 0;
+        for (id, outcome) in outcomes.drain(..) {
+            let Some(pending) = self.in_flight.take(id) else { continue };
+            let result = match outcome {
+                PublishOutcome::Confirmed => Ok(()),
+                PublishOutcome::Unroutable => Err(pending
+                    .error(ErrorKind::Unroutable)
+                    .because("no queue is bound for it")
+                    .remedy("declare the queue that should get it, or publish with `optional()`")),
+                PublishOutcome::Rejected(error) => {
+                    let due = Instant::now() + self.retry.delay(pending.sent + 1);
+                    if self.retry.is_passing(&error)
+                        && self.retry.allows(pending.sent + 1)
+                        && due < too_late(pending.parcel.deadline)
+                    {
+                        let id = self.in_flight.add(Pending { sent: pending.sent + 1, ..pending });
+                        self.later.push((due, id));
+                        continue;
+                    }
+                    Err(error)
+                }
+            };
+            freed += 1;
+            pending.parcel.reply.send(result);
+        }
+        self.window.free(freed);
+    }
+
+    /// When the next refused message is to be sent again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.later.iter().map(|(due, _)| *due).min()
+    }
+
+    /// Sends again what is due.
+    pub(super) fn bring_back(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.later)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(due, _)| *due <= now);
+        self.later = later;
+        for (_, id) in due {
+            if let Some(pending) = self.in_flight.get(id) {
+                self.waiting.push_back(pending.outgoing(id));
+            }
+        }
+    }
+
+    /// There is no sender, for this reason; messages wait for one.
+    pub(super) fn wait_on(&mut self, reason: Error) {
+        self.trouble = Some(reason);
+    }
+
+    /// The sender failed: what it took may or may not be stored. It is sent again, before what was
+    /// not sent yet, or indeterminate.
+    pub(super) fn interrupted(&mut self, reason: Error) {
+        let elsewhere: HashSet<u64> = self
+            .waiting
+            .iter()
+            .map(|outgoing| outgoing.id)
+            .chain(self.later.iter().map(|(_, id)| *id))
+            .collect();
+        let taken: Vec<_> = self.in_flight.ids().filter(|id| !elsewhere.contains(id)).collect();
+        let mut again = VecDeque::new();
+        for id in taken {
+            let Some(pending) = self.in_flight.get_mut(id) else { continue };
+            pending.sent += 1;
+            // Whatever does not pass would only happen again.
+            if reason.is_transient() && self.retry.allows(pending.sent) {
+                again.push_back(pending.outgoing(id));
+                continue;
+            }
+            self.settle(id, |pending| {
+                Err(pending
+                    .indeterminate(format!(
+                        "the broker had not confirmed it when the channel ended ({reason})"
+                    ))
+                    .caused_by(reason.clone()))
+            });
+        }
+        again.append(&mut self.waiting);
+        self.waiting = again;
+        self.trouble = Some(reason);
+    }
+
+    /// No sender can be opened.
+    pub(super) fn fail_all(&mut self, reason: &Error) {
+        for outgoing in std::mem::take(&mut self.waiting) {
+            self.settle(outgoing.id, |pending| {
+                Err(match pending.sent {
+                    0 => reason.clone(),
+                    _ => pending
+                        .indeterminate(format!(
+                            "the broker had not confirmed it when the connection broke, \
+                             and there is no other ({reason})"
+                        ))
+                        .caused_by(reason.clone()),
+                })
+            });
+        }
+    }
+
+    fn settle(&mut self, id: u64, result: impl FnOnce(&Pending) -> Result<()>) {
+        if let Some(pending) = self.in_flight.take(id) {
+            let result = result(&pending);
+            pending.parcel.reply.send(result);
+            self.window.free(1);
+        }
+    }
+}
+
+/// A message that is sent this close to its deadline has its outcome too late.
+fn too_late(deadline: Instant) -> Instant {
+    deadline.checked_sub(Duration::from_millis(5)).unwrap_or(deadline)
+}

@@ -1,0 +1,135 @@
+//! The task that owns a publisher's sender, and the next one when that fails.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use super::{Intake, LaneOptions, Window, backlog::Backlog, opener::Opener};
+use crate::{error::Result, publisher::retry::RetryPolicy, transport::Sender};
+
+/// Sends messages in their order, tells their outcomes, and sends again what the policy allows.
+pub(super) struct Task {
+    inbox: mpsc::Receiver<Intake>,
+    /// Whether there may be more in the inbox.
+    is_open: bool,
+    backlog: Backlog,
+    opener: Opener,
+    retry: RetryPolicy,
+    /// How many senders in a row did not open, or failed before they told an outcome.
+    failures: u32,
+}
+
+impl Task {
+    pub(super) fn new(
+        options: LaneOptions,
+        inbox: mpsc::Receiver<Intake>,
+        window: Arc<Window>,
+    ) -> Self {
+        let retry = options.retry;
+        let backlog = Backlog::new(window, retry);
+        Self { inbox, is_open: true, backlog, opener: Opener::new(options), retry, failures: 0 }
+    }
+
+    pub(super) async fn run(mut self) {
+        while self.has_work().await {
+            match self.open().await {
+                Ok(Some(sender)) => match self.work(sender).await {
+                    Ok(()) => return,
+                    Err(reason) => {
+                        self.opener.failed(&reason);
+                        self.backlog.interrupted(reason);
+                    }
+                },
+                Ok(None) => {}
+                Err(reason) if self.opener.is_patient() && reason.is_transient() => {
+                    self.backlog.wait_on(reason);
+                }
+                Err(reason) => self.backlog.fail_all(&reason),
+            }
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    /// Waits for something to send; false when there will be nothing more.
+    async fn has_work(&mut self) -> bool {
+        while !self.backlog.is_waiting() {
+            if !self.is_open && self.backlog.is_empty() {
+                return false;
+            }
+            tokio::select! {
+                intake = self.inbox.recv(), if self.is_open => match intake {
+                    Some(intake) => self.backlog.take_in(intake),
+                    None => self.is_open = false,
+                },
+                () = until(self.backlog.due()) => self.backlog.bring_back(),
+            }
+        }
+        true
+    }
+
+    /// Opens a sender, while messages come in and run out of time. `None` when all of them did.
+    async fn open(&mut self) -> Result<Option<Box<dyn Sender>>> {
+        let wait = match self.failures {
+            0 => Duration::ZERO,
+            failures => self.retry.delay(failures),
+        };
+        let opening = self.opener.open(wait);
+        tokio::pin!(opening);
+        loop {
+            self.backlog.drop_overdue();
+            let Some(first) = self.backlog.first_deadline() else { return Ok(None) };
+            tokio::select! {
+                biased;
+                opened = &mut opening => return opened.map(Some),
+                intake = self.inbox.recv(), if self.is_open => match intake {
+                    Some(intake) => self.backlog.take_in(intake),
+                    None => self.is_open = false,
+                },
+                () = sleep_until(first) => {}
+            }
+        }
+    }
+
+    /// Works until the publishers are gone and everything has its outcome, or the sender fails.
+    async fn work(&mut self, mut sender: Box<dyn Sender>) -> Result<()> {
+        let mut outcomes = Vec::new();
+        let mut arrived = Vec::new();
+        loop {
+            if self.backlog.is_waiting() {
+                self.backlog.drop_overdue();
+                sender.submit(self.backlog.waiting()).await?;
+            }
+            if !self.is_open && self.backlog.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                result = sender.outcomes(&mut outcomes) => {
+                    if !outcomes.is_empty() {
+                        self.failures = 0;
+                    }
+                    self.backlog.resolve(&mut outcomes);
+                    result?;
+                }
+                count = self.inbox.recv_many(&mut arrived, INTAKE), if self.is_open => {
+                    self.is_open = count > 0;
+                    arrived.drain(..).for_each(|intake| self.backlog.take_in(intake));
+                }
+                () = until(self.backlog.due()) => self.backlog.bring_back(),
+            }
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How many hand-overs are taken at a time: enough to share a wake, few enough not to delay.
+const INTAKE: usize = 256;
