@@ -1,6 +1,7 @@
 //! Services: entrypoints that start, stop and are killed together.
 
 pub(crate) mod entrypoint;
+pub(crate) mod extension;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use crate::{
     health::ConsumerHealth,
     message::payload::Payload,
     service::entrypoint::{Entrypoint, Scope},
+    service::extension::Extension,
     topology::queue::Queue,
     transport::GRACE,
 };
@@ -48,6 +50,7 @@ pub struct Service<S = ()> {
     broker: Broker,
     state: Arc<S>,
     entrypoints: Vec<Box<dyn Entrypoint>>,
+    extensions: Vec<Arc<dyn Extension>>,
     start_within: Duration,
     stop_within: Duration,
 }
@@ -60,6 +63,7 @@ impl Service {
             broker,
             state: Arc::new(()),
             entrypoints: Vec::new(),
+            extensions: Vec::new(),
             start_within: Duration::from_secs(60),
             stop_within: Duration::from_secs(30),
         }
@@ -73,6 +77,7 @@ impl Service {
             broker: self.broker,
             state: Arc::new(state),
             entrypoints: self.entrypoints,
+            extensions: self.extensions,
             start_within: self.start_within,
             stop_within: self.stop_within,
         }
@@ -98,6 +103,16 @@ impl<S: Send + Sync + 'static> Service<S> {
         self
     }
 
+    /// Adds something that lives as long as the service; the same one only once.
+    #[must_use]
+    pub fn extension(mut self, extension: Arc<impl Extension>) -> Self {
+        let extension: Arc<dyn Extension> = extension;
+        if !self.extensions.iter().any(|other| Arc::ptr_eq(other, &extension)) {
+            self.extensions.push(extension);
+        }
+        self
+    }
+
     /// How long the start may take, all of it; 60 seconds by default.
     #[must_use]
     pub fn start_within(mut self, time: Duration) -> Self {
@@ -115,45 +130,46 @@ impl<S: Send + Sync + 'static> Service<S> {
     /// Starts, and returns when every entrypoint brings work in. If one fails to, those that
     /// started are stopped and its error is returned.
     pub async fn start(self) -> Result<RunningService> {
-        let (running, _) = self.start_until(std::future::pending()).await?;
-        Ok(running)
+        match self.start_until(std::future::pending()).await? {
+            Started::Running(running) => Ok(running),
+            Started::Stopped => Err(Error::new(ErrorKind::Unexpected, "start")
+                .because("it was stopped and nobody asked for it")),
+        }
     }
 
-    /// Starts, and says whether the signal came before all had started.
-    async fn start_until(self, signal: impl Future<Output = ()>) -> Result<(RunningService, bool)> {
+    /// Starts, unless the signal comes first: then what had started is stopped again.
+    pub async fn start_until(self, signal: impl Future<Output = ()>) -> Result<Started> {
         // The consumers have it. Kept here, publishers in it would hold the connection of a service
         // that fails to start.
         drop(self.state);
         let (report, failures) = mpsc::channel(1);
         let deadline = Instant::now() + self.start_within;
-        let scope = Scope::new(self.name.clone(), self.broker.clone(), report, deadline);
         let mut running = RunningService {
-            name: self.name,
-            broker: self.broker,
-            entrypoints: self.entrypoints,
+            scope: Scope::new(self.name, self.broker, report, deadline),
+            entrypoints: Vec::new(),
+            extensions: Vec::new(),
             failures,
+            start_within: self.start_within,
             stop_within: self.stop_within,
-        };
-        let starting = async {
-            let scope = scope;
-            for entrypoint in &mut running.entrypoints {
-                entrypoint.start(scope.clone()).await?;
-            }
-            Ok(())
         };
         let started = tokio::select! {
             biased;
             // An entrypoint keeps the deadline itself, and then says what kept it.
-            started = timeout_at(deadline + GRACE, starting) => started,
-            () = signal => return Ok((running, true)),
+            started = timeout_at(deadline + GRACE, running.bring_up(self.extensions, self.entrypoints)) => {
+                started.map_err(|_| self.start_within)
+            }
+            () = signal => {
+                let deadline = Instant::now() + running.stop_within;
+                return running.stop(deadline).await.map(|()| Started::Stopped);
+            }
         };
-        let started = started.unwrap_or_else(|_| {
+        let started = started.unwrap_or_else(|within| {
             Err(Error::new(ErrorKind::Timeout, "start")
-                .on(format!("service {:?}", running.name))
-                .because(format!("it was not ready within {:?}", self.start_within)))
+                .on(format!("service {:?}", running.scope.service()))
+                .because(format!("it was not ready within {within:?}")))
         });
         match started {
-            Ok(()) => Ok((running, false)),
+            Ok(()) => Ok(Started::Running(running)),
             Err(error) => {
                 let deadline = Instant::now() + running.stop_within;
                 // The first error tells more than what comes of stopping.
@@ -167,11 +183,10 @@ impl<S: Send + Sync + 'static> Service<S> {
     /// during the start ends it.
     pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<()> {
         let mut signal = std::pin::pin!(signal);
-        let (mut running, is_over) = self.start_until(&mut signal).await?;
-        if is_over {
-            let deadline = Instant::now() + running.stop_within;
-            return running.stop(deadline).await;
-        }
+        let mut running = match self.start_until(&mut signal).await? {
+            Started::Running(running) => running,
+            Started::Stopped => return Ok(()),
+        };
         let failed = tokio::select! {
             () = signal => Ok(()),
             error = running.failed() => Err(error),
@@ -180,6 +195,15 @@ impl<S: Send + Sync + 'static> Service<S> {
         let stopped = running.stop(deadline).await;
         failed.and(stopped)
     }
+}
+
+/// What came of starting a service that a signal could stop.
+#[derive(Debug)]
+pub enum Started {
+    /// Every entrypoint brings work in.
+    Running(RunningService),
+    /// The signal came first, and what had started is stopped. This is no error.
+    Stopped,
 }
 
 /// A service that brings work in. Dropped, it is killed.
@@ -203,14 +227,72 @@ impl<S: Send + Sync + 'static> Service<S> {
 /// ```
 #[must_use = "a service that is dropped is killed"]
 pub struct RunningService {
-    name: Arc<str>,
-    broker: Broker,
+    scope: Scope,
     entrypoints: Vec<Box<dyn Entrypoint>>,
+    /// Those that were set up, in that order.
+    extensions: Vec<Arc<dyn Extension>>,
     failures: mpsc::Receiver<Error>,
+    start_within: Duration,
     stop_within: Duration,
 }
 
 impl RunningService {
+    async fn bring_up(
+        &mut self,
+        extensions: Vec<Arc<dyn Extension>>,
+        entrypoints: Vec<Box<dyn Entrypoint>>,
+    ) -> Result<()> {
+        for extension in extensions {
+            // Before it is set up, so that one which fails half way is stopped, too.
+            self.extensions.push(extension.clone());
+            extension.setup(&self.scope).await?;
+        }
+        for extension in &self.extensions {
+            extension.start().await?;
+        }
+        for entrypoint in entrypoints {
+            self.entrypoints.push(entrypoint);
+            if let Some(entrypoint) = self.entrypoints.last_mut() {
+                entrypoint.start(self.scope.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one more entrypoint, and returns when it brings work in. One that fails to start is
+    /// stopped and not kept.
+    pub async fn add(&mut self, entrypoint: impl Entrypoint) -> Result<()> {
+        let deadline = Instant::now() + self.start_within;
+        let mut entrypoint: Box<dyn Entrypoint> = Box::new(entrypoint);
+        let scope = self.scope.clone().starting_by(deadline);
+        let started = timeout_at(deadline + GRACE, entrypoint.start(scope)).await;
+        let started = started.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "start")
+                .on(format!("entrypoint {:?}", entrypoint.name()))
+                .because(format!("it was not ready within {:?}", self.start_within)))
+        });
+        match started {
+            Ok(()) => {
+                self.entrypoints.push(entrypoint);
+                Ok(())
+            }
+            Err(error) => {
+                let _ = stop(&mut *entrypoint, Instant::now() + self.stop_within).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops the entrypoints of this name, as [`stop`](Self::stop) would, and the service goes on
+    /// without them. Says how many there were.
+    pub async fn remove(&mut self, name: &str, deadline: Instant) -> Result<usize> {
+        let is_meant = |entrypoint: &mut Box<dyn Entrypoint>| entrypoint.name() == name;
+        let mut removed: Vec<_> = self.entrypoints.extract_if(.., is_meant).collect();
+        let stopping = removed.iter_mut().map(|entrypoint| stop(&mut **entrypoint, deadline));
+        join_all(stopping).await.into_iter().collect::<Result<()>>()?;
+        Ok(removed.len())
+    }
+
     /// Waits until an entrypoint fails, and says why. Cancel safe.
     pub async fn failed(&mut self) -> Error {
         match self.failures.recv().await {
@@ -229,26 +311,19 @@ impl RunningService {
     }
 
     /// Stops: no more work comes in, deliveries that no handler has started on are released, running
-    /// handlers finish and are settled, then the connection closes if nobody else uses it. What is
-    /// not done at the deadline is abandoned and goes back to its queue.
+    /// handlers finish and are settled, then extensions stop, then the connection closes if nobody
+    /// else uses it. What is not done at the deadline is abandoned and goes back to its queue.
     pub async fn stop(mut self, deadline: Instant) -> Result<()> {
-        // An entrypoint keeps the deadline itself, and has some time to clean up after it.
-        let overdue = deadline + 3 * GRACE;
-        let stopping = self.entrypoints.iter_mut().map(|entrypoint| async move {
-            match timeout_at(overdue, entrypoint.stop(deadline)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    kill(&mut **entrypoint).await;
-                    Err(Error::new(ErrorKind::Timeout, "stop")
-                        .on(format!("entrypoint {:?}", entrypoint.name()))
-                        .because("it was still stopping long after the deadline"))
-                }
-            }
-        });
-        let results = join_all(stopping).await;
+        let stopping =
+            self.entrypoints.iter_mut().map(|entrypoint| stop(&mut **entrypoint, deadline));
+        let mut results = join_all(stopping).await;
         // The handlers' state goes first: publishers in it hold on to the connection.
         self.entrypoints.clear();
-        self.broker.release(deadline).await;
+        while let Some(extension) = self.extensions.pop() {
+            let stopped = timeout_at(deadline + GRACE, extension.stop(deadline)).await;
+            results.push(stopped.unwrap_or_else(|_| Err(overdue("extension", extension.name()))));
+        }
+        self.scope.release(deadline).await;
         results.into_iter().collect()
     }
 
@@ -256,13 +331,33 @@ impl RunningService {
     pub async fn kill(mut self) {
         join_all(self.entrypoints.iter_mut().map(|entrypoint| kill(&mut **entrypoint))).await;
         self.entrypoints.clear();
+        while let Some(extension) = self.extensions.pop() {
+            let _ = timeout_at(Instant::now() + GRACE, extension.kill()).await;
+        }
         let now = Instant::now();
-        let _ = timeout_at(now + GRACE, self.broker.release(now)).await;
+        let _ = timeout_at(now + GRACE, self.scope.release(now)).await;
+    }
+}
+
+/// An entrypoint keeps the deadline itself, and has some time to clean up after it.
+async fn stop(entrypoint: &mut dyn Entrypoint, deadline: Instant) -> Result<()> {
+    match timeout_at(deadline + 3 * GRACE, entrypoint.stop(deadline)).await {
+        Ok(result) => result,
+        Err(_) => {
+            kill(entrypoint).await;
+            Err(overdue("entrypoint", entrypoint.name()))
+        }
     }
 }
 
 async fn kill(entrypoint: &mut dyn Entrypoint) {
     let _ = timeout_at(Instant::now() + 2 * GRACE, entrypoint.kill()).await;
+}
+
+fn overdue(what: &str, name: &str) -> Error {
+    Error::new(ErrorKind::Timeout, "stop")
+        .on(format!("{what} {name:?}"))
+        .because("it was still stopping long after the deadline")
 }
 
 impl<S> fmt::Debug for Service<S> {
@@ -278,6 +373,6 @@ impl<S> fmt::Debug for Service<S> {
 
 impl fmt::Debug for RunningService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningService").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("RunningService").field("name", self.scope.service()).finish_non_exhaustive()
     }
 }

@@ -96,6 +96,15 @@ impl Scope {
         Self { service, broker, failures, start_by }
     }
 
+    pub(crate) fn starting_by(self, start_by: Instant) -> Self {
+        Self { start_by, ..self }
+    }
+
+    /// Closes the connections if nobody else has a handle on them.
+    pub(crate) async fn release(self, deadline: Instant) {
+        self.broker.release(deadline).await;
+    }
+
     /// Until when the start may take: what fails before and may pass is worth another try.
     pub fn start_by(&self) -> Instant {
         self.start_by
