@@ -8,6 +8,7 @@
 //! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
 //! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
 
+pub mod crossing;
 mod endpoint;
 
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use enoki_core::{
     Attempt, Counted, Error, ErrorKind, Message, Properties, Result, ShortStr, Table, Timestamp,
-    Value,
+    Value, transport::crossing,
 };
 use lapin::{
     BasicProperties,
@@ -132,7 +132,8 @@ pub(crate) struct Incoming {
 ///
 /// Headers that are the broker's bookkeeping, and that no program may publish, are left out:
 /// what `x-delivery-count` and `x-acquired-count` count is in the attempt. The history of a dead
-/// letter (`x-death`, `x-first-death-…`) stays.
+/// letter (`x-death`, `x-first-death-…`) stays. What was published over AMQP 1.0 gets its names
+/// and types back.
 pub(crate) fn incoming(properties: BasicProperties, body: Vec<u8>, redelivered: bool) -> Incoming {
     let mut attempt = Attempt::from_flag(redelivered);
     let mut undecodable = None;
@@ -147,6 +148,7 @@ pub(crate) fn incoming(properties: BasicProperties, body: Vec<u8>, redelivered: 
                 .filter(|(name, _)| !is_bookkeeping(name.as_str()))
                 .map(|(name, value)| (from_short(name.clone()), value_in(value)))
                 .collect();
+            crossing::restore(&mut headers);
         }
     }
     Incoming {
@@ -360,6 +362,24 @@ mod tests {
         let read = with_headers(table([("deep", nested(MAX_DEPTH)), ("flat", AMQPValue::Void)]));
         assert!(read.undecodable.is_some());
         assert!(read.message.headers.is_empty());
+    }
+
+    /// As RabbitMQ writes what this toolkit published over AMQP 1.0.
+    #[test]
+    fn headers_that_crossed_have_their_names_and_types_again() {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let marks =
+            table([("stack", AMQPValue::FieldArray(vec![AMQPValue::LongLongInt(1)].into()))]);
+        let stack = AMQPValue::FieldArray(vec![text("a"), text("b")].into());
+        let read = with_headers(table([
+            ("x-enoki-header-stack", stack),
+            ("x-enoki-bytes", AMQPValue::FieldTable(marks)),
+            ("x-own", text("c")),
+        ]));
+        let stack = Value::List(vec!["a".into(), Value::Bytes("b".into())]);
+        let expected = [("stack", stack), ("x-own", "c".into())];
+        let headers = expected.map(|(name, value)| (ShortStr::from_static(name), value));
+        assert_eq!(read.message.headers, headers.into_iter().collect());
     }
 
     #[test]

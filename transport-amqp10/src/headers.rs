@@ -10,14 +10,17 @@
 //! | `timestamp` | creation-time |
 //! | `app_id` | group-id, as RabbitMQ maps it; elsewhere message annotation `x-enoki-app-id` |
 //! | `kind` | message annotation `x-basic-type`, as RabbitMQ maps it |
-//! | header `x-…` | message annotation |
+//! | header `x-…` | message annotation; a null is an application property |
 //! | any other header with a simple value | application property |
-//! | any other header with a list or table | message annotation [`NESTED`] and the name |
+//! | any other header with a list or table | message annotation `x-enoki-header-` and the name |
+//! | which bytes in headers look like text | message annotation `x-enoki-bytes`, for AMQP 0-9-1 |
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use enoki_core::{Attempt, Counted, Message, Properties, ShortStr, Table, Value};
+use enoki_core::{
+    Attempt, Counted, Message, Properties, ShortStr, Table, Value, transport::crossing,
+};
 
 use crate::{
     address,
@@ -69,9 +72,12 @@ fn annotations_out(
     dialect: Dialect,
 ) {
     let annotated =
-        || headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)));
+        headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)));
     let app_id = properties.app_id.as_ref().filter(|_| !dialect.rabbitmq);
-    if properties.kind.is_none() && app_id.is_none() && annotated().next().is_none() {
+    let marks = crossing::bytes_of_text(headers);
+    let mut others = annotated.peekable();
+    if properties.kind.is_none() && app_id.is_none() && marks.is_empty() && others.peek().is_none()
+    {
         return;
     }
     encoder.descriptor(0x72);
@@ -87,9 +93,14 @@ fn annotations_out(
             encoder.string(app_id);
             count += 1;
         }
-        for (name, value) in annotated() {
+        for (name, value) in others {
             encoder.symbol(&name);
             encoder.value(value);
+            count += 1;
+        }
+        if !marks.is_empty() {
+            encoder.symbol(crossing::BYTES);
+            encoder.table(&marks);
             count += 1;
         }
         count
@@ -102,9 +113,10 @@ fn annotations_out(
 /// begin with `x-` to consumers here as annotations.
 fn annotation(name: &str, value: &Value) -> Option<String> {
     if name.starts_with("x-") {
-        Some(name.to_owned())
+        // A null there ends RabbitMQ's session with whoever consumes it; seen up to 4.3.
+        (*value != Value::Null).then(|| name.to_owned())
     } else if matches!(value, Value::List(_) | Value::Table(_)) {
-        Some(format!("{NESTED}{name}"))
+        Some(format!("{}{name}", crossing::NESTED))
     } else {
         None
     }
@@ -177,6 +189,8 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
             undecodable.get_or_insert_with(|| "a header's name has more than 255 bytes".into());
         }
     };
+    // What was published over AMQP 1.0, to the anonymous terminus at least, says where to.
+    let converted = dialect.rabbitmq && !matches!(properties.get(2), Some(Value::String(_)));
     let mut exchange = ShortStr::EMPTY;
     let mut routing_key = ShortStr::EMPTY;
     let mut kind = None;
@@ -191,13 +205,16 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
             KIND => kind = short(Some(&value)),
             APP_ID => app_id = short(Some(&value)),
             "x-opt-deaths" => set("x-death", deaths(value)),
-            "x-cc" => {}
+            // They are told from text here.
+            "x-cc" | crossing::BYTES => {}
             name if name.starts_with("x-opt-") => {}
-            name => set(name.strip_prefix(NESTED).unwrap_or(name), value),
+            name => {
+                set(name.strip_prefix(crossing::NESTED).unwrap_or(name), as_sent(value, converted))
+            }
         }
     }
     for (name, value) in application {
-        set(&name, value);
+        set(&name, as_sent(value, converted));
     }
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
@@ -232,6 +249,27 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
         redelivered,
         attempt,
         undecodable,
+    }
+}
+
+/// A header's value as it was published. Where RabbitMQ converted the message from AMQP 0-9-1, it
+/// did not look whether more than 4096 bytes are text; a publisher may not send so many that are
+/// text as bytes.
+fn as_sent(value: Value, converted: bool) -> Value {
+    match value {
+        Value::Bytes(bytes) if converted && bytes.len() > 4096 => {
+            match String::from_utf8(bytes.into()) {
+                Ok(text) => Value::String(text),
+                Err(error) => Value::Bytes(error.into_bytes().into()),
+            }
+        }
+        Value::List(values) if converted => {
+            Value::List(values.into_iter().map(|value| as_sent(value, true)).collect())
+        }
+        Value::Table(table) if converted => Value::Table(
+            table.into_iter().map(|(name, value)| (name, as_sent(value, true))).collect(),
+        ),
+        other => other,
     }
 }
 
@@ -301,9 +339,6 @@ fn short(value: Option<&Value>) -> Option<ShortStr> {
     };
     ShortStr::new(text).ok()
 }
-
-/// What the annotation of a nested header's name begins with.
-const NESTED: &str = "x-enoki-header-";
 
 /// Where RabbitMQ keeps what AMQP 0-9-1 calls the type of a message.
 const KIND: &str = "x-basic-type";
@@ -406,6 +441,62 @@ mod tests {
         assert_eq!(read(false, -1, &[], NEWEST), (1, ByBroker, true));
         let absurd = [("x-delivery-count", Value::Int(i64::MAX))];
         assert_eq!(read(false, 0, &absurd, OLDEST), (u32::MAX, ByBroker, true));
+    }
+
+    /// Up to 4.3 RabbitMQ cannot write one in an annotation.
+    #[test]
+    fn a_header_without_a_value_is_no_annotation() {
+        let mut message = Message::new("");
+        message.headers.set(ShortStr::from_static("x-own"), Value::Null);
+        let wire = outgoing(&message, "/queues/q", NEWEST).into();
+        let (sections, _) = decode::message(&wire);
+        assert_eq!(sections.annotations, []);
+        assert_eq!(sections.application, [("x-own".to_owned(), Value::Null)]);
+    }
+
+    #[test]
+    fn bytes_that_look_like_text_are_marked_for_those_who_cannot_tell() {
+        let mut message = Message::new("");
+        message.headers.set(ShortStr::from_static("key"), Value::Bytes("abc".into()));
+        message.headers.set(ShortStr::from_static("blob"), Value::Bytes(vec![0xff].into()));
+        let wire = outgoing(&message, "/queues/q", NEWEST).into();
+        let (sections, _) = decode::message(&wire);
+        let marks: Table =
+            [(ShortStr::from_static("key"), vec![Value::Int(0)].into())].into_iter().collect();
+        assert_eq!(sections.annotations, [("x-enoki-bytes".to_owned(), marks.into())]);
+        assert_eq!(incoming(&wire, NEWEST).message, message);
+    }
+
+    /// As RabbitMQ converts it from AMQP 0-9-1.
+    #[test]
+    fn long_text_of_amqp_091_is_text() {
+        let long = |byte: u8| Value::Bytes(vec![byte; 4097].into());
+        let lists = [long(b'x'), long(0xff), Value::Bytes("x".into())];
+        let annotations = [("x-list", Value::List(lists.to_vec()))];
+        let read = |bytes: &Bytes, dialect| {
+            incoming(bytes, dialect)
+                .message
+                .headers
+                .get("x-list")
+                .and_then(Value::as_list)
+                .unwrap()
+                .to_vec()
+        };
+        let converted = delivered(&header(true, 0), &annotations);
+        let text = Value::String("x".repeat(4097));
+        assert_eq!(read(&converted, NEWEST), [text, long(0xff), Value::Bytes("x".into())]);
+        assert_eq!(read(&converted, OTHER), lists);
+        // Where it says where to, it came over AMQP 1.0, which tells them apart.
+        let mut encoder = Encoder::default();
+        encoder.descriptor(0x73);
+        encoder.list(|encoder| {
+            encoder.null();
+            encoder.null();
+            encoder.string("/queues/q");
+            3
+        });
+        let native = [&converted[..], &encoder.into_bytes()].concat().into();
+        assert_eq!(read(&native, NEWEST), lists);
     }
 
     #[test]

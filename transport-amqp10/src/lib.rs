@@ -20,15 +20,13 @@
 //!
 //! # One message across protocols
 //!
-//! What is published here and consumed over AMQP 0-9-1 from RabbitMQ, or the other way round, arrives
-//! equal, except for:
+//! What is published here and consumed over AMQP 0-9-1 from RabbitMQ arrives equal. The other way
+//! round, too, except for lists and tables in headers whose names do not begin with `x-`, which
+//! RabbitMQ drops. `docs/crossing.md` in the repository has the table, and where everything is on
+//! the wire.
 //!
-//! | | from here to AMQP 0-9-1 | from AMQP 0-9-1 to here |
-//! |---|---|---|
-//! | header with a list or table, named `x-…` | equal | equal |
-//! | header with a list or table, any other name | under the name `x-enoki-header-` and its own | dropped by RabbitMQ |
-//! | header with bytes that are UTF-8 | text: RabbitMQ writes both as long strings | equal |
-//! | redelivered, of a dead letter | as the broker flags it | always: it says who had the message first on any queue |
+//! Over AMQP 1.0 a dead letter that had been delivered before, from any queue, is redelivered; over
+//! AMQP 0-9-1 only what comes again from this one is.
 
 mod address;
 mod channel;

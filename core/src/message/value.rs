@@ -171,6 +171,10 @@ impl Table {
         self.0.iter()
     }
 
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.0.values_mut()
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.0.len()
