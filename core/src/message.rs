@@ -2,6 +2,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod payload;
+mod portable;
 pub(crate) mod value;
 
 use std::{fmt, time::Duration};
@@ -12,6 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::value::{Table, Timestamp, Value},
     short_str::ShortStr,
+    transport::crossing,
 };
 
 /// A message as it is published and delivered. Cloning shares the body.
@@ -126,6 +128,7 @@ impl Message {
                 time.unix_seconds()
             )));
         }
+        portable::check_properties(&self.properties)?;
         if self.headers.is_empty() {
             return Ok(());
         }
@@ -135,6 +138,7 @@ impl Message {
                     .because("brokers set or act on this name themselves")
                     .remedy("choose another name"));
             }
+            portable::check_names(name, value)?;
             check_entry(name, value, name, 1)?;
         }
         let size = table_size(&self.headers);
@@ -187,9 +191,10 @@ fn is_reserved(name: &str) -> bool {
             | "x-acquired-count"
             | "x-exchange"
             | "x-routing-key"
-    ) || ["x-first-death-", "x-last-death-", "x-opt-", "x-enoki-"]
+    ) || ["x-first-death-", "x-last-death-", "x-opt-", crossing::RESERVED]
         .iter()
         .any(|prefix| name.starts_with(prefix))
+        || portable::is_reserved(name)
 }
 
 fn check_entry(name: &str, value: &Value, header: &str, depth: usize) -> Result<()> {
@@ -222,7 +227,7 @@ fn check_value(value: &Value, header: &str, depth: usize) -> Result<()> {
         Value::Table(table) => {
             table.iter().try_for_each(|(name, value)| check_entry(name, value, header, depth + 1))
         }
-        _ => Ok(()),
+        simple => portable::check_simple(simple, header),
     }
 }
 

@@ -33,6 +33,7 @@ cases! { "headers":
     names_of_headers_have_1_to_255_bytes,
     an_expiration_is_kept_in_whole_milliseconds,
     what_no_wire_can_carry_is_refused,
+    what_would_change_on_the_way_to_another_protocol_is_refused_by_name,
     headers_of_the_call_win_over_those_of_the_publisher,
 }
 
@@ -169,7 +170,7 @@ async fn headers_at_the_limits_arrive(stage: &Stage) -> Result<(), Failed> {
             ("empty-text", "".into()),
             ("empty-bytes", Bytes::new().into()),
             ("long-text", "x".repeat(70_000).into()),
-            ("nul", "a\0b".into()),
+            ("nul", Value::Bytes("a\0b".into())),
         ],
     )
     .await
@@ -385,6 +386,36 @@ async fn what_no_wire_can_carry_is_refused(stage: &Stage) -> Result<(), Failed> 
     let delivery = next(&mut subscription).await?;
     let arrived = delivery.message().properties.timestamp;
     expect_eq("the latest timestamp", arrived, Some(Timestamp::MAX))
+}
+
+async fn what_would_change_on_the_way_to_another_protocol_is_refused_by_name(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    for (name, value) in [
+        ("nul", "a\0b".into()),
+        ("blob", Value::Bytes("x".repeat(4097).into())),
+        ("x-größe", 1.into()),
+        ("größen", Value::List(Vec::new())),
+    ] {
+        refused(stage, name, value, ErrorKind::Codec).await?;
+    }
+    for name in ["x-cc", "x-basic-priority", "x-amqp-1.0-properties"] {
+        refused(stage, name, 1.into(), ErrorKind::Configuration).await?;
+    }
+    let broker = stage.broker().await?;
+    let publisher = to_queue::<Raw>(&broker, &stage.queue("q")?).await?;
+    let raw = text()?;
+    let almost = "urn:uuid:123E4567-E89B-12D3-A456-426614174000";
+    for (what, publication, kind) in [
+        ("message id", publisher.message(&raw)?.message_id(almost)?, ErrorKind::Codec),
+        ("correlation id", publisher.message(&raw)?.correlation_id(almost)?, ErrorKind::Codec),
+        ("content encoding", publisher.message(&raw)?.content_encoding("ü")?, ErrorKind::Codec),
+        ("reply-to", publisher.message(&raw)?.reply_to("/queues/q")?, ErrorKind::Configuration),
+    ] {
+        let error = expect_error(what, publication.publish().await, &[kind])?;
+        expect_says(&error, what)?;
+    }
+    Ok(())
 }
 
 async fn headers_of_the_call_win_over_those_of_the_publisher(stage: &Stage) -> Result<(), Failed> {
