@@ -1,1 +1,55 @@
-//! Tests across transports and brokers; there is nothing here but the tests.
+//! What tests across transports and brokers share: where the brokers are, and what it means that
+//! one is missing.
+
+use libtest_mimic::{Completion, Failed};
+
+/// A real broker, where an environment variable says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broker {
+    /// As `dev/brokers` calls it.
+    pub name: &'static str,
+    /// The variable; its URL is for AMQP 0-9-1, and one port speaks both protocols.
+    pub variable: &'static str,
+    /// One more where there is one; nobody has to have it.
+    pub optional: bool,
+}
+
+/// Speaks AMQP 0-9-1 alone, as far as this toolkit goes.
+pub const RABBITMQ_3: Broker = Broker::named("rabbitmq-3", "ENOKI_RABBITMQ_3");
+/// Speaks both protocols.
+pub const RABBITMQ_4: Broker = Broker::named("rabbitmq-4", "ENOKI_RABBITMQ_4");
+/// Speaks both protocols, and counts attempts as this toolkit does.
+pub const RABBITMQ_4_3: Broker =
+    Broker { optional: true, ..Broker::named("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3") };
+
+impl Broker {
+    const fn named(name: &'static str, variable: &'static str) -> Self {
+        Self { name, variable, optional: false }
+    }
+
+    /// Its URL for this scheme, if it is there.
+    pub fn url(&self, scheme: &str) -> Option<String> {
+        let url = given(self.variable)?;
+        Some(url.replacen("amqp091", scheme, 1))
+    }
+
+    /// Whether tests with it are shown: they are where it is missing, too, unless nobody has to
+    /// have it.
+    pub fn is_shown(&self) -> bool {
+        !self.optional || given(self.variable).is_some()
+    }
+}
+
+/// The variable's content, if it has any.
+pub fn given(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|content| !content.is_empty())
+}
+
+/// What comes of a test that has nothing to run with: ignored, and with `ENOKI_REQUIRE_BROKERS=1` a
+/// failure.
+pub fn without(variable: &str) -> Result<Completion, Failed> {
+    if std::env::var_os("ENOKI_REQUIRE_BROKERS").is_some_and(|required| required == "1") {
+        return Err(format!("{variable} is not set, and ENOKI_REQUIRE_BROKERS=1").into());
+    }
+    Ok(Completion::ignored_with(format!("needs {variable}")))
+}
