@@ -1,6 +1,8 @@
 //! What tests across transports and brokers share: where the brokers are, and what it means that
 //! one is missing.
 
+pub mod example;
+
 use libtest_mimic::{Completion, Failed};
 
 /// A real broker, where an environment variable says it is.

@@ -1,0 +1,135 @@
+//! The service: what it declares, and what it does with orders. No broker is named anywhere.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use enoki::{
+    Body, Broker, Delivery, Envelope, Failure, Fanout, Handler, OnError, Outcome, Overflow,
+    ReplicatedQueue, Route, RunningService, Service, State, Topic, Topology, WorkQueue,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::ledger::Ledger;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) dish: String,
+}
+
+const MENU: Topic = Topic::new("orders.menu");
+const LOST: Fanout = Fanout::new("orders.lost");
+
+pub(crate) const HOT: Route<Order> = MENU.route("hot");
+pub(crate) const COLD: Route<Order> = MENU.route("cold");
+/// Nobody is bound for it.
+pub(crate) const DRINKS: Route<Order> = MENU.route("drinks");
+pub(crate) const RESERVED: Route<Order> = MENU.route("reserved");
+pub(crate) const LEFT: Route<Order> = MENU.route("left");
+pub(crate) const SHOWN: Route<Order> = MENU.route("shown");
+
+/// Three failures are enough.
+pub(crate) const KITCHEN: ReplicatedQueue<Order> = ReplicatedQueue::new("orders.kitchen")
+    .bind(&[MENU.pattern("hot")])
+    .dead_letter(LOST.name())
+    .delivery_limit(3);
+pub(crate) const COUNTER: WorkQueue<Order> =
+    WorkQueue::new("orders.counter").bind(&[MENU.pattern("cold")]).dead_letter(LOST.name());
+/// One table, and nobody waits in the rain.
+const TABLE: WorkQueue<Order> = WorkQueue::new("orders.table")
+    .bind(&[MENU.pattern("reserved")])
+    .max_length(1)
+    .overflow(Overflow::RejectPublish);
+/// What is not fetched soon is thrown away.
+const SHELF: WorkQueue<Order> = WorkQueue::new("orders.shelf")
+    .bind(&[MENU.pattern("left")])
+    .message_ttl(Duration::from_millis(1))
+    .dead_letter(LOST.name());
+/// The newest dish is in the window.
+const WINDOW: WorkQueue<Order> = WorkQueue::new("orders.window")
+    .bind(&[MENU.pattern("shown")])
+    .max_length(1)
+    .overflow(Overflow::DropHead)
+    .dead_letter(LOST.name());
+pub(crate) const LOST_ORDERS: WorkQueue<Order> =
+    WorkQueue::new("orders.lost-orders").bind(&[LOST.binding()]);
+
+const _: () = assert!(KITCHEN.accepts(&HOT), "nobody cooks");
+const _: () = assert!(COUNTER.accepts(&COLD), "nobody serves");
+
+pub(crate) fn topology() -> Topology {
+    Topology::new()
+        .with_queue(&KITCHEN)
+        .with_queue(&COUNTER)
+        .with_queue(&TABLE)
+        .with_queue(&SHELF)
+        .with_queue(&WINDOW)
+        .with_queue(&LOST_ORDERS)
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kitchen {
+    pub(crate) ledger: Ledger,
+    /// The dishes that were looked at before.
+    seen: Arc<Mutex<HashSet<String>>>,
+    /// The roast is in the oven.
+    pub(crate) in_the_oven: Arc<Notify>,
+    /// The roast is done.
+    pub(crate) done: Arc<Notify>,
+}
+
+impl Kitchen {
+    fn is_new(&self, dish: &str) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(dish.to_owned())
+    }
+
+    /// Opens for business.
+    pub(crate) async fn open(&self, broker: &Broker) -> enoki::Result<RunningService> {
+        Service::new("restaurant", broker.clone())
+            .state(self.clone())
+            .consume(&KITCHEN, cook.concurrency(1).on_error(OnError::requeue()))
+            .consume(&COUNTER, serve.concurrency(1))
+            .start()
+            .await
+    }
+}
+
+async fn cook(
+    State(kitchen): State<Kitchen>,
+    Body(order): Body<Order>,
+    delivery: Envelope,
+) -> Result<Outcome, Failure> {
+    let ledger = &kitchen.ledger;
+    match order.dish.as_str() {
+        "bread" if delivery.attempt.number < 3 => {
+            ledger.settle(&delivery, Outcome::Requeue);
+            Err(Failure::new("burnt"))
+        }
+        "cursed" => {
+            ledger.settle(&delivery, Outcome::Requeue);
+            Err(Failure::new("it fell on the floor"))
+        }
+        "fish" if kitchen.is_new("fish") => Ok(ledger.settle(&delivery, Outcome::Release)),
+        "stone" => Ok(ledger.settle(&delivery, Outcome::Reject)),
+        "roast" => {
+            kitchen.in_the_oven.notify_one();
+            kitchen.done.notified().await;
+            Ok(ledger.settle(&delivery, Outcome::Ack))
+        }
+        _ => Ok(ledger.settle(&delivery, Outcome::Ack)),
+    }
+}
+
+/// Settles by hand. What it drops is requeued.
+async fn serve(State(kitchen): State<Kitchen>, Body(order): Body<Order>, delivery: Delivery) {
+    if order.dish == "jelly" && kitchen.is_new("jelly") {
+        kitchen.ledger.settle(delivery.envelope(), Outcome::Requeue);
+        drop(delivery);
+    } else {
+        let outcome = kitchen.ledger.settle(delivery.envelope(), Outcome::Ack);
+        delivery.settle(outcome);
+    }
+}
