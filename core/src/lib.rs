@@ -40,7 +40,13 @@ pub use delivery::{Delivery, Envelope, Settled};
 pub use erased_serde;
 pub use error::{Error, ErrorKind, Result};
 pub use health::{BrokerHealth, ConsumerHealth, Health};
-pub use message::codec::{Codec, CodecError, Codecs, Encoded, Json, Visit};
+#[cfg(feature = "bincode")]
+pub use message::codec::Bincode;
+#[cfg(feature = "msgpack")]
+pub use message::codec::MessagePack;
+#[cfg(feature = "postcard")]
+pub use message::codec::Postcard;
+pub use message::codec::{Codec, CodecError, Codecs, Encoded, Json, Text, Visit};
 pub use message::payload::{Payload, Raw};
 pub use message::value::{Table, Timestamp, Value};
 pub use message::{Limits, Message, Properties};

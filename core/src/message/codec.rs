@@ -1,11 +1,31 @@
 //! Bodies to bytes and back, by content type.
 
+#[cfg(feature = "bincode")]
+mod bincode;
+#[cfg(any(feature = "msgpack", feature = "postcard", feature = "bincode"))]
+mod bounded;
+mod json;
+mod misfit;
+#[cfg(feature = "msgpack")]
+mod msgpack;
+#[cfg(feature = "postcard")]
+mod postcard;
+mod text;
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use erased_serde::{Deserializer, Serialize};
 use serde::de::DeserializeOwned;
 
+#[cfg(feature = "bincode")]
+pub use self::bincode::Bincode;
+use self::misfit::without_the_body;
+#[cfg(feature = "msgpack")]
+pub use self::msgpack::MessagePack;
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
+pub use self::{json::Json, text::Text};
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
@@ -19,9 +39,48 @@ pub type Visit<'v> = dyn FnMut(&mut dyn Deserializer<'_>) -> Result<(), erased_s
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An encoding of bodies, with the media type that names it.
+///
+/// The toolkit's are [`Json`], [`Text`] and, each behind a feature, `MessagePack`, `Postcard` and
+/// `Bincode`; [`Raw`](crate::Raw) is a body that none of them touches. One of your own takes any
+/// format that speaks serde, through [`erased_serde`]:
+///
+/// ```
+/// use bytes::Bytes;
+/// use enoki_core::{Codec, CodecError, Codecs, Json, ShortStr, Visit, erased_serde};
+///
+/// /// JSON for people: indented.
+/// #[derive(Debug)]
+/// struct Pretty;
+///
+/// impl Codec for Pretty {
+///     fn content_type(&self) -> ShortStr {
+///         ShortStr::from_static("application/x-pretty-json")
+///     }
+///
+///     fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Bytes, CodecError> {
+///         Ok(serde_json::to_vec_pretty(value)?.into())
+///     }
+///
+///     fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+///         let mut json = serde_json::Deserializer::from_slice(body);
+///         visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))?;
+///         Ok(json.end()?) // nothing but white space follows
+///     }
+/// }
+///
+/// let codecs = Codecs::only(Pretty).and(Json); // writes the one, reads both
+/// assert_eq!(&codecs.encode(&[1])?.body[..], b"[\n  1\n]");
+/// # Ok::<(), enoki_core::Error>(())
+/// ```
 pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// The media type, without parameters, in lower case: `application/json`.
     fn content_type(&self) -> ShortStr;
+
+    /// Whether it reads bodies of this media type, given without parameters: by default the one that
+    /// it writes, in upper or lower case. For encodings that go by several names.
+    fn reads(&self, media_type: &str) -> bool {
+        self.content_type().eq_ignore_ascii_case(media_type)
+    }
 
     /// Writes a value.
     fn encode(&self, value: &dyn Serialize) -> Result<Bytes, CodecError>;
@@ -29,37 +88,9 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// Hands the visitor a deserializer over the body, then checks that all of the body was read.
     ///
     /// What the visitor returns is returned on. An error of the codec's own quotes nothing of the
-    /// body: it is logged.
+    /// body: it is logged. Bodies come from anywhere: however deep one is nested and whatever
+    /// lengths it claims, the answer is an error, and neither a panic nor a full stack.
     fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError>;
-}
-
-/// JSON (RFC 8259), the default.
-///
-/// ```
-/// use enoki_core::{Codecs, Json, Message};
-///
-/// let codecs = Codecs::only(Json);
-/// let body = codecs.encode(&vec![1, 2])?;
-/// assert_eq!(&body.body[..], b"[1,2]");
-/// # Ok::<(), enoki_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Json;
-
-impl Codec for Json {
-    fn content_type(&self) -> ShortStr {
-        ShortStr::from_static("application/json")
-    }
-
-    fn encode(&self, value: &dyn Serialize) -> Result<Bytes, CodecError> {
-        Ok(serde_json::to_vec(value)?.into())
-    }
-
-    fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
-        let mut json = serde_json::Deserializer::from_slice(body);
-        visit(&mut <dyn Deserializer<'_>>::erase(&mut json))?;
-        Ok(json.end()?)
-    }
 }
 
 /// A body and the media type that says how to read it.
@@ -130,6 +161,10 @@ impl Codecs {
             Ok(())
         });
         match (read, misfit) {
+            #[cfg(any(feature = "msgpack", feature = "postcard", feature = "bincode"))]
+            (Err(cause), _) if cause.is::<bounded::Refusal>() => {
+                Err(failed().because(cause.to_string()))
+            }
             // Not with the cause: serde quotes the value that did not fit.
             (Err(_), Some(reason)) => Err(failed().because(reason)),
             (Err(cause), None) => Err(failed().because(cause.to_string()).caused_by(cause)),
@@ -141,8 +176,7 @@ impl Codecs {
         let named = message.properties.content_type.as_deref();
         let media_type =
             named.and_then(|text| text.split(';').next()).map(str::trim).unwrap_or_default();
-        let codec =
-            self.0.reads.iter().find(|codec| codec.content_type().eq_ignore_ascii_case(media_type));
+        let codec = self.0.reads.iter().find(|codec| codec.reads(media_type));
         codec.map(AsRef::as_ref).ok_or_else(|| {
             let accepted: Vec<_> =
                 self.0.reads.iter().map(|codec| codec.content_type().to_string()).collect();
@@ -153,66 +187,6 @@ impl Codecs {
         })
     }
 }
-
-/// What serde says of a value that does not fit, without the value.
-///
-/// Bodies may hold what no log should, so only words are let through that are not the body's: those
-/// of serde and of the type that was asked for.
-fn without_the_body(said: &str) -> String {
-    let (said, place) = match said.rfind(" at line ") {
-        Some(at) => said.split_at(at),
-        None => (said, ""),
-    };
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let place = place
-        .strip_prefix(" at line ")
-        .and_then(|place| place.split_once(" column "))
-        .filter(|(line, column)| digits(line) && digits(column))
-        .map(|(line, column)| format!(" at line {line} column {column}"))
-        .unwrap_or_default();
-    // What the type expects comes last; a body that holds the same words comes before.
-    let expected = |said: &str| said.rfind(", expected ").map_or("", |at| &said[at..]).to_owned();
-    let known = ["missing field `", "duplicate field `", "invalid length "];
-    let quoting = [
-        ("invalid type: ", "a value of another type"),
-        ("invalid value: ", "a value out of range"),
-        ("unknown variant `", "an unknown variant"),
-        ("unknown field `", "an unknown field"),
-    ];
-    let reason = if SYNTAX.contains(&said) || known.iter().any(|start| said.starts_with(start)) {
-        said.to_owned()
-    } else if let Some((_, what)) = quoting.iter().find(|(start, _)| said.starts_with(start)) {
-        format!("{what}{}", expected(said))
-    } else {
-        "the value does not fit the type".to_owned()
-    };
-    reason + &place
-}
-
-/// All that `serde_json` says of a text that is no JSON.
-const SYNTAX: &[&str] = &[
-    "EOF while parsing a list",
-    "EOF while parsing an object",
-    "EOF while parsing a string",
-    "EOF while parsing a value",
-    "expected `:`",
-    "expected `,` or `]`",
-    "expected `,` or `}`",
-    "expected ident",
-    "expected value",
-    "expected `\"`",
-    "invalid escape",
-    "invalid number",
-    "number out of range",
-    "invalid unicode code point",
-    "control character (\\u0000-\\u001F) found while parsing a string",
-    "key must be a string",
-    "lone leading surrogate in hex escape",
-    "trailing comma",
-    "trailing characters",
-    "unexpected end of hex escape",
-    "recursion limit exceeded",
-];
 
 fn undecodable(subject: String) -> Error {
     Error::new(ErrorKind::Codec, "decode a body").on(subject)
