@@ -137,7 +137,7 @@ impl Delivery {
                 Error::new(ErrorKind::Codec, "decode a message").because(reason.to_string())
             );
         }
-        M::decode(&self.envelope.message, codecs)
+        M::decode(&*codecs.unpack(&self.envelope.message)?, codecs)
     }
 
     /// The message and how it came here.

@@ -47,6 +47,8 @@ pub use message::codec::MessagePack;
 #[cfg(feature = "postcard")]
 pub use message::codec::Postcard;
 pub use message::codec::{Codec, CodecError, Codecs, Encoded, Json, Text, Visit};
+#[cfg(feature = "compression")]
+pub use message::compression::Compression;
 pub use message::payload::{Payload, Raw};
 pub use message::value::{Table, Timestamp, Value};
 pub use message::{Limits, Message, Properties};

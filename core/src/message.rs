@@ -1,6 +1,7 @@
 //! A message: a body, headers and properties, the same on every transport.
 
 pub(crate) mod codec;
+pub(crate) mod compression;
 pub(crate) mod payload;
 mod portable;
 pub(crate) mod value;

@@ -183,6 +183,7 @@ impl<M: Payload> Publisher<M> {
         let mut properties = options.properties.clone();
         properties.content_type = encoded.content_type;
         let message = Message { body: encoded.body, headers, properties };
+        let message = self.inner.codecs.pack(message)?;
         Ok(Publication {
             publisher: &self.inner,
             key: self.inner.route.key.clone(),

@@ -26,6 +26,8 @@ pub use self::msgpack::MessagePack;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
 pub use self::{json::Json, text::Text};
+#[cfg(feature = "compression")]
+use crate::message::compression::Compression;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
@@ -112,6 +114,8 @@ pub struct Codecs(Arc<Registry>);
 struct Registry {
     writes: Arc<dyn Codec>,
     reads: Vec<Arc<dyn Codec>>,
+    #[cfg(feature = "compression")]
+    compression: Option<Compression>,
 }
 
 impl Default for Codecs {
@@ -124,7 +128,12 @@ impl Codecs {
     /// Writes and accepts this encoding and no other.
     pub fn only(codec: impl Codec) -> Self {
         let codec: Arc<dyn Codec> = Arc::new(codec);
-        Self(Arc::new(Registry { writes: codec.clone(), reads: vec![codec] }))
+        Self(Arc::new(Registry {
+            writes: codec.clone(),
+            reads: vec![codec],
+            #[cfg(feature = "compression")]
+            compression: None,
+        }))
     }
 
     /// Accepts this encoding as well.
@@ -132,6 +141,19 @@ impl Codecs {
     pub fn and(mut self, codec: impl Codec) -> Self {
         Arc::make_mut(&mut self.0).reads.push(Arc::new(codec));
         self
+    }
+
+    /// Reads compressed bodies as well, and compresses those it writes.
+    #[cfg(feature = "compression")]
+    #[must_use]
+    pub fn compressed(mut self, compression: Compression) -> Self {
+        Arc::make_mut(&mut self.0).compression = Some(compression);
+        self
+    }
+
+    #[cfg(feature = "compression")]
+    pub(super) fn compression(&self) -> Option<&Compression> {
+        self.0.compression.as_ref()
     }
 
     /// Writes a value as the first encoding.
@@ -149,6 +171,8 @@ impl Codecs {
     /// Reads the body of a message by its content type. Parameters (`; charset=utf-8`) and case do
     /// not matter.
     pub fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T> {
+        let message = &*self.unpack(message)?;
+        Self::refuse_compressed(message)?;
         let codec = self.codec_for(message)?;
         let failed = || undecodable(format!("as {}", codec.content_type()));
         let mut value = None;

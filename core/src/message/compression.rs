@@ -1,0 +1,80 @@
+//! Compressed bodies, marked as kombu marks them.
+
+#[cfg(feature = "compression")]
+mod zlib;
+
+use std::borrow::Cow;
+
+#[cfg(feature = "compression")]
+pub use self::zlib::Compression;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    message::Message,
+    message::codec::Codecs,
+};
+
+/// The header that says how a body is compressed.
+const HEADER: &str = "compression";
+
+/// What the header and the content encoding may say that is read here: the name that kombu writes,
+/// its short forms, and those of HTTP.
+#[cfg(feature = "compression")]
+const NAMES: &[&str] = &["application/x-gzip", "gzip", "x-gzip", "zlib", "deflate"];
+
+/// Content encodings that say how a body is compressed. Others name a character set.
+const CONTENT_ENCODINGS: &[&str] = &["gzip", "x-gzip", "deflate", "br", "zstd"];
+
+/// How the body is compressed, by what its message says.
+pub(crate) fn compression_of(message: &Message) -> Option<&str> {
+    if let Some(value) = message.headers.get(HEADER) {
+        // kombu takes an empty text or a null for none.
+        return value.as_str().filter(|name| !name.is_empty());
+    }
+    let encoding = message.properties.content_encoding.as_deref()?;
+    CONTENT_ENCODINGS.iter().any(|name| name.eq_ignore_ascii_case(encoding)).then_some(encoding)
+}
+
+impl Codecs {
+    /// The message with its body as it was before it was compressed, if these codecs read such
+    /// bodies. A compression that they do not know is left as it is.
+    pub(crate) fn unpack<'m>(&self, message: &'m Message) -> Result<Cow<'m, Message>> {
+        #[cfg(feature = "compression")]
+        if let Some(compression) = self.compression()
+            && let Some(name) = compression_of(message)
+            && NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+        {
+            let mut unpacked = message.clone();
+            unpacked.body = compression.decompress(&message.body)?;
+            match message.headers.contains(HEADER) {
+                true => drop(unpacked.headers.remove(HEADER)),
+                false => unpacked.properties.content_encoding = None,
+            }
+            return Ok(Cow::Owned(unpacked));
+        }
+        Ok(Cow::Borrowed(message))
+    }
+
+    /// The message with its body compressed, if these codecs do that and it helps.
+    pub(crate) fn pack(&self, message: Message) -> Result<Message> {
+        #[cfg(feature = "compression")]
+        if let Some(compression) = self.compression()
+            && compression_of(&message).is_none()
+            && let Some(body) = compression.compress(&message.body)?
+        {
+            let mut packed = Message { body, ..message };
+            packed.headers.insert(HEADER, "application/x-gzip")?;
+            return Ok(packed);
+        }
+        Ok(message)
+    }
+
+    /// Refuses a body that is still compressed: no encoding could read it.
+    pub(crate) fn refuse_compressed(message: &Message) -> Result<()> {
+        let Some(name) = compression_of(message) else { return Ok(()) };
+        let shown: String = name.chars().take(64).collect();
+        Err(Error::new(ErrorKind::Codec, "decode a body")
+            .on(format!("compressed as {shown:?}"))
+            .because("this is not accepted here")
+            .remedy("accept it with `Codecs::compressed`, of the feature \"compression\", if it is zlib or gzip"))
+    }
+}
