@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use enoki_core::{
-    Body, Broker, Codec, CodecError, Codecs, ErrorKind, Handler, Json, Outcome, PublisherOptions,
-    QueueSpec, Raw, Service, ShortStr, Visit,
+    Body, Broker, BrokerOptions, Codec, CodecError, Codecs, Compression, Envelope, ErrorKind,
+    Handler, Json, MessagePack, Outcome, PublisherOptions, QueueSpec, Raw, Service, ShortStr, Text,
+    Visit,
 };
 use tokio::sync::mpsc;
 
@@ -21,7 +22,12 @@ cases! { "codec":
     json_is_the_default,
     a_charset_does_not_matter,
     raw_accepts_everything,
+    every_byte_arrives,
     an_encoding_of_ones_own_is_used,
+    encodings_share_a_queue,
+    a_compressed_body_becomes_what_it_was,
+    a_body_that_becomes_too_large_is_dead_lettered [DeadLetter],
+    a_compression_that_is_not_accepted_is_dead_lettered [DeadLetter],
     a_body_of_another_type_is_not_decoded,
     a_body_that_cannot_be_decoded_is_dead_lettered [DeadLetter],
     an_unknown_content_type_is_dead_lettered [DeadLetter],
@@ -86,6 +92,22 @@ async fn raw_accepts_everything(stage: &Stage) -> Result<(), Failed> {
     Ok(running.stop(soon()).await?)
 }
 
+async fn every_byte_arrives(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<Raw>(&broker, &queue).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    let bytes: Vec<u8> = (0..=u8::MAX).collect();
+    for body in [bytes.clone(), bytes.repeat(1000), vec![0], vec![0xff; 3]] {
+        let sent = Raw::new("application/octet-stream", body)?;
+        publisher.publish(&sent).await?;
+        let delivery = next(&mut subscription).await?;
+        expect(delivery.decode::<Raw>()? == sent, "the bytes to arrive as they are")?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
+}
+
 /// JSON, backwards: no other codec could read it.
 #[derive(Debug)]
 struct Backwards;
@@ -111,7 +133,7 @@ async fn an_encoding_of_ones_own_is_used(stage: &Stage) -> Result<(), Failed> {
     let options = PublisherOptions::new().codecs(Codecs::only(Backwards));
     let publisher = to_queue_with::<u32>(&broker, &queue, options).await?;
     let (seen, mut sees) = mpsc::unbounded_channel();
-    let handler = move |Body(number): Body<u32>, envelope: enoki_core::Envelope| {
+    let handler = move |Body(number): Body<u32>, envelope: Envelope| {
         let _ = seen.send((number, envelope.message.body.clone()));
         async {}
     };
@@ -125,6 +147,90 @@ async fn an_encoding_of_ones_own_is_used(stage: &Stage) -> Result<(), Failed> {
     to_queue::<u32>(&broker, &queue).await?.publish(&456).await?;
     let arrived = tokio::time::timeout(PATIENCE, sees.recv()).await?;
     expect_eq("what arrives", arrived, Some((456, Bytes::from_static(b"456"))))?;
+    Ok(running.stop(soon()).await?)
+}
+
+async fn encodings_share_a_queue(stage: &Stage) -> Result<(), Failed> {
+    let all = Codecs::only(Json).and(MessagePack).and(Text);
+    let broker = stage.broker_with(BrokerOptions::new().codecs(all)).await?;
+    let queue = stage.queue("q")?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    for (codecs, body) in [
+        (Codecs::only(Json), &b"\"s\xc3\xbcss\""[..]),
+        (Codecs::only(MessagePack), &b"\xa5s\xc3\xbcss"[..]),
+        (Codecs::only(Text), &b"s\xc3\xbcss"[..]),
+    ] {
+        let options = PublisherOptions::new().codecs(codecs);
+        let publisher = to_queue_with::<String>(&broker, &queue, options).await?;
+        publisher.publish(&"süss".to_owned()).await?;
+        let delivery = next(&mut subscription).await?;
+        expect_eq("the body", &delivery.message().body[..], body)?;
+        expect_eq("the text", delivery.decode::<String>()?, "süss")?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
+}
+
+/// As kombu does: the header says how, and the content type is still that of the value.
+async fn a_compressed_body_becomes_what_it_was(stage: &Stage) -> Result<(), Failed> {
+    let codecs = Codecs::only(MessagePack).compressed(Compression::new());
+    let broker = stage.broker_with(BrokerOptions::new().codecs(codecs)).await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<String>(&broker, &queue).await?;
+    let (seen, mut sees) = mpsc::unbounded_channel();
+    let handler = move |Body(text): Body<String>, envelope: Envelope| {
+        let _ = seen.send((text, envelope.message));
+        async {}
+    };
+    let mine = queue.of::<String>();
+    let service = Service::new("conformance", broker.clone());
+    let running = service.consume(&mine, handler.concurrency(1)).start().await?;
+    for (text, compressed) in [("enoki".to_owned(), false), ("enoki ".repeat(1000), true)] {
+        publisher.publish(&text).await?;
+        let arrived = tokio::time::timeout(PATIENCE, sees.recv()).await?;
+        let (read, message) = arrived.ok_or_else(|| Failed::new("the handler is gone"))?;
+        expect(read == text, "the text to be what it was")?;
+        let header = message.headers.get("compression").and_then(|value| value.as_str());
+        expect_eq("the header", header, compressed.then_some("application/x-gzip"))?;
+        expect_eq("whether it is small", message.body.len() < text.len() / 10, compressed)?;
+        let content_type = message.properties.content_type.as_deref();
+        expect_eq("the content type", content_type, Some("application/x-msgpack"))?;
+    }
+    Ok(running.stop(soon()).await?)
+}
+
+/// K30
+async fn a_body_that_becomes_too_large_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
+    let codecs = Codecs::only(Json).compressed(Compression::read_only().max_size(1000));
+    refuses_what_is_compressed(stage, codecs).await
+}
+
+async fn a_compression_that_is_not_accepted_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
+    refuses_what_is_compressed(stage, Codecs::only(Json)).await
+}
+
+async fn refuses_what_is_compressed(stage: &Stage, accepted: Codecs) -> Result<(), Failed> {
+    let codecs = Codecs::only(Json).compressed(Compression::new());
+    let broker = stage.broker_with(BrokerOptions::new().codecs(codecs)).await?;
+    let (queue, dead) = queues(stage, &broker).await?;
+    let publisher = to_queue::<String>(&broker, &queue).await?;
+    let (seen, mut sees) = mpsc::unbounded_channel();
+    let handler = move |Body(text): Body<String>| {
+        let _ = seen.send(text);
+        async {}
+    };
+    let mine = queue.clone().of::<String>();
+    let service = Service::new("conformance", broker.clone());
+    let running = service.consume(&mine, handler.concurrency(1).accept(accepted)).start().await?;
+    let mut graveyard = subscribe(&broker, &dead, 1).await?;
+    let large = "x".repeat(100_000);
+    publisher.publish(&large).await?;
+    publisher.publish(&"small".to_owned()).await?;
+    let handled = tokio::time::timeout(PATIENCE, sees.recv()).await?;
+    expect_eq("what is handled", handled.as_deref(), Some("small"))?;
+    let letter = next(&mut graveyard).await?;
+    expect(letter.decode::<String>()? == large, "the dead letter to be what it was")?;
+    letter.settle(Outcome::Ack);
     Ok(running.stop(soon()).await?)
 }
 
