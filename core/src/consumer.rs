@@ -5,6 +5,7 @@ pub(crate) mod failure;
 pub(crate) mod handler;
 pub(crate) mod on_cancel;
 pub(crate) mod on_error;
+pub(crate) mod result;
 
 use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
@@ -17,11 +18,13 @@ use tokio::{
 };
 
 use crate::{
+    broker::BrokerOptions,
     consumer::extract::Incoming,
     consumer::handler::{ConsumerOptions, Handled, Handler},
     consumer::on_error::OnError,
+    consumer::result::{Ended, Results, WorkerResult},
     context::{Call, Callee},
-    delivery::Delivery,
+    delivery::{Delivery, Envelope},
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::codec::Codecs,
@@ -99,6 +102,22 @@ impl Consumer {
         }
     }
 
+    /// A worker of a service of this name.
+    pub(crate) fn worker(&self, service: Arc<str>, options: &BrokerOptions) -> Worker {
+        Worker {
+            callee: Arc::new(Callee {
+                service,
+                handler: self.options.name.unwrap_or("handler").into(),
+                codec: options.header_codec.clone(),
+            }),
+            codecs: self.options.accept.clone().unwrap_or_else(|| options.codecs.clone()),
+            on_error: self.options.on_error,
+            queue: self.queue.clone(),
+            runner: self.runner.clone(),
+            results: Results::default(),
+        }
+    }
+
     fn check(&self) -> Result<(u16, u16)> {
         let concurrency = self.options.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
         let prefetch = self.options.prefetch.unwrap_or(concurrency);
@@ -139,15 +158,9 @@ impl Entrypoint for Consumer {
         let subscription =
             Subscription::open(broker, source, self.options.on_cancel, scope.start_by()).await?;
         let worker = Arc::new(Worker {
-            callee: Arc::new(Callee {
-                service: scope.service().clone(),
-                handler: self.options.name.unwrap_or("handler").into(),
-                codec: broker.options().header_codec.clone(),
-            }),
-            codecs: self.options.accept.clone().unwrap_or_else(|| broker.options().codecs.clone()),
-            on_error: self.options.on_error,
             queue,
-            runner: self.runner.clone(),
+            results: scope.results().clone(),
+            ..self.worker(scope.service().clone(), broker.options())
         });
         let mut workers = JoinSet::new();
         for _ in 0..concurrency {
@@ -214,51 +227,70 @@ async fn abandon(workers: &mut JoinSet<()>) {
 const DEFAULT_CONCURRENCY: u16 = 10;
 
 /// What each worker of a consumer knows.
-struct Worker {
-    callee: Arc<Callee>,
+pub(crate) struct Worker {
+    pub(crate) callee: Arc<Callee>,
     codecs: Codecs,
     on_error: OnError,
-    queue: ShortStr,
+    pub(crate) queue: ShortStr,
     runner: Arc<dyn Run>,
+    results: Results,
 }
 
 impl Worker {
     async fn work(self: Arc<Self>, deliveries: async_channel::Receiver<Delivery>) {
         while let Ok(delivery) = deliveries.recv().await {
-            self.handle(delivery).await;
+            let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());
+            let (ended, outcome) = self.handle(delivery).await;
+            if let Some(envelope) = envelope {
+                self.results.tell(self.result(envelope, ended, outcome));
+            }
         }
     }
 
-    async fn handle(&self, delivery: Delivery) {
+    pub(crate) fn result(
+        &self,
+        envelope: Envelope,
+        ended: Ended,
+        outcome: Option<Outcome>,
+    ) -> WorkerResult {
+        let (queue, handler) = (self.queue.clone(), self.callee.handler.clone());
+        WorkerResult { queue, handler, envelope, ended, outcome }
+    }
+
+    /// Runs the handler and settles the delivery, unless the handler took it.
+    pub(crate) async fn handle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
         if let Some(reason) = delivery.undecodable() {
             tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read");
+            let error = Error::new(ErrorKind::Codec, "read a message").because(reason.to_string());
             delivery.settle(Outcome::Reject);
-            return;
+            return (Ended::Undecodable(error), Some(Outcome::Reject));
         }
         let call = Call::of(delivery.envelope().message.clone(), self.callee.clone());
         let mut delivery = Some(delivery);
         let incoming = Incoming::new(&mut delivery, &self.codecs, &self.callee);
         let handled = AssertUnwindSafe(call.run(self.runner.run(incoming))).catch_unwind().await;
         let (queue, handler) = (&*self.queue, &*self.callee.handler);
-        let outcome = match handled {
-            Ok(Handled::Returned(Ok(outcome))) => outcome,
+        let (ended, outcome) = match handled {
+            Ok(Handled::Returned(Ok(outcome))) => (Ended::Returned, outcome),
             Ok(Handled::Returned(Err(failure))) => {
                 tracing::error!(queue, handler, %failure, then = %self.on_error, "the handler failed");
-                self.on_error.outcome()
+                (Ended::Failed(failure), self.on_error.outcome())
             }
             Ok(Handled::Undecodable(error)) => {
                 tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded");
-                Outcome::Reject
+                (Ended::Undecodable(error), Outcome::Reject)
             }
             Err(_) => {
                 tracing::error!(queue, handler, "the handler panicked; its delivery is requeued");
-                Outcome::Requeue
+                (Ended::Panicked, Outcome::Requeue)
             }
         };
-        // Gone where an argument of the handler took it.
-        if let Some(delivery) = delivery {
+        // Without its token where an argument of the handler took it.
+        let settled = delivery.filter(Delivery::has_token).map(|delivery| {
             delivery.settle(outcome);
-        }
+            outcome
+        });
+        (ended, settled)
     }
 }
 

@@ -13,12 +13,15 @@ mod error;
 mod health;
 mod link;
 mod message;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod outcome;
 mod publisher;
 mod service;
 mod short_str;
 mod source;
 mod subscription;
+pub mod testing;
 mod topology;
 pub mod transport;
 mod url;

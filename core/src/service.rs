@@ -15,6 +15,7 @@ use crate::{
     broker::Broker,
     consumer::Consumer,
     consumer::handler::Handler,
+    consumer::result::Results,
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::payload::Payload,
@@ -308,6 +309,11 @@ impl RunningService {
         entrypoints
             .filter_map(|entrypoint| Some((entrypoint.name(), entrypoint.health()?)))
             .collect()
+    }
+
+    /// What its workers make of their deliveries.
+    pub(crate) fn results(&self) -> &Results {
+        self.scope.results()
     }
 
     /// Stops: no more work comes in, deliveries that no handler has started on are released, running

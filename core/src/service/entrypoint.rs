@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     broker::Broker,
+    consumer::result::Results,
     context::Context,
     error::{Error, Result},
     health::ConsumerHealth,
@@ -84,6 +85,7 @@ pub struct Scope {
     broker: Broker,
     failures: mpsc::Sender<Error>,
     start_by: Instant,
+    results: Results,
 }
 
 impl Scope {
@@ -93,7 +95,7 @@ impl Scope {
         failures: mpsc::Sender<Error>,
         start_by: Instant,
     ) -> Self {
-        Self { service, broker, failures, start_by }
+        Self { service, broker, failures, start_by, results: Results::default() }
     }
 
     pub(crate) fn starting_by(self, start_by: Instant) -> Self {
@@ -122,6 +124,10 @@ impl Scope {
 
     pub(crate) fn failures(&self) -> &mpsc::Sender<Error> {
         &self.failures
+    }
+
+    pub(crate) fn results(&self) -> &Results {
+        &self.results
     }
 
     /// A context for work that this entrypoint begins, with a call id of its own.
