@@ -102,7 +102,9 @@ fn refused<T: fmt::Debug>(read: Result<T>, part: &str) -> Error {
     error
 }
 
+#[cfg(any(feature = "msgpack", feature = "postcard", feature = "bincode"))]
 const TOO_DEEP: &str = "it is nested more than 128 levels deep";
+#[cfg(any(feature = "postcard", feature = "bincode"))]
 const TOO_MANY: &str = "it claims more elements than it has room for";
 
 /// What holds for each encoding that carries structures.
