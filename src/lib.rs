@@ -49,13 +49,21 @@
 //!
 //! # Features
 //!
-//! Features only add transports; which one is used is the URL's decision.
+//! A feature adds, and changes nothing else: which transport is used is the URL's decision, which
+//! encoding a value that the program gives.
 //!
-//! | feature | schemes | broker |
-//! |---|---|---|
-//! | `memory` (default) | `memory:`, `memory://name` | in this process, nothing to install |
-//! | `amqp091` | `amqp091://` | RabbitMQ and others, over AMQP 0-9-1 |
-//! | `amqp10` | `amqp10://` | RabbitMQ 4 and later, over AMQP 1.0 |
+//! | feature | adds |
+//! |---|---|
+//! | `memory` (default) | `memory:`, `memory://name`: a broker in this process, nothing to install |
+//! | `amqp091` | `amqp091://`: RabbitMQ and others, over AMQP 0-9-1 |
+//! | `amqp10` | `amqp10://`: RabbitMQ 4 and later, over AMQP 1.0 |
+//! | `msgpack` | `MessagePack`, as kombu and nameko write and read it |
+//! | `postcard` | `Postcard`, for programs built from the same types |
+//! | `bincode` | `Bincode`, for peers that speak it already; the crate is no longer maintained |
+//! | `compression` | `Compression`: bodies that travel compressed, as kombu and nameko write and read them |
+//! | `mock` | `enoki::mock`: mocks of the traits, by mockall, for tests |
+//!
+//! [`Json`], [`Text`] and [`Raw`] bytes are always there, and so are the tools for [`testing`].
 
 mod connect;
 
