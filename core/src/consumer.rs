@@ -5,12 +5,13 @@ pub(crate) mod failure;
 pub(crate) mod handler;
 pub(crate) mod on_cancel;
 pub(crate) mod on_error;
+pub(crate) mod provider;
 pub(crate) mod result;
+pub(crate) mod worker;
 
-use std::{fmt, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -19,17 +20,11 @@ use tokio::{
 
 use crate::{
     broker::BrokerOptions,
-    consumer::extract::Incoming,
-    consumer::handler::{ConsumerOptions, Handled, Handler},
-    consumer::on_error::OnError,
-    consumer::result::{Ended, Results, WorkerResult},
-    context::{Call, Callee},
-    delivery::{Delivery, Envelope},
+    consumer::handler::{ConsumerOptions, Handler},
+    consumer::worker::{Run, Runner, Turn, Worker},
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
-    message::codec::Codecs,
     message::payload::Payload,
-    outcome::Outcome,
     service::entrypoint::{Entrypoint, Scope},
     short_str::ShortStr,
     source::Source,
@@ -77,6 +72,8 @@ pub struct Consumer {
 struct Running {
     subscription: Subscription,
     workers: JoinSet<()>,
+    /// Tells workers that wait for their turn that it will not come.
+    stopping: watch::Sender<bool>,
     watch: tokio::task::AbortHandle,
 }
 
@@ -104,18 +101,7 @@ impl Consumer {
 
     /// A worker of a service of this name.
     pub(crate) fn worker(&self, service: Arc<str>, options: &BrokerOptions) -> Worker {
-        Worker {
-            callee: Arc::new(Callee {
-                service,
-                handler: self.options.name.unwrap_or("handler").into(),
-                codec: options.header_codec.clone(),
-            }),
-            codecs: self.options.accept.clone().unwrap_or_else(|| options.codecs.clone()),
-            on_error: self.options.on_error,
-            queue: self.queue.clone(),
-            runner: self.runner.clone(),
-            results: Results::default(),
-        }
+        Worker::new(service, self.queue.clone(), &self.options, self.runner.clone(), options)
     }
 
     fn check(&self) -> Result<(u16, u16)> {
@@ -157,14 +143,15 @@ impl Entrypoint for Consumer {
         let source = Source::new(broker, topology, queue.clone(), prefetch);
         let subscription =
             Subscription::open(broker, source, self.options.on_cancel, scope.start_by()).await?;
-        let worker = Arc::new(Worker {
-            queue,
-            results: scope.results().clone(),
-            ..self.worker(scope.service().clone(), broker.options())
-        });
+        let mut worker = self.worker(scope.service().clone(), broker.options());
+        worker.queue = queue;
+        worker.results = scope.results().clone();
+        let worker = Arc::new(worker);
+        let (stopping, is_stopping) = watch::channel(false);
         let mut workers = JoinSet::new();
         for _ in 0..concurrency {
-            workers.spawn(worker.clone().work(subscription.deliveries()));
+            let turn = Turn::new(scope.limit().cloned(), is_stopping.clone());
+            workers.spawn(worker.clone().work(subscription.deliveries(), turn));
         }
         // An end that nobody asked for is the service's business.
         let ended = subscription.watch_end();
@@ -176,13 +163,14 @@ impl Entrypoint for Consumer {
             }
         })
         .abort_handle();
-        self.running = Some(Running { subscription, workers, watch });
+        self.running = Some(Running { subscription, workers, stopping, watch });
         Ok(())
     }
 
     async fn stop(&mut self, deadline: Instant) -> Result<()> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         running.watch.abort();
+        running.stopping.send_replace(true);
         let result = running.subscription.stop(deadline).await;
         let finished =
             timeout_at(deadline, async { while running.workers.join_next().await.is_some() {} })
@@ -225,98 +213,3 @@ async fn abandon(workers: &mut JoinSet<()>) {
 
 /// As in nameko, where it is called `max_workers`.
 const DEFAULT_CONCURRENCY: u16 = 10;
-
-/// What each worker of a consumer knows.
-pub(crate) struct Worker {
-    pub(crate) callee: Arc<Callee>,
-    codecs: Codecs,
-    on_error: OnError,
-    pub(crate) queue: ShortStr,
-    runner: Arc<dyn Run>,
-    results: Results,
-}
-
-impl Worker {
-    async fn work(self: Arc<Self>, deliveries: async_channel::Receiver<Delivery>) {
-        while let Ok(delivery) = deliveries.recv().await {
-            let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());
-            let (ended, outcome) = self.handle(delivery).await;
-            if let Some(envelope) = envelope {
-                self.results.tell(self.result(envelope, ended, outcome));
-            }
-        }
-    }
-
-    pub(crate) fn result(
-        &self,
-        envelope: Envelope,
-        ended: Ended,
-        outcome: Option<Outcome>,
-    ) -> WorkerResult {
-        let (queue, handler) = (self.queue.clone(), self.callee.handler.clone());
-        WorkerResult { queue, handler, envelope, ended, outcome }
-    }
-
-    /// Runs the handler and settles the delivery, unless the handler took it.
-    pub(crate) async fn handle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
-        if let Some(reason) = delivery.undecodable() {
-            tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read");
-            let error = Error::new(ErrorKind::Codec, "read a message").because(reason.to_string());
-            delivery.settle(Outcome::Reject);
-            return (Ended::Undecodable(error), Some(Outcome::Reject));
-        }
-        let call = Call::of(delivery.envelope().message.clone(), self.callee.clone());
-        let mut delivery = Some(delivery);
-        let incoming = Incoming::new(&mut delivery, &self.codecs, &self.callee);
-        let handled = AssertUnwindSafe(call.run(self.runner.run(incoming))).catch_unwind().await;
-        let (queue, handler) = (&*self.queue, &*self.callee.handler);
-        let (ended, outcome) = match handled {
-            Ok(Handled::Returned(Ok(outcome))) => (Ended::Returned, outcome),
-            Ok(Handled::Returned(Err(failure))) => {
-                tracing::error!(queue, handler, %failure, then = %self.on_error, "the handler failed");
-                (Ended::Failed(failure), self.on_error.outcome())
-            }
-            Ok(Handled::Undecodable(error)) => {
-                tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded");
-                (Ended::Undecodable(error), Outcome::Reject)
-            }
-            Err(_) => {
-                tracing::error!(queue, handler, "the handler panicked; its delivery is requeued");
-                (Ended::Panicked, Outcome::Requeue)
-            }
-        };
-        // Without its token where an argument of the handler took it.
-        let settled = delivery.filter(Delivery::has_token).map(|delivery| {
-            delivery.settle(outcome);
-            outcome
-        });
-        (ended, settled)
-    }
-}
-
-/// A handler whose types are forgotten.
-trait Run: Send + Sync {
-    fn run<'c>(
-        &'c self,
-        incoming: Incoming<'c>,
-    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>>;
-}
-
-struct Runner<H, S, T> {
-    handler: H,
-    state: Arc<S>,
-    of: std::marker::PhantomData<T>,
-}
-
-impl<M, A, S, H> Run for Runner<H, S, fn() -> (M, A)>
-where
-    H: Handler<M, S, A>,
-    S: Send + Sync,
-{
-    fn run<'c>(
-        &'c self,
-        incoming: Incoming<'c>,
-    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>> {
-        self.handler.call(incoming, &self.state)
-    }
-}

@@ -107,6 +107,11 @@ impl Settler {
     ) -> Self {
         Self { receiver, health }
     }
+
+    /// A way to nobody's receiver.
+    pub(crate) fn alone(receiver: mpsc::Sender<Settle>) -> Arc<Self> {
+        Arc::new(Self::new(receiver, Arc::new(watch::Sender::new(ConsumerHealth::NEW))))
+    }
 }
 
 impl Delivery {

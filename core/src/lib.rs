@@ -36,6 +36,7 @@ pub use consumer::handler::{Configured, Handler, IntoOutcome};
 pub use consumer::handler::{ConsumerOptions, Handled, HandlerFuture};
 pub use consumer::on_cancel::OnCancel;
 pub use consumer::on_error::OnError;
+pub use consumer::provider::{Provided, Provider, WorkerInfo};
 pub use context::Context;
 pub use context::header_codec::{HeaderCodec, PrefixCodec};
 pub use delivery::{Delivery, Envelope, Settled};

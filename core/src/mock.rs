@@ -14,6 +14,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
 //! let mut refuses = MockTransport::new();
+//! refuses.expect_name().return_const("mock");
 //! refuses.expect_connect().returning(|_, _| {
 //!     Box::pin(future::ready(Err(Error::new(ErrorKind::Denied, "log in"))))
 //! });
@@ -38,13 +39,14 @@ use futures_util::future::BoxFuture;
 /// The library that these mocks are made with, for its `predicate`s.
 pub use mockall;
 use mockall::mock;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     capability::Peer,
     context::Context,
     context::header_codec::HeaderCodec,
     error::{Error, Result},
+    health::ConsumerHealth,
     message::payload::Payload,
     message::value::Table,
     service::entrypoint::{Entrypoint, Scope},
@@ -115,6 +117,11 @@ impl Session for MockSession {
 
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
         self.receiver(queue, prefetch).await
+    }
+
+    /// It is never blocked.
+    fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        watch::channel(None).1
     }
 
     async fn ended(&self) -> Error {
@@ -210,6 +217,11 @@ impl Entrypoint for MockEntrypoint {
 
     async fn kill(&mut self) {
         self.kill().await;
+    }
+
+    /// It is no consumer.
+    fn health(&self) -> Option<watch::Receiver<ConsumerHealth>> {
+        None
     }
 }
 

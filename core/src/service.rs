@@ -7,7 +7,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout_at},
 };
 
@@ -52,6 +52,7 @@ pub struct Service<S = ()> {
     state: Arc<S>,
     entrypoints: Vec<Box<dyn Entrypoint>>,
     extensions: Vec<Arc<dyn Extension>>,
+    workers: Option<u16>,
     start_within: Duration,
     stop_within: Duration,
 }
@@ -65,6 +66,7 @@ impl Service {
             state: Arc::new(()),
             entrypoints: Vec::new(),
             extensions: Vec::new(),
+            workers: None,
             start_within: Duration::from_secs(60),
             stop_within: Duration::from_secs(30),
         }
@@ -79,6 +81,7 @@ impl Service {
             state: Arc::new(state),
             entrypoints: self.entrypoints,
             extensions: self.extensions,
+            workers: self.workers,
             start_within: self.start_within,
             stop_within: self.stop_within,
         }
@@ -114,6 +117,15 @@ impl<S: Send + Sync + 'static> Service<S> {
         self
     }
 
+    /// How many handlers of the whole service run at the same time, over all its consumers, at least
+    /// 1; by default only each consumer's own concurrency counts. Deliveries that wait for their turn
+    /// take it in their order, and are released when the service stops first.
+    #[must_use]
+    pub fn workers(mut self, workers: u16) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
     /// How long the start may take, all of it; 60 seconds by default.
     #[must_use]
     pub fn start_within(mut self, time: Duration) -> Self {
@@ -143,10 +155,17 @@ impl<S: Send + Sync + 'static> Service<S> {
         // The consumers have it. Kept here, publishers in it would hold the connection of a service
         // that fails to start.
         drop(self.state);
+        if self.workers == Some(0) {
+            return Err(Error::new(ErrorKind::Configuration, "start")
+                .on(format!("service {:?}", self.name))
+                .because("without a worker it handles nothing")
+                .remedy("1 to 65535 workers, or no limit"));
+        }
+        let limit = self.workers.map(|workers| Arc::new(Semaphore::new(workers.into())));
         let (report, failures) = mpsc::channel(1);
         let deadline = Instant::now() + self.start_within;
         let mut running = RunningService {
-            scope: Scope::new(self.name, self.broker, report, deadline),
+            scope: Scope::new(self.name, self.broker, report, deadline, limit),
             entrypoints: Vec::new(),
             extensions: Vec::new(),
             failures,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    consumer::provider::{Hooks, WorkerInfo},
     context::{Callee, Context},
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind, Result},
@@ -14,16 +15,16 @@ use crate::{
 /// An argument of a handler, taken out of a delivery from a queue of `M`, in a service with state
 /// `S`.
 ///
-/// The toolkit's are [`Body`], [`State`], [`Attempt`], [`Context`], [`Envelope`] and [`Delivery`];
-/// implement it for arguments of your own.
+/// The toolkit's are [`Body`], [`State`], [`Attempt`], [`Context`], [`Envelope`], [`Delivery`] and
+/// [`Provided`](crate::Provided); implement it for arguments of your own.
 ///
 /// ```
 /// use enoki_core::{FromDelivery, Incoming, Result};
 ///
 /// struct Region(Option<String>);
 ///
-/// impl<M, S> FromDelivery<M, S> for Region {
-///     fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+/// impl<M, S: Sync> FromDelivery<M, S> for Region {
+///     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
 ///         let region = incoming.message()?.headers.get("region").and_then(|value| value.as_str());
 ///         Ok(Self(region.map(str::to_owned)))
 ///     }
@@ -37,7 +38,10 @@ use crate::{
 )]
 pub trait FromDelivery<M, S>: Sized {
     /// Takes the argument out. An error is a delivery that cannot be decoded: no handler sees it.
-    fn from_delivery(incoming: &mut Incoming<'_>, state: &S) -> Result<Self>;
+    fn from_delivery(
+        incoming: &mut Incoming<'_>,
+        state: &S,
+    ) -> impl Future<Output = Result<Self>> + Send;
 }
 
 /// A delivery that a handler's arguments are being taken out of.
@@ -46,6 +50,7 @@ pub struct Incoming<'d> {
     delivery: &'d mut Option<Delivery>,
     codecs: &'d Codecs,
     callee: &'d Arc<Callee>,
+    hooks: &'d mut Hooks,
 }
 
 impl<'d> Incoming<'d> {
@@ -53,8 +58,21 @@ impl<'d> Incoming<'d> {
         delivery: &'d mut Option<Delivery>,
         codecs: &'d Codecs,
         callee: &'d Arc<Callee>,
+        hooks: &'d mut Hooks,
     ) -> Self {
-        Self { delivery, codecs, callee }
+        Self { delivery, codecs, callee, hooks }
+    }
+
+    /// What is told of the worker's result.
+    pub(crate) fn hooks(&mut self) -> &mut Hooks {
+        self.hooks
+    }
+
+    /// The worker that this is.
+    pub(crate) fn worker(&self) -> Result<WorkerInfo> {
+        let envelope = self.delivery()?.envelope().clone();
+        let Callee { service, handler, .. } = &**self.callee;
+        Ok(WorkerInfo { service: service.clone(), handler: handler.clone(), envelope })
     }
 
     /// The delivery. Where another argument has taken it, one to look at.
@@ -74,8 +92,8 @@ impl<'d> Incoming<'d> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body<M>(pub M);
 
-impl<M: Payload, S> FromDelivery<M, S> for Body<M> {
-    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+impl<M: Payload, S: Sync> FromDelivery<M, S> for Body<M> {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         incoming.delivery()?.decode_with(incoming.codecs).map(Self)
     }
 }
@@ -84,8 +102,8 @@ impl<M: Payload, S> FromDelivery<M, S> for Body<M> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State<T>(pub T);
 
-impl<M, S, T: FromState<S>> FromDelivery<M, S> for State<T> {
-    fn from_delivery(_: &mut Incoming<'_>, state: &S) -> Result<Self> {
+impl<M, S: Sync, T: FromState<S>> FromDelivery<M, S> for State<T> {
+    async fn from_delivery(_: &mut Incoming<'_>, state: &S) -> Result<Self> {
         Ok(Self(T::from_state(state)))
     }
 }
@@ -106,28 +124,28 @@ impl<S: Clone> FromState<S> for S {
     }
 }
 
-impl<M, S> FromDelivery<M, S> for Attempt {
-    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+impl<M, S: Sync> FromDelivery<M, S> for Attempt {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         incoming.delivery().map(Delivery::attempt)
     }
 }
 
-impl<M, S> FromDelivery<M, S> for Envelope {
-    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+impl<M, S: Sync> FromDelivery<M, S> for Envelope {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         incoming.delivery().map(|delivery| delivery.envelope().clone())
     }
 }
 
-impl<M, S> FromDelivery<M, S> for Context {
-    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+impl<M, S: Sync> FromDelivery<M, S> for Context {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         let callee = incoming.callee;
         let sent = callee.codec.decode(&incoming.message()?.headers);
         Ok(Context::current().unwrap_or_else(|| sent.child(&callee.service, &callee.handler)))
     }
 }
 
-impl<M, S> FromDelivery<M, S> for Delivery {
-    fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+impl<M, S: Sync> FromDelivery<M, S> for Delivery {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         // The arguments after this one find the same message, without the right to settle it.
         let to_look_at = incoming.delivery()?.without_token();
         incoming.delivery.replace(to_look_at).filter(Delivery::has_token).ok_or_else(|| {

@@ -7,6 +7,7 @@ use crate::{
     consumer::failure::Failure,
     consumer::on_cancel::OnCancel,
     consumer::on_error::OnError,
+    consumer::provider::Hooks,
     error::Error,
     message::codec::Codecs,
     outcome::Outcome,
@@ -76,6 +77,12 @@ pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
         Configured::new(self.options(), self).on_cancel(on_cancel)
     }
 
+    /// Errors of this type are no surprise: they are logged as warnings and not as errors. What
+    /// happens to the delivery is the same.
+    fn expects<E: std::error::Error + 'static>(self) -> Configured<Self, M, S, A> {
+        Configured::new(self.options(), self).expects::<E>()
+    }
+
     /// The encodings it accepts; the broker handle's by default.
     fn accept(self, codecs: Codecs) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).accept(codecs)
@@ -99,6 +106,17 @@ pub enum Handled {
     Returned(Result<Outcome, Failure>),
     /// An argument could not be taken out; the function was not called.
     Undecodable(Error),
+    /// A provider failed; the function was not called.
+    Refused(Failure),
+}
+
+impl Handled {
+    fn without_call(error: Error, hooks: &mut Hooks) -> Self {
+        match hooks.failed() {
+            Some(failure) => Self::Refused(failure),
+            None => Self::Undecodable(error),
+        }
+    }
 }
 
 /// How a consumer is set up.
@@ -111,7 +129,11 @@ pub struct ConsumerOptions {
     pub(crate) on_cancel: OnCancel,
     pub(crate) accept: Option<Codecs>,
     pub(crate) name: Option<&'static str>,
+    pub(crate) expected: Vec<Expected>,
 }
+
+/// Whether an error is one that is no surprise.
+pub(crate) type Expected = fn(&(dyn std::error::Error + 'static)) -> bool;
 
 /// A handler, and how the consumer that runs it is set up.
 ///
@@ -141,6 +163,13 @@ impl<H, M, S, A> Configured<H, M, S, A> {
     #[must_use]
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.options.prefetch = Some(deliveries);
+        self
+    }
+
+    /// See [`Handler::expects`].
+    #[must_use]
+    pub fn expects<E: std::error::Error + 'static>(mut self) -> Self {
+        self.options.expected.push(|error| error.is::<E>());
         self
     }
 
@@ -242,19 +271,19 @@ macro_rules! handlers {
             F: Fn($($argument),*) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = R> + Send + 'static,
             R: IntoOutcome,
-            $($argument: FromDelivery<M, S>,)*
+            $($argument: FromDelivery<M, S> + Send,)*
         {
             #[allow(non_snake_case, unused_mut, unused_variables)]
             fn call<'c>(&'c self, mut incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
                 Box::pin(async move {
-                    let running = {
-                        $(let $argument = match $argument::from_delivery(&mut incoming, state) {
-                            Ok(argument) => argument,
-                            Err(error) => return Handled::Undecodable(error),
-                        };)*
-                        self($($argument),*)
-                    };
-                    Handled::Returned(running.await.into_outcome())
+                    $(let $argument = match $argument::from_delivery(&mut incoming, state).await {
+                        Ok(argument) => argument,
+                        Err(error) => return Handled::without_call(error, incoming.hooks()),
+                    };)*
+                    if let Err(failure) = incoming.hooks().set_up().await {
+                        return Handled::Refused(failure);
+                    }
+                    Handled::Returned(self($($argument),*).await.into_outcome())
                 })
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 
@@ -86,6 +86,7 @@ pub struct Scope {
     failures: mpsc::Sender<Error>,
     start_by: Instant,
     results: Results,
+    limit: Option<Arc<Semaphore>>,
 }
 
 impl Scope {
@@ -94,8 +95,14 @@ impl Scope {
         broker: Broker,
         failures: mpsc::Sender<Error>,
         start_by: Instant,
+        limit: Option<Arc<Semaphore>>,
     ) -> Self {
-        Self { service, broker, failures, start_by, results: Results::default() }
+        Self { service, broker, failures, start_by, results: Results::default(), limit }
+    }
+
+    /// How many workers of the whole service may run at the same time, if that is limited.
+    pub(crate) fn limit(&self) -> Option<&Arc<Semaphore>> {
+        self.limit.as_ref()
     }
 
     pub(crate) fn starting_by(self, start_by: Instant) -> Self {

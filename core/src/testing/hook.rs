@@ -6,11 +6,12 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     broker::BrokerOptions,
+    consumer::Consumer,
     consumer::handler::Handler,
     consumer::result::WorkerResult,
-    consumer::{Consumer, Worker},
+    consumer::worker::Worker,
     context::Context,
-    delivery::{Delivery, Envelope},
+    delivery::{Delivery, Envelope, Settler},
     error::{Error, ErrorKind, Result},
     message::Message,
     message::codec::Codecs,
@@ -128,7 +129,7 @@ impl<M: Payload> EntrypointHook<M> {
             attempt,
             undecodable: None,
         };
-        let delivery = Delivery::new(delivered, self.writes.clone(), settle);
+        let delivery = Delivery::new(delivered, self.writes.clone(), Settler::alone(settle));
         let working = timeout(self.within, self.worker.handle(delivery));
         let (ended, _) = working.await.map_err(|_| {
             Error::new(ErrorKind::Timeout, "call")

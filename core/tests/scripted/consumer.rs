@@ -288,8 +288,8 @@ async fn extractors_take_the_delivery_apart() {
     #[derive(Clone)]
     struct Rates(u32);
     struct Region(String);
-    impl<M, S> FromDelivery<M, S> for Region {
-        fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+    impl<M, S: Sync> FromDelivery<M, S> for Region {
+        async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
             let region = incoming.message()?.headers.get("region").and_then(Value::as_str);
             Ok(Self(region.unwrap_or("nowhere").to_owned()))
         }
@@ -380,4 +380,50 @@ async fn a_queue_that_brings_others_along_is_the_one_that_is_consumed_from() {
     let (broker, script) = Script::broker().await;
     let _running = Service::new("office", broker).consume(&WithItsGrave, handler).start().await;
     assert_eq!(script.receiver(0).await.change(|state| state.queue.clone()), "living");
+}
+
+/// What was logged about failed handlers, by level.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<tracing::Level>>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if event.metadata().fields().field("failure").is_some() {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_expected_is_a_warning_and_settles_the_same() {
+    async fn parse(Body(order): Body<String>) -> Result<(), Failure> {
+        let _: u32 = order.parse()?;
+        Err(Failure::new("sold out"))
+    }
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let handler = Handler::<String, (), (Body<String>,)>::expects::<std::num::ParseIntError>(parse)
+        .on_error(OnError::reject());
+    let (_running, receiver) = run((), handler).await;
+    receiver.deliver("x");
+    receiver.deliver("7");
+    receiver.settles(2).await;
+    assert_eq!(receiver.settlements(), [(1, Outcome::Reject), (2, Outcome::Reject)]);
+    assert_eq!(*log.0.lock().unwrap(), [tracing::Level::WARN, tracing::Level::ERROR]);
 }

@@ -7,6 +7,7 @@ mod consumer;
 mod extension;
 mod lane;
 mod link;
+mod provider;
 mod script;
 mod service;
 mod subscription;

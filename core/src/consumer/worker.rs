@@ -1,0 +1,198 @@
+//! The workers of a consumer: each runs the handler for one delivery after the other.
+
+use std::{panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{
+    broker::BrokerOptions,
+    consumer::extract::Incoming,
+    consumer::failure::Failure,
+    consumer::handler::{ConsumerOptions, Expected, Handled, Handler},
+    consumer::on_error::OnError,
+    consumer::provider::Hooks,
+    consumer::result::{Ended, Results, WorkerResult},
+    context::{Call, Callee},
+    delivery::{Delivery, Envelope},
+    error::{Error, ErrorKind},
+    message::codec::Codecs,
+    outcome::Outcome,
+    short_str::ShortStr,
+};
+
+/// What each worker of a consumer knows.
+pub(crate) struct Worker {
+    pub(crate) callee: Arc<Callee>,
+    codecs: Codecs,
+    on_error: OnError,
+    expected: Vec<Expected>,
+    pub(crate) queue: ShortStr,
+    runner: Arc<dyn Run>,
+    pub(super) results: Results,
+}
+
+impl Worker {
+    pub(super) fn new(
+        service: Arc<str>,
+        queue: ShortStr,
+        options: &ConsumerOptions,
+        runner: Arc<dyn Run>,
+        broker: &BrokerOptions,
+    ) -> Self {
+        let handler = options.name.unwrap_or("handler").into();
+        Self {
+            callee: Arc::new(Callee { service, handler, codec: broker.header_codec.clone() }),
+            codecs: options.accept.clone().unwrap_or_else(|| broker.codecs.clone()),
+            on_error: options.on_error,
+            expected: options.expected.clone(),
+            queue,
+            runner,
+            results: Results::default(),
+        }
+    }
+
+    pub(super) async fn work(
+        self: Arc<Self>,
+        deliveries: async_channel::Receiver<Delivery>,
+        mut turn: Turn,
+    ) {
+        while let Ok(delivery) = deliveries.recv().await {
+            let Ok(_mine) = turn.come().await else {
+                delivery.settle(Outcome::Release);
+                continue;
+            };
+            let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());
+            let (ended, outcome) = self.handle(delivery).await;
+            if let Some(envelope) = envelope {
+                self.results.tell(self.result(envelope, ended, outcome));
+            }
+        }
+    }
+
+    pub(crate) fn result(
+        &self,
+        envelope: Envelope,
+        ended: Ended,
+        outcome: Option<Outcome>,
+    ) -> WorkerResult {
+        let (queue, handler) = (self.queue.clone(), self.callee.handler.clone());
+        WorkerResult { queue, handler, envelope, ended, outcome }
+    }
+
+    /// Runs the handler and settles the delivery, unless the handler took it.
+    pub(crate) async fn handle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
+        if let Some(reason) = delivery.undecodable() {
+            tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read");
+            let error = Error::new(ErrorKind::Codec, "read a message").because(reason.to_string());
+            delivery.settle(Outcome::Reject);
+            return (Ended::Undecodable(error), Some(Outcome::Reject));
+        }
+        let call = Call::of(delivery.envelope().message.clone(), self.callee.clone());
+        let mut delivery = Some(delivery);
+        let (ended, outcome) = call.run(self.run(&mut delivery)).await;
+        // Without its token where an argument of the handler took it.
+        let settled = delivery.filter(Delivery::has_token).map(|delivery| {
+            delivery.settle(outcome);
+            outcome
+        });
+        (ended, settled)
+    }
+
+    /// Runs the handler, with everything that providers do before and after it.
+    async fn run(&self, delivery: &mut Option<Delivery>) -> (Ended, Outcome) {
+        let mut hooks = Hooks::default();
+        let incoming = Incoming::new(delivery, &self.codecs, &self.callee, &mut hooks);
+        let handled = AssertUnwindSafe(self.runner.run(incoming)).catch_unwind().await;
+        let (queue, handler) = (&*self.queue, &*self.callee.handler);
+        let result = match handled {
+            Ok(Handled::Returned(result)) => hooks.result(result).await,
+            Ok(Handled::Refused(failure)) => Err(failure),
+            Ok(Handled::Undecodable(error)) => {
+                tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded");
+                // What was provided is told no result, since there was nothing to handle.
+                self.leave(&mut hooks).await;
+                return (Ended::Undecodable(error), Outcome::Reject);
+            }
+            Err(_) => {
+                tracing::error!(queue, handler, "the handler panicked; its delivery is requeued");
+                let _ = hooks.result(Err(Failure::new("the handler panicked"))).await;
+                self.leave(&mut hooks).await;
+                return (Ended::Panicked, Outcome::Requeue);
+            }
+        };
+        let left = hooks.tear_down().await;
+        match result.and_then(|outcome| left.map(|()| outcome)) {
+            Ok(outcome) => (Ended::Returned, outcome),
+            Err(failure) => {
+                let then = self.on_error;
+                if self.expected.iter().any(|expects| expects(failure.source())) {
+                    tracing::warn!(queue, handler, %failure, %then, "the handler failed, as expected");
+                } else {
+                    tracing::error!(queue, handler, %failure, %then, "the handler failed");
+                }
+                (Ended::Failed(failure), then.outcome())
+            }
+        }
+    }
+
+    /// Takes leave of what was provided, where the message is settled whatever comes of it.
+    async fn leave(&self, hooks: &mut Hooks) {
+        if let Err(failure) = hooks.tear_down().await {
+            let (queue, handler) = (&*self.queue, &*self.callee.handler);
+            tracing::error!(queue, handler, %failure, "a provider failed in its teardown");
+        }
+    }
+}
+
+/// Whose turn it is, where a service limits how many of its workers run.
+pub(super) struct Turn {
+    limit: Option<Arc<Semaphore>>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// The consumer stops, and the turn has not come.
+pub(super) struct Stopping;
+
+impl Turn {
+    pub(super) fn new(limit: Option<Arc<Semaphore>>, stopping: watch::Receiver<bool>) -> Self {
+        Self { limit, stopping }
+    }
+
+    /// Waits for it; in the order of asking, over all consumers of the service.
+    async fn come(&mut self) -> Result<Option<OwnedSemaphorePermit>, Stopping> {
+        let Some(limit) = self.limit.clone() else { return Ok(None) };
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|stopping| *stopping) => Err(Stopping),
+            permit = limit.acquire_owned() => Ok(permit.ok()),
+        }
+    }
+}
+
+/// A handler whose types are forgotten.
+pub(super) trait Run: Send + Sync {
+    fn run<'c>(
+        &'c self,
+        incoming: Incoming<'c>,
+    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>>;
+}
+
+pub(super) struct Runner<H, S, T> {
+    pub(super) handler: H,
+    pub(super) state: Arc<S>,
+    pub(super) of: std::marker::PhantomData<T>,
+}
+
+impl<M, A, S, H> Run for Runner<H, S, fn() -> (M, A)>
+where
+    H: Handler<M, S, A>,
+    S: Send + Sync,
+{
+    fn run<'c>(
+        &'c self,
+        incoming: Incoming<'c>,
+    ) -> Pin<Box<dyn Future<Output = Handled> + Send + 'c>> {
+        self.handler.call(incoming, &self.state)
+    }
+}
