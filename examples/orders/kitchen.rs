@@ -1,7 +1,7 @@
 //! The service: what it declares, and what it does with orders. No broker is named anywhere.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -73,8 +73,8 @@ pub(crate) fn topology() -> Topology {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kitchen {
     pub(crate) ledger: Ledger,
-    /// The dishes that were looked at before.
-    seen: Arc<Mutex<HashSet<String>>>,
+    /// How often each dish was begun.
+    begun: Arc<Mutex<HashMap<String, u32>>>,
     /// The roast is in the oven.
     pub(crate) in_the_oven: Arc<Notify>,
     /// The roast is done.
@@ -82,8 +82,12 @@ pub(crate) struct Kitchen {
 }
 
 impl Kitchen {
-    fn is_new(&self, dish: &str) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(dish.to_owned())
+    /// How often this dish was begun, by our own count.
+    fn begin(&self, dish: &str) -> u32 {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = begun.entry(dish.to_owned()).or_default();
+        *times += 1;
+        *times
     }
 
     /// Opens for business.
@@ -103,16 +107,18 @@ async fn cook(
     delivery: Envelope,
 ) -> Result<Outcome, Failure> {
     let ledger = &kitchen.ledger;
+    let times = kitchen.begin(&order.dish);
     match order.dish.as_str() {
-        "bread" if delivery.attempt.number < 3 => {
+        "bread" if times < 3 => {
             ledger.settle(&delivery, Outcome::Requeue);
             Err(Failure::new("burnt"))
         }
-        "cursed" => {
+        // A broker that never gave up would not keep us here all night.
+        "cursed" if times < 10 => {
             ledger.settle(&delivery, Outcome::Requeue);
             Err(Failure::new("it fell on the floor"))
         }
-        "fish" if kitchen.is_new("fish") => Ok(ledger.settle(&delivery, Outcome::Release)),
+        "fish" if times == 1 => Ok(ledger.settle(&delivery, Outcome::Release)),
         "stone" => Ok(ledger.settle(&delivery, Outcome::Reject)),
         "roast" => {
             kitchen.in_the_oven.notify_one();
@@ -125,7 +131,7 @@ async fn cook(
 
 /// Settles by hand. What it drops is requeued.
 async fn serve(State(kitchen): State<Kitchen>, Body(order): Body<Order>, delivery: Delivery) {
-    if order.dish == "jelly" && kitchen.is_new("jelly") {
+    if order.dish == "jelly" && kitchen.begin("jelly") == 1 {
         kitchen.ledger.settle(delivery.envelope(), Outcome::Requeue);
         drop(delivery);
     } else {

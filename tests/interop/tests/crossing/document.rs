@@ -1,7 +1,7 @@
 //! The table in the docs: its rows are those that are tested, and what it says of them is what is
 //! tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     refused::Refused,
@@ -24,9 +24,9 @@ pub(crate) fn check(rows: &[Row], refused: &[Refused]) -> Result<(), String> {
         .chain(refused.iter().map(|row| (row.name, ["refused", "refused"])))
         .collect();
     let written: Verdicts<'_> = DOCUMENT.lines().filter_map(row).collect();
-    let differing: Vec<_> = tested
-        .keys()
-        .chain(written.keys())
+    let names: BTreeSet<_> = tested.keys().chain(written.keys()).collect();
+    let differing: Vec<_> = names
+        .into_iter()
         .filter(|name| tested.get(*name) != written.get(*name))
         .map(|name| {
             format!("{name}: {:?} is tested, {:?} is written", tested.get(name), written.get(name))
