@@ -42,16 +42,16 @@ pub struct Message {
 /// The properties of a message (AMQP 0-9-1 §1.8; AMQP 1.0 §3.2.1 and §3.2.4).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
-    /// The media type of the body, such as `application/json`.
+    /// The media type of the body, such as `application/json`; ASCII.
     pub content_type: Option<ShortStr>,
-    /// How the body is encoded on top of its type, such as `gzip`.
+    /// How the body is encoded on top of its type, such as `gzip`; ASCII.
     pub content_encoding: Option<ShortStr>,
     /// Unique to the message. A publisher assigns one where the program does not, before the first
     /// try, so that a duplicate can be recognised.
     pub message_id: Option<ShortStr>,
     /// What this message answers.
     pub correlation_id: Option<ShortStr>,
-    /// The queue that answers go to.
+    /// The queue that answers go to: its name, and no address.
     pub reply_to: Option<ShortStr>,
     /// The application's name for this sort of message (`type` on the wire).
     pub kind: Option<ShortStr>,
@@ -105,8 +105,8 @@ impl Message {
         Self { body: body.into(), ..Self::default() }
     }
 
-    /// Checks everything that some wire could not carry, so that a test in memory finds what a
-    /// broker would refuse.
+    /// Checks everything that some wire could not carry, or would change on the way to another, so
+    /// that a test in memory finds what a broker would refuse.
     ///
     /// The error names the header or property.
     pub fn check(&self, limits: &Limits) -> Result<()> {

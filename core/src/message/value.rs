@@ -35,9 +35,10 @@ pub enum Value {
     Float(f64),
     /// A point in time.
     Timestamp(Timestamp),
-    /// Bytes. A string that another client sent and that is not UTF-8 arrives as bytes, too.
+    /// Bytes. A string that another client sent and that is not UTF-8 arrives as bytes, too. More
+    /// than 4096 that are text are refused at publish: they could arrive as text.
     Bytes(Bytes),
-    /// Text.
+    /// Text. One with a zero byte is refused at publish: it could arrive as bytes.
     String(String),
     /// Values in order.
     List(Vec<Value>),
