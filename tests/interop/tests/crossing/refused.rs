@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use enoki::{
-    Error, Publication, QueueSpec, Raw, Result, RouteSpec, ShortStr, Table, Timestamp, Value,
-    transport::Change,
+    Broker, Error, Publication, QueueSpec, Raw, Result, RouteSpec, ShortStr, Table, Timestamp,
+    Value, transport::Change,
 };
 use libtest_mimic::Failed;
 use tokio::time::Instant;
+
+use super::client::Checked;
 
 /// Something to refuse: how it gets into a message, and what the error has to name.
 pub(crate) struct Refused {
@@ -152,7 +154,7 @@ pub(crate) fn check(url: &str, row: usize) -> std::result::Result<(), Failed> {
     runtime.block_on(publish(url, row)).map_err(|error| Failed::from(error.to_string()))
 }
 
-async fn publish(url: &str, row: usize) -> std::result::Result<(), Box<dyn std::error::Error>> {
+async fn publish(url: &str, row: usize) -> Checked {
     let rows = rows();
     let row = rows.get(row).ok_or("there is no such row")?;
     let broker = enoki::connect(url.to_owned()).await?;
@@ -161,7 +163,16 @@ async fn publish(url: &str, row: usize) -> std::result::Result<(), Box<dyn std::
         QueueSpec::new(format!("enoki-crossing {} {scheme} {}", row.name, std::process::id()))?;
     let (name, queue) = (queue.name.clone(), queue.of::<Raw>());
     broker.declare(&enoki::Topology::new().with_queue(&queue)).await?;
-    let publisher = broker.publisher(RouteSpec::to_queue(name.as_str())?).await?;
+    let refused = all_refused(&broker, &name, row).await;
+    let status = broker.queue_status(&queue).await?;
+    broker.apply(&Change::DeleteQueue(name)).await?;
+    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    refused?;
+    if status.messages == 0 { Ok(()) } else { Err("a message was stored".into()) }
+}
+
+async fn all_refused(broker: &Broker, queue: &ShortStr, row: &Refused) -> Checked {
+    let publisher = broker.publisher(RouteSpec::to_queue(queue.as_str())?).await?;
     for (raw, setting, named) in &row.messages {
         let refused = async { setting(publisher.message(raw)?)?.publish().await };
         let error: Error = match refused.await {
@@ -172,8 +183,5 @@ async fn publish(url: &str, row: usize) -> std::result::Result<(), Box<dyn std::
             return Err(format!("{named} is not named: {error}").into());
         }
     }
-    let status = broker.queue_status(&queue).await?;
-    broker.apply(&Change::DeleteQueue(name)).await?;
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
-    if status.messages == 0 { Ok(()) } else { Err("a message was stored".into()) }
+    Ok(())
 }
