@@ -48,6 +48,11 @@ struct Chain {
     next: Option<Box<Chain>>,
 }
 
+/// One without even a structure at each level.
+#[cfg(any(feature = "postcard", feature = "bincode"))]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Link(Option<Box<Link>>);
+
 fn tree(depth: usize) -> Tree {
     (0..depth).fold(Tree::Leaf, |inner, level| match level % 4 {
         0 => Tree::Only(Box::new(inner)),
@@ -436,6 +441,7 @@ macro_rules! silent {
                 refused(read::<Tree>($codec, b"\x03\x01".repeat(100_000)), TOO_DEEP);
                 refused(read::<Tree>($codec, b"\x04\x01".repeat(100_000)), TOO_DEEP);
                 refused(read::<Chain>($codec, b"\x01".repeat(100_000)), TOO_DEEP);
+                refused(read::<Link>($codec, b"\x01".repeat(100_000)), TOO_DEEP);
             }
 
             /// W14: a few bytes that keep a processor busy for minutes.
@@ -507,5 +513,50 @@ mod bincode_limit {
         // Only somebody else writes this.
         let body = [&b"\xfc\x00\x00\x20\x00"[..], &vec![1; limit / 8]].concat();
         refused(read::<Vec<u64>>(Bincode, body), "it claims more bytes than it may have");
+    }
+}
+
+#[cfg(feature = "compression")]
+mod compression {
+    use enoki_core::{
+        Body, BrokerOptions, Compression, Failure, Json, Outcome, Raw, WorkQueue,
+        testing::{Ended, EntrypointHook},
+    };
+
+    use super::*;
+
+    const UPLOADS: WorkQueue<Raw> = WorkQueue::new("uploads");
+
+    async fn keep(Body(upload): Body<Raw>) -> Result<(), Failure> {
+        assert_eq!(upload, large());
+        Ok(())
+    }
+
+    fn large() -> Raw {
+        Raw::new("image/bmp", vec![7; 100_000]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn bytes_that_no_encoding_touches_are_compressed_and_become_what_they_were() {
+        let codecs = Codecs::only(Json).compressed(Compression::new());
+        let options = BrokerOptions::new().codecs(codecs);
+        let hook = EntrypointHook::with(&UPLOADS, keep, (), options);
+        let envelope = hook.envelope(&large()).unwrap();
+        assert!(envelope.message.body.len() < 1000);
+        let result = hook.deliver(envelope).await.unwrap();
+        assert!(matches!(result.ended, Ended::Returned), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn they_are_left_alone_where_nobody_asked_for_compression() {
+        async fn keep(Body(upload): Body<Raw>) -> Outcome {
+            assert_eq!(&upload.body[..], b"x");
+            Outcome::Ack
+        }
+        let hook = EntrypointHook::new(&UPLOADS, keep, ());
+        let mut envelope = hook.envelope(&Raw::new("image/bmp", "x").unwrap()).unwrap();
+        let message = std::sync::Arc::make_mut(&mut envelope.message);
+        message.headers.insert("compression", "application/x-gzip").unwrap();
+        assert_eq!(hook.deliver(envelope).await.unwrap().outcome, Some(Outcome::Ack));
     }
 }

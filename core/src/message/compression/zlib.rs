@@ -278,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn nor_does_one_in_the_format_of_gzip() {
+        let mut into = Vec::new();
+        let bomb = gzip(&vec![0; 1 << 20]);
+        let limit = Compression::new().max_size(10_000);
+        let error = limit.decompress_into(&bomb, &mut into).unwrap_err();
+        assert_eq!((error.kind(), into.len()), (ErrorKind::TooLarge, 10_001));
+    }
+
+    #[test]
     fn the_limit_is_exact() {
         for (length, fits) in [(9_998, true), (9_999, false)] {
             let encoded = Codecs::default().encode(&"x".repeat(length)).unwrap();
