@@ -50,6 +50,7 @@ use crate::{
     message::payload::Payload,
     message::value::Table,
     service::entrypoint::{Entrypoint, Scope},
+    service::extension::Extension,
     short_str::ShortStr,
     topology::exchange::Exchange,
     topology::queue::Queue,
@@ -222,6 +223,41 @@ impl Entrypoint for MockEntrypoint {
     /// It is no consumer.
     fn health(&self) -> Option<watch::Receiver<ConsumerHealth>> {
         None
+    }
+}
+
+mock! {
+    /// A mock of [`Extension`].
+    #[derive(Debug)]
+    pub Extension {
+        pub fn name(&self) -> &str;
+        pub fn setup(&self, scope: &Scope) -> BoxFuture<'static, Result<()>>;
+        pub fn start(&self) -> BoxFuture<'static, Result<()>>;
+        pub fn stop(&self, deadline: Instant) -> BoxFuture<'static, Result<()>>;
+        pub fn kill(&self) -> BoxFuture<'static, ()>;
+    }
+}
+
+#[async_trait]
+impl Extension for MockExtension {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    async fn setup(&self, scope: &Scope) -> Result<()> {
+        self.setup(scope).await
+    }
+
+    async fn start(&self) -> Result<()> {
+        self.start().await
+    }
+
+    async fn stop(&self, deadline: Instant) -> Result<()> {
+        self.stop(deadline).await
+    }
+
+    async fn kill(&self) {
+        self.kill().await;
     }
 }
 

@@ -14,8 +14,8 @@ use enoki_core::{
     Attempt, Body, Broker, BrokerOptions, Capability, Context, Error, ErrorKind, ExchangeKind,
     ExchangeSpec, Message, Outcome, Peer, QueueSpec, Raw, Service, ShortStr, Topology, WorkQueue,
     mock::{
-        MockEntrypoint, MockExchange, MockHeaderCodec, MockQueue, MockReceiver, MockSender,
-        MockSession, MockTransport, mockall::predicate::eq,
+        MockEntrypoint, MockExchange, MockExtension, MockHeaderCodec, MockQueue, MockReceiver,
+        MockSender, MockSession, MockTransport, mockall::predicate::eq,
     },
     testing::EntrypointWaiter,
     transport::{Change, Delivered, Found, Outgoing, PublishOutcome, Sender, Session, Settle},
@@ -115,7 +115,7 @@ async fn a_receiver_delivers_and_is_told_what_became_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entrypoint_starts_and_stops_with_its_service() {
+async fn entrypoints_and_extensions_start_and_stop_with_their_service() {
     let mut entrypoint = MockEntrypoint::new();
     entrypoint.expect_name().return_const("mock".to_owned());
     entrypoint.expect_start().times(1).returning(|scope| {
@@ -124,7 +124,13 @@ async fn an_entrypoint_starts_and_stops_with_its_service() {
     });
     entrypoint.expect_stop().times(1).returning(|_| Box::pin(ready(Ok(()))));
     entrypoint.expect_kill().never();
+    let mut pool = MockExtension::new();
+    pool.expect_name().return_const("pool".to_owned());
+    pool.expect_setup().times(1).returning(|_| Box::pin(ready(Ok(()))));
+    pool.expect_start().times(1).returning(|| Box::pin(ready(Ok(()))));
+    pool.expect_stop().times(1).returning(|_| Box::pin(ready(Ok(()))));
     let service = Service::new("shop", broker(session()).await).entrypoint(entrypoint);
+    let service = service.extension(Arc::new(pool));
     let running = service.start().await.unwrap();
     let _waiter = EntrypointWaiter::new(&running);
     running.stop(Instant::now() + Duration::from_secs(5)).await.unwrap();
