@@ -10,8 +10,8 @@ use std::{
 
 use enoki_core::{
     Attempt, Body, Broker, BrokerOptions, Codec, CodecError, Codecs, Context, Counted, Delivery,
-    Envelope, ErrorKind, Failure, Handler, Json, Message, OnError, Outcome, Publisher,
-    RunningService, Service, ShortStr, State, Visit, WorkQueue,
+    Envelope, ErrorKind, Failure, Handler, Json, Message, OnError, Outcome, Provided, Provider,
+    Publisher, RunningService, Service, ShortStr, State, Visit, WorkQueue, WorkerInfo,
     testing::{Ended, EntrypointHook, EntrypointWaiter},
 };
 use tokio::time::Instant;
@@ -204,6 +204,48 @@ async fn a_hook_does_not_wait_for_ever() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("handler \"hangs\""), "{error}");
     assert_eq!(before.elapsed(), Duration::from_secs(3));
+}
+
+/// Says what it was told.
+#[derive(Clone, Default)]
+struct Ledger(Arc<Mutex<Vec<String>>>);
+
+#[async_trait::async_trait]
+impl Provider for Ledger {
+    type Handle = Self;
+
+    async fn provide(&self, worker: &WorkerInfo) -> Result<Self, Failure> {
+        self.0.lock().unwrap().push(format!("open for {}", worker.handler));
+        Ok(self.clone())
+    }
+
+    async fn result(
+        &self,
+        _: &WorkerInfo,
+        _: &Self,
+        result: Result<Outcome, &Failure>,
+    ) -> Result<(), Failure> {
+        self.0.lock().unwrap().push(if result.is_ok() { "commit" } else { "undo" }.to_owned());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_hook_provides_what_is_made_for_each_worker_and_tells_the_result() {
+    async fn enter(Provided(ledger): Provided<Ledger>, _: Body<String>) {
+        ledger.0.lock().unwrap().push("enter".to_owned());
+    }
+    async fn fail(_: Provided<Ledger>, _: Body<String>) -> Result<(), Failure> {
+        Err(Failure::new("no"))
+    }
+    let ledger = Ledger::default();
+    let order = "order".to_owned();
+    let hook = EntrypointHook::new(&BILLING, enter, ledger.clone());
+    assert_eq!(hook.call(&order).await.unwrap().outcome, Some(Outcome::Ack));
+    let hook = EntrypointHook::new(&BILLING, fail.on_error(OnError::reject()), ledger.clone());
+    assert_eq!(hook.call(&order).await.unwrap().outcome, Some(Outcome::Reject));
+    let expected = ["open for enter", "enter", "commit", "open for fail", "undo"];
+    assert_eq!(*ledger.0.lock().unwrap(), expected);
 }
 
 /// Handles `slow …` only when it is let, and fails on `bad …`.
