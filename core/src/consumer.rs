@@ -58,7 +58,7 @@ use crate::{
 /// ```
 ///
 /// A delivery is settled when its handler returns: `Ok` is an ack, an error what the
-/// [`OnError`] says, a panic a requeue. A body that cannot be decoded is rejected, with the cause in
+/// [`OnError`](crate::OnError) says, a panic a requeue. A body that cannot be decoded is rejected, with the cause in
 /// the log and the body not; the handler does not see it.
 pub struct Consumer {
     queue: ShortStr,
