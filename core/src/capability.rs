@@ -2,60 +2,64 @@
 
 use std::fmt;
 
-/// Something that not every broker can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Capability {
-    /// Exchanges and bindings can be declared.
-    Exchanges,
-    /// A message that no queue is bound for is reported to its publisher.
-    UnroutableDetection,
-    /// Deliveries of each message are counted, on every kind of queue.
-    DeliveryCount,
-    /// Deliveries of each message are counted on replicated queues.
-    ReplicatedDeliveryCount,
-    /// A released delivery does not count as an attempt.
-    UncountedRelease,
-    /// Rejected, expired and dropped messages can be sent to an exchange.
-    DeadLetter,
-    /// Messages and queues can expire.
-    Expiry,
-    /// Queues can be limited in length, and refuse what is too much.
-    LengthLimit,
-    /// Queues can tell priorities apart.
-    Priority,
-    /// Queues can be replicated.
-    ReplicatedQueues,
-    /// A queue can belong to one connection.
-    ExclusiveQueues,
-    /// One consumer of a queue can be active at a time.
-    SingleActiveConsumer,
-    /// Lists and tables can be header values.
-    NestedHeaders,
-    /// The clock can be paused and moved by a test.
-    VirtualTime,
+macro_rules! capabilities {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+        /// Something that not every broker can do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Capability {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Capability {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The name in messages and tables: `dead-letter`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
 }
 
-impl Capability {
-    /// The name in messages and tables: `dead-letter`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Exchanges => "exchanges",
-            Self::UnroutableDetection => "unroutable-detection",
-            Self::DeliveryCount => "delivery-count",
-            Self::ReplicatedDeliveryCount => "replicated-delivery-count",
-            Self::UncountedRelease => "uncounted-release",
-            Self::DeadLetter => "dead-letter",
-            Self::Expiry => "expiry",
-            Self::LengthLimit => "length-limit",
-            Self::Priority => "priority",
-            Self::ReplicatedQueues => "replicated-queues",
-            Self::ExclusiveQueues => "exclusive-queues",
-            Self::SingleActiveConsumer => "single-active-consumer",
-            Self::NestedHeaders => "nested-headers",
-            Self::VirtualTime => "virtual-time",
-        }
-    }
+capabilities! {
+    /// Exchanges and bindings can be declared.
+    Exchanges = "exchanges",
+    /// A message that no queue is bound for is reported to its publisher.
+    ///
+    /// Without it a mandatory publisher needs a queue that is there when it opens, and publishes to
+    /// that one alone.
+    UnroutableDetection = "unroutable-detection",
+    /// Deliveries of each message are counted, on every kind of queue.
+    DeliveryCount = "delivery-count",
+    /// Deliveries of each message are counted on replicated queues.
+    ReplicatedDeliveryCount = "replicated-delivery-count",
+    /// A released delivery does not count as an attempt.
+    UncountedRelease = "uncounted-release",
+    /// What was delivered before is marked as redelivered, however it came back; without it, only
+    /// what was requeued is.
+    RedeliveredFlag = "redelivered-flag",
+    /// Rejected, expired and dropped messages can be sent to an exchange.
+    DeadLetter = "dead-letter",
+    /// Messages and queues can expire.
+    Expiry = "expiry",
+    /// Queues can be limited in length, and refuse what is too much.
+    LengthLimit = "length-limit",
+    /// Queues can tell priorities apart.
+    Priority = "priority",
+    /// Queues can be replicated.
+    ReplicatedQueues = "replicated-queues",
+    /// A queue can belong to one connection.
+    ExclusiveQueues = "exclusive-queues",
+    /// One consumer of a queue can be active at a time.
+    SingleActiveConsumer = "single-active-consumer",
+    /// Lists and tables can be header values.
+    NestedHeaders = "nested-headers",
+    /// The clock can be paused and moved by a test.
+    VirtualTime = "virtual-time",
 }
 
 impl fmt::Display for Capability {

@@ -32,6 +32,7 @@ fn major_minor(version: &str) -> (u32, u32) {
 const PROTOCOL: &[Capability] = &[
     Capability::Exchanges,
     Capability::UnroutableDetection,
+    Capability::RedeliveredFlag,
     Capability::ExclusiveQueues,
     Capability::NestedHeaders,
 ];

@@ -42,6 +42,7 @@ impl Harness for RabbitMq {
         vec![
             Capability::Exchanges,
             Capability::UnroutableDetection,
+            Capability::RedeliveredFlag,
             Capability::ReplicatedDeliveryCount,
             Capability::DeadLetter,
             Capability::Expiry,

@@ -143,6 +143,7 @@ static PEER: LazyLock<Peer> = LazyLock::new(|| {
             Capability::DeliveryCount,
             Capability::ReplicatedDeliveryCount,
             Capability::UncountedRelease,
+            Capability::RedeliveredFlag,
             Capability::DeadLetter,
             Capability::Expiry,
             Capability::LengthLimit,

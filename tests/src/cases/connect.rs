@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki_core::{Broker, BrokerOptions, ErrorKind, Topology};
+use enoki_core::{Broker, BrokerOptions, Capability, ErrorKind, Topology};
 use tokio::time::Instant;
 
 use crate::{
@@ -39,25 +39,8 @@ async fn a_broker_can_what_its_harness_says(stage: &Stage) -> Result<(), Failed>
 }
 
 async fn a_missing_capability_is_refused_at_start(stage: &Stage) -> Result<(), Failed> {
-    use enoki_core::Capability::*;
-    let all = [
-        Exchanges,
-        UnroutableDetection,
-        DeliveryCount,
-        ReplicatedDeliveryCount,
-        UncountedRelease,
-        DeadLetter,
-        Expiry,
-        LengthLimit,
-        Priority,
-        ReplicatedQueues,
-        ExclusiveQueues,
-        SingleActiveConsumer,
-        NestedHeaders,
-        VirtualTime,
-    ];
     let broker = stage.broker().await?;
-    for capability in all {
+    for &capability in Capability::ALL {
         let required = broker.require([capability]);
         if broker.peer().can(capability) {
             required?;

@@ -24,6 +24,7 @@ impl Harness for Memory {
             Capability::DeliveryCount,
             Capability::ReplicatedDeliveryCount,
             Capability::UncountedRelease,
+            Capability::RedeliveredFlag,
             Capability::DeadLetter,
             Capability::Expiry,
             Capability::LengthLimit,
