@@ -23,6 +23,7 @@ use crate::{
     link::{Link, LinkOptions, Patience},
     message::payload::Payload,
     publisher::lane::{Lane, LaneOptions, Window},
+    publisher::mandatory::require_queue,
     publisher::{Publisher, PublisherOptions},
     short_str::ShortStr,
     source::Source,
@@ -253,7 +254,8 @@ impl Broker {
         let mut route = route.into();
         options.check()?;
         route.topology.extend(options.declare.clone());
-        let topology = self.localize(&route.topology)?;
+        let mut topology = self.localize(&route.topology)?;
+        require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
         let deadline = self.declare_by();
         let declaring = async {
             let incarnation = self.inner.publishing.session(deadline, Patience::Wait).await?;

@@ -2,6 +2,7 @@
 
 mod confirm;
 pub(crate) mod lane;
+pub(crate) mod mandatory;
 mod options;
 mod publication;
 mod retry;

@@ -57,6 +57,10 @@ impl PublisherOptions {
     }
 
     /// A message that no queue is bound for is no error: it is confirmed, and gone.
+    ///
+    /// A publisher without this option is mandatory. To a broker that does not report such messages
+    /// ([`Capability::UnroutableDetection`](crate::Capability)) it publishes to one queue by its
+    /// name, which has to be there whenever the publisher connects; anything else is refused.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.mandatory = false;

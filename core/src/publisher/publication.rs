@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
-use super::{Confirm, Confirmed, Inner};
+use super::{Confirm, Confirmed, Inner, mandatory};
 use crate::{
     context::Context,
     error::{Error, Result},
@@ -127,6 +127,10 @@ impl Publication<'_> {
     pub(super) fn seal(mut self) -> Result<Sealed> {
         let inner = self.publisher;
         check_key(&inner.route.kind, &inner.route.exchange, &self.key)?;
+        if self.mandatory {
+            let is_sure = inner.options.mandatory && self.key == inner.route.key;
+            mandatory::check(inner.broker.peer(), &inner.route.exchange, is_sure)?;
+        }
         // Read now, not when the publisher was made: the handler may have changed it.
         if let Some(context) = Context::current() {
             inner.broker.options().header_codec.encode(&context, &mut self.message.headers)?;

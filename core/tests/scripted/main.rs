@@ -7,6 +7,7 @@ mod consumer;
 mod extension;
 mod lane;
 mod link;
+mod mandatory;
 mod provider;
 mod script;
 mod service;

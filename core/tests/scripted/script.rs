@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Attempt, Broker, BrokerOptions, Error, ErrorKind, Message, Outcome, Peer, Purpose, Result,
-    ShortStr, Transport,
+    Attempt, Broker, BrokerOptions, Capability, Error, ErrorKind, Message, Outcome, Peer, Purpose,
+    Result, ShortStr, Transport,
     transport::{
         Change, Delivered, End, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
     },
@@ -117,7 +117,15 @@ pub(crate) struct ScriptState {
     pub(crate) stop_hangs: bool,
     /// Whether every message is confirmed when it is taken.
     pub(crate) confirms: bool,
+    /// What the broker cannot do; it can do everything else.
+    pub(crate) lacks: Vec<Capability>,
     sessions: Vec<(Purpose, Arc<ScriptedSession>)>,
+}
+
+impl ScriptState {
+    fn capabilities(&self) -> impl Iterator<Item = Capability> {
+        Capability::ALL.iter().copied().filter(|capability| !self.lacks.contains(capability))
+    }
 }
 
 impl Script {
@@ -178,7 +186,7 @@ impl Transport for Script {
         }
         let session = self.state.change(|state| {
             let session = Arc::new(ScriptedSession {
-                peer: Peer::new("Script", "1.0", []),
+                peer: Peer::new("Script", "1.0", state.capabilities()),
                 blocked: watch::Sender::new(None),
                 state: Watched::new(SessionState::default()),
                 apply_trouble: state.apply_trouble,
