@@ -49,6 +49,8 @@ pub(crate) struct Amqp10Receiver {
     prefetch: u32,
     /// Deliveries taken from the link, of which the last has this tag.
     taken: u64,
+    /// How many deliveries the broker may have sent, since the link began.
+    granted: u64,
     unsettled: HashMap<u64, DeliveryInfo>,
     /// Since when nothing more is wanted.
     stopping: Option<Instant>,
@@ -99,6 +101,7 @@ impl Amqp10Receiver {
             dialect: peer::dialect(session.peer()),
             prefetch,
             taken: 0,
+            granted: u64::from(prefetch),
             unsettled: HashMap::new(),
             stopping: None,
             ended: None,
@@ -187,9 +190,12 @@ impl Amqp10Receiver {
         session::failed(operation, &subject(&self.queue), cause, self.health.borrow().as_ref())
     }
 
-    /// Whether all that was under way when the broker gave up its credit has been given.
+    /// Whether all that was under way when the broker gave up its credit has been given. A broker
+    /// that had none left need not say so, and Artemis does not.
     fn is_empty(&self) -> bool {
-        self.stopping.is_some() && self.gauge.total().is_some_and(|total| total <= self.taken)
+        let none_left = self.granted <= self.taken;
+        let all_taken = self.gauge.total().is_some_and(|total| total <= self.taken);
+        self.stopping.is_some() && (none_left || all_taken)
     }
 
     /// Asks for as many deliveries as there is room for, once half of it is not asked for: when
@@ -202,6 +208,7 @@ impl Amqp10Receiver {
         }
         // The link's queue is longer than any prefetch, so this never waits.
         let _ = unconstrained(link.set_credit(room)).now_or_never();
+        self.granted = self.taken + u64::from(room);
     }
 
     /// Settles these; what can be is said in one frame for a row of deliveries.
@@ -297,6 +304,9 @@ impl Receiver for Amqp10Receiver {
             return Ok(());
         }
         self.stopping = Some(Instant::now());
+        if self.is_empty() {
+            return Ok(());
+        }
         let Some(link) = &mut self.link else { return Ok(()) };
         match timeout(REPLY_TIMEOUT, link.drain()).await {
             Ok(Ok(())) => Ok(()),
