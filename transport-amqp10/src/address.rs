@@ -1,5 +1,9 @@
 //! Addresses. Those of RabbitMQ 4, version 2, are paths: names become segments, percent-encoded. Pure.
 
+use fe2o3_amqp::types::{
+    messaging::{Source, Target},
+    primitives::{Array, Symbol},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::peer::Dialect;
@@ -12,9 +16,27 @@ pub(crate) fn segment(name: &str) -> impl std::fmt::Display {
     utf8_percent_encode(name, SEGMENT)
 }
 
-/// Where deliveries of a queue come from. Brokers other than RabbitMQ have bare names for addresses.
-pub(crate) fn source(name: &str, dialect: Dialect) -> String {
+/// The address of a queue. Brokers other than RabbitMQ have bare names for addresses.
+fn plain(name: &str, dialect: Dialect) -> String {
     if dialect.rabbitmq { queue(name) } else { name.to_owned() }
+}
+
+/// Where deliveries of a queue come from.
+pub(crate) fn source(name: &str, dialect: Dialect) -> Source {
+    let source = Source::builder().address(plain(name, dialect));
+    if dialect.rabbitmq { source.build() } else { source.capabilities(queue_like()).build() }
+}
+
+/// Where messages go that each say where they go.
+pub(crate) fn anonymous(dialect: Dialect) -> Target {
+    let capabilities = (!dialect.rabbitmq).then(queue_like);
+    Target { capabilities, ..Target::default() }
+}
+
+/// What an address has to be, where it may also be a topic: what is sent to one of those is gone
+/// when nobody listens, and accepted all the same.
+pub(crate) fn queue_like() -> Array<Symbol> {
+    Array::from(vec![Symbol::from("queue")])
 }
 
 /// A queue: `/queues/billing`.
@@ -30,12 +52,19 @@ pub(crate) fn exchange(name: &str) -> String {
 /// Where a message goes. The default exchange has no address: it leads to queues, and they have one.
 pub(crate) fn target(exchange_name: &str, routing_key: &str, dialect: Dialect) -> String {
     if exchange_name.is_empty() {
-        source(routing_key, dialect)
+        plain(routing_key, dialect)
     } else if routing_key.is_empty() {
         exchange(exchange_name)
     } else {
         format!("/exchanges/{}/{}", segment(exchange_name), segment(routing_key))
     }
+}
+
+/// Whether Artemis takes it for the name of a queue, and for nothing more: not for an address with
+/// a queue, a pattern, or a name with parameters.
+pub(crate) fn is_only_a_name(name: &str) -> bool {
+    let pattern = name.split('.').any(|word| word == "*" || word == "#");
+    !pattern && !name.contains("::") && !name.contains('?')
 }
 
 /// The queue that an address names; of any other address the address itself.
@@ -64,6 +93,16 @@ mod tests {
         assert_eq!(super::target("", "eu/billing", Dialect::default()), "eu/billing");
         assert_eq!(queue_of("/exchanges/shop"), "/exchanges/shop");
         assert_eq!(queue_of("amq.rabbitmq.reply-to"), "amq.rabbitmq.reply-to");
+    }
+
+    #[test]
+    fn some_names_say_more_to_artemis() {
+        for name in ["a::b", "a.*", "#", "a.#.b", "a?b", "?"] {
+            assert!(!is_only_a_name(name), "{name}");
+        }
+        for name in ["a", "a*", "a.#b", "a:b", "eu/billing #1"] {
+            assert!(is_only_a_name(name), "{name}");
+        }
     }
 
     proptest! {

@@ -219,6 +219,10 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
     let attempt = attempt(earlier, failures, redelivered, dialect);
+    if !dialect.rabbitmq {
+        // Without exchanges, it was published to a queue by its name.
+        routing_key = short(properties.get(2)).unwrap_or_default();
+    }
     let mut properties = properties_in(&header, &properties, dialect);
     properties.kind = kind;
     properties.app_id = properties.app_id.or(app_id);
@@ -356,9 +360,10 @@ mod tests {
 
     use super::*;
 
-    const NEWEST: Dialect = Dialect { rabbitmq: true, counts: true, converts_reply_to: true };
-    const OLDEST: Dialect = Dialect { rabbitmq: true, counts: false, converts_reply_to: false };
-    const OTHER: Dialect = Dialect { rabbitmq: false, counts: false, converts_reply_to: false };
+    const OTHER: Dialect =
+        Dialect { rabbitmq: false, artemis: false, counts: false, converts_reply_to: false };
+    const OLDEST: Dialect = Dialect { rabbitmq: true, ..OTHER };
+    const NEWEST: Dialect = Dialect { counts: true, converts_reply_to: true, ..OLDEST };
 
     /// A message with these sections, each a list or map in the form of [`Value`].
     fn delivered(header: &[Value], annotations: &[(&'static str, Value)]) -> Bytes {

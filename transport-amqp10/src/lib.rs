@@ -29,6 +29,7 @@
 //! AMQP 0-9-1 only what comes again from this one is.
 
 mod address;
+mod artemis;
 mod channel;
 mod decode;
 mod encode;

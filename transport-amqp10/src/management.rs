@@ -17,7 +17,7 @@ use crate::{
     decode::{self, Body},
     encode::Encoder,
     error::Cause,
-    session::Amqp10Session,
+    session::{Amqp10Session, Node},
     wire::{PAIR_RECEIVER, PAIR_SENDER, paired},
 };
 
@@ -54,12 +54,8 @@ impl Answer {
     }
 }
 
-impl Management {
-    pub(crate) async fn open(
-        session: &Amqp10Session,
-        operation: &'static str,
-        subject: &str,
-    ) -> Result<Self> {
+impl Node for Management {
+    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
         let mut channel = session.channel(operation, subject).await?;
         let handle =
             channel.handle().map_err(|cause| session.failed(operation, subject, &cause))?;
@@ -87,11 +83,12 @@ impl Management {
         Ok(Self { requests, answers, _channel: channel, number: 0, sound: true })
     }
 
-    /// Whether another request may follow.
-    pub(crate) fn is_sound(&self) -> bool {
+    fn is_sound(&self) -> bool {
         self.sound
     }
+}
 
+impl Management {
     /// One request, and its answer. The caller has a deadline.
     pub(crate) async fn request(
         &mut self,

@@ -23,6 +23,9 @@ pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
             capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
         }
     }
+    if product == ARTEMIS {
+        capabilities.extend(ARTEMIS_2);
+    }
     Ok(Peer::new(product, version, capabilities))
 }
 
@@ -32,6 +35,8 @@ pub(crate) struct Dialect {
     /// It is RabbitMQ: addresses are paths, and what AMQP 1.0 has no place for goes where RabbitMQ
     /// puts it.
     pub(crate) rabbitmq: bool,
+    /// It is Artemis: some names say more than which queue.
+    pub(crate) artemis: bool,
     /// The header's delivery-count counts failed deliveries on every queue.
     pub(crate) counts: bool,
     /// An answer's address is turned into a queue's name for consumers on AMQP 0-9-1, and back.
@@ -43,6 +48,7 @@ pub(crate) fn dialect(peer: &Peer) -> Dialect {
     let rabbitmq = peer.product() == RABBITMQ;
     Dialect {
         rabbitmq,
+        artemis: is_artemis(peer),
         counts: peer.can(Capability::DeliveryCount),
         // Seen in 4.3 and not in 4.0. A bare name arrives as it is everywhere.
         converts_reply_to: rabbitmq && major_minor(peer.version()) >= (4, 3),
@@ -66,12 +72,29 @@ fn major_minor(version: &str) -> (u32, u32) {
     (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
 }
 
+/// Whether it is Apache ActiveMQ Artemis.
+pub(crate) fn is_artemis(peer: &Peer) -> bool {
+    peer.product() == ARTEMIS
+}
+
 const RABBITMQ: &str = "RabbitMQ";
+
+const ARTEMIS: &str = "apache-activemq-artemis";
+
+/// What was seen to work on Artemis 2.44. Dead letters, limits and expiry of queues are its
+/// administrator's business, and set for patterns of addresses.
+const ARTEMIS_2: &[Capability] = &[
+    Capability::DeliveryCount,
+    Capability::UncountedRelease,
+    Capability::SingleActiveConsumer,
+    Capability::NestedHeaders,
+];
 
 const RABBITMQ_4: &[Capability] = &[
     Capability::Exchanges,
     Capability::UnroutableDetection,
     Capability::ReplicatedDeliveryCount,
+    Capability::RedeliveredFlag,
     Capability::DeadLetter,
     Capability::Expiry,
     Capability::LengthLimit,

@@ -18,7 +18,7 @@ use fe2o3_amqp::{
     link::{SendError, delivery::DeliveryFut},
     types::{
         definitions::SenderSettleMode,
-        messaging::{Data, Message, Outcome, Rejected, Target},
+        messaging::{Data, Message, Outcome, Rejected},
         primitives::Binary,
     },
 };
@@ -89,7 +89,7 @@ impl Amqp10Sender {
         let handle = channel.handle().map_err(|cause| session.failed(OPEN, &subject, &cause))?;
         let attach = fe2o3_amqp::Sender::builder()
             .name(session.link_name("sender"))
-            .target(Target::default())
+            .target(address::anonymous(peer::dialect(session.peer())))
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .attach(handle);
         let link = session.answered(OPEN, &subject, attach).await?;
@@ -136,6 +136,13 @@ impl Amqp10Sender {
         if outgoing.exchange.is_empty() && outgoing.routing_key.is_empty() {
             // The queue without a name has no address.
             return Err(unrouted(outgoing.mandatory));
+        }
+        if self.dialect.artemis && !address::is_only_a_name(&outgoing.routing_key) {
+            return Err(PublishOutcome::Rejected(
+                Error::new(ErrorKind::Unsupported, PUBLISH)
+                    .on(format!("queue {:?}", outgoing.routing_key.as_str()))
+                    .because("to this broker that may be more than a name"),
+            ));
         }
         let to = address::target(&outgoing.exchange, &outgoing.routing_key, self.dialect);
         let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);

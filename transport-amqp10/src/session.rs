@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    artemis::Artemis,
     channel::{Channel, Idle},
     error::{self, Cause},
     management::Management,
@@ -65,6 +66,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
         commands,
         idle: Arc::default(),
         management: Mutex::new(None),
+        artemis: Mutex::new(None),
     })
 }
 
@@ -151,6 +153,7 @@ pub(crate) struct Amqp10Session {
     idle: Arc<Idle>,
     /// The links for changes of the topology, between two of them.
     management: Mutex<Option<Management>>,
+    artemis: Mutex<Option<Artemis>>,
 }
 
 /// What the task that owns the connection is asked for.
@@ -217,23 +220,44 @@ impl Amqp10Session {
         failed(operation, subject, cause, self.health.borrow().as_ref())
     }
 
-    /// Runs one request on the management links, which nobody else uses meanwhile.
+    /// Runs one request on the links to RabbitMQ's management node.
     pub(crate) async fn management<T>(
         &self,
         operation: &'static str,
         subject: &str,
         request: impl AsyncFnOnce(&mut Management) -> Result<T>,
     ) -> Result<T> {
+        self.lend(&self.management, operation, subject, request).await
+    }
+
+    /// Runs one request on the links to Artemis's management address.
+    pub(crate) async fn artemis<T>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        request: impl AsyncFnOnce(&mut Artemis) -> Result<T>,
+    ) -> Result<T> {
+        self.lend(&self.artemis, operation, subject, request).await
+    }
+
+    /// Runs one request on links that nobody else uses meanwhile.
+    async fn lend<N: Node, T>(
+        &self,
+        kept: &Mutex<Option<N>>,
+        operation: &'static str,
+        subject: &str,
+        request: impl AsyncFnOnce(&mut N) -> Result<T>,
+    ) -> Result<T> {
         let whole = async {
-            let mut kept = self.management.lock().await;
+            let mut kept = kept.lock().await;
             // Taken out: after a request that was given up its answer may yet come.
-            let mut management = match kept.take() {
-                Some(management) => management,
-                None => Management::open(self, operation, subject).await?,
+            let mut node = match kept.take() {
+                Some(node) => node,
+                None => N::open(self, operation, subject).await?,
             };
-            let answer = request(&mut management).await;
-            if management.is_sound() {
-                *kept = Some(management);
+            let answer = request(&mut node).await;
+            if node.is_sound() {
+                *kept = Some(node);
             }
             answer
         };
@@ -241,6 +265,14 @@ impl Amqp10Session {
             .await
             .unwrap_or_else(|_| Err(error::timed_out(operation, subject)))
     }
+}
+
+/// Links to what manages a broker.
+pub(crate) trait Node: Sized {
+    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self>;
+
+    /// Whether another request may follow.
+    fn is_sound(&self) -> bool;
 }
 
 /// The error of an operation, told by the end of the connection where that is why.

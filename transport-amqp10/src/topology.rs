@@ -1,5 +1,7 @@
 //! Exchanges, queues and bindings: one change, one request or two.
 
+mod artemis;
+
 use enoki_core::{
     BindingSpec, Capability, Destination, Error, ErrorKind, ExchangeKind, ExchangeSpec, QueueSpec,
     Result, ShortStr, Table, Value,
@@ -11,11 +13,15 @@ use crate::{
     address::{self, segment},
     error::{Cause, LOCKED, condition},
     management::{Answer, refused},
+    peer,
     session::Amqp10Session,
 };
 
 /// Makes one change.
 pub(crate) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Found> {
+    if peer::is_artemis(session.peer()) {
+        return artemis::apply(session, change).await;
+    }
     if !session.peer().can(Capability::Exchanges) {
         return unmanaged(session, change);
     }

@@ -9,57 +9,52 @@ use enoki_conformance::{Broken, Harness};
 use enoki_core::{BrokerUrl, Capability, Error, ErrorKind, Result, Transport};
 use enoki_transport_amqp10::Amqp10Transport;
 
-/// RabbitMQ, where an environment variable says it is.
+/// A broker, where an environment variable says it is.
 #[derive(Debug)]
-struct RabbitMq {
+struct Broker {
     name: &'static str,
     variable: &'static str,
     url: Option<String>,
-    /// Since 4.3 every queue counts the deliveries that failed, and only these.
-    counts: bool,
+    capabilities: Vec<Capability>,
+    /// Whether it has virtual hosts; otherwise any name of one is as good as another.
+    virtual_hosts: bool,
     /// Accepts connections, and that is all. The system does it, so nobody has to listen.
     silent: Option<TcpListener>,
 }
 
-impl RabbitMq {
-    fn named_by(name: &'static str, variable: &'static str, counts: bool) -> Arc<dyn Harness> {
-        let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
-        let silent = TcpListener::bind("127.0.0.1:0").ok();
-        Arc::new(Self { name, variable, url, counts, silent })
+impl Broker {
+    fn named_by(
+        name: &'static str,
+        variable: &'static str,
+        virtual_hosts: bool,
+        capabilities: &[&[Capability]],
+    ) -> Arc<dyn Harness> {
+        Arc::new(Self {
+            name,
+            variable,
+            url: std::env::var(variable).ok().filter(|url| !url.is_empty()),
+            capabilities: capabilities.concat(),
+            virtual_hosts,
+            silent: TcpListener::bind("127.0.0.1:0").ok(),
+        })
     }
 
     fn url(&self) -> Result<BrokerUrl> {
         let missing = || Error::new(ErrorKind::Configuration, "find a broker");
-        // The variables name the brokers for AMQP 0-9-1; both protocols share a port.
+        // The variables name RabbitMQ for AMQP 0-9-1; both protocols share a port.
         let url = self.url.as_deref().ok_or_else(missing)?;
         BrokerUrl::parse(&url.replacen("amqp091", "amqp10", 1))
     }
 }
 
 #[async_trait]
-impl Harness for RabbitMq {
+impl Harness for Broker {
     fn name(&self) -> &str {
         self.name
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        let mut capabilities = vec![
-            Capability::Exchanges,
-            Capability::UnroutableDetection,
-            Capability::ReplicatedDeliveryCount,
-            Capability::DeadLetter,
-            Capability::Expiry,
-            Capability::LengthLimit,
-            Capability::Priority,
-            Capability::ReplicatedQueues,
-            Capability::ExclusiveQueues,
-            Capability::SingleActiveConsumer,
-            Capability::NestedHeaders,
-        ];
-        if self.counts {
-            capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
-        }
-        capabilities
+        self.capabilities.clone()
     }
 
     async fn transport(&self) -> Result<Arc<dyn Transport>> {
@@ -75,7 +70,7 @@ impl Harness for RabbitMq {
         let password = url.password()?.reveal();
         let broken = match how {
             Broken::WrongPassword => format!("{user}:{}@{address}/{path}", Broken::PASSWORD),
-            Broken::MissingVirtualHost => {
+            Broken::MissingVirtualHost if self.virtual_hosts => {
                 format!("{user}:{password}@{address}/{}", Broken::VIRTUAL_HOST)
             }
             // Reserved, and nobody listens there.
@@ -95,12 +90,36 @@ impl Harness for RabbitMq {
     }
 }
 
+const RABBITMQ: &[Capability] = &[
+    Capability::Exchanges,
+    Capability::UnroutableDetection,
+    Capability::ReplicatedDeliveryCount,
+    Capability::RedeliveredFlag,
+    Capability::DeadLetter,
+    Capability::Expiry,
+    Capability::LengthLimit,
+    Capability::Priority,
+    Capability::ReplicatedQueues,
+    Capability::ExclusiveQueues,
+    Capability::SingleActiveConsumer,
+    Capability::NestedHeaders,
+];
+
+/// Since 4.3 every queue counts the deliveries that failed, and only these.
+const RABBITMQ_4_3: &[Capability] = &[Capability::DeliveryCount, Capability::UncountedRelease];
+
+/// It has no exchanges, and what its queues can do is set by its administrator.
+const ARTEMIS: &[Capability] = &[
+    Capability::DeliveryCount,
+    Capability::UncountedRelease,
+    Capability::SingleActiveConsumer,
+    Capability::NestedHeaders,
+];
+
 fn main() -> ExitCode {
-    let mut harnesses = vec![RabbitMq::named_by("rabbitmq-4", "ENOKI_RABBITMQ_4", false)];
-    // One more where there is one; nobody has to have it.
-    let newest = RabbitMq::named_by("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3", true);
-    if newest.unavailable().is_none() {
-        harnesses.push(newest);
-    }
-    enoki_conformance::main_all(harnesses)
+    enoki_conformance::main_all(vec![
+        Broker::named_by("rabbitmq-4", "ENOKI_RABBITMQ_4", true, &[RABBITMQ]),
+        Broker::named_by("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3", true, &[RABBITMQ, RABBITMQ_4_3]),
+        Broker::named_by("artemis", "ENOKI_ARTEMIS", false, &[ARTEMIS]),
+    ])
 }

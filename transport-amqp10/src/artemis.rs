@@ -1,0 +1,242 @@
+//! Requests to Artemis's management address: the name of a resource and of an operation, and JSON.
+
+use bytes::Bytes;
+use enoki_core::{Error, ErrorKind, Result, Value};
+use fe2o3_amqp::{
+    Receiver, Sendable, Sender,
+    link::receiver::CreditMode,
+    types::{
+        definitions::{ReceiverSettleMode, SenderSettleMode},
+        messaging::{Batch, Data, Message, Outcome, Rejected, Source},
+        primitives::Binary,
+    },
+};
+use serde_json::Value as Json;
+
+use crate::{
+    address,
+    channel::Channel,
+    decode::{self, Body},
+    encode::Encoder,
+    error::{self, Cause},
+    session::{Amqp10Session, Node},
+};
+
+/// A link to the management address, and one from a queue of this connection's for the answers.
+#[derive(Debug)]
+pub(crate) struct Artemis {
+    requests: Sender,
+    answers: Receiver,
+    /// Where answers go.
+    reply_to: String,
+    /// Dropped after the links: they end before their session, and never leave it to another.
+    _channel: Channel,
+    number: u64,
+    /// Whether every request so far has its answer.
+    sound: bool,
+}
+
+/// What the broker made of a request that reached it.
+pub(crate) type Answer = std::result::Result<Json, String>;
+
+impl Node for Artemis {
+    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
+        let mut channel = session.channel(operation, subject).await?;
+        let handle =
+            channel.handle().map_err(|cause| session.failed(operation, subject, &cause))?;
+        let attach = Sender::builder()
+            .name(session.link_name("requests"))
+            .target(ADDRESS)
+            .sender_settle_mode(SenderSettleMode::Unsettled)
+            .attach(handle);
+        let requests =
+            session.answered(operation, subject, attach).await.map_err(unless_permitted)?;
+        let attach = Receiver::builder()
+            .name(session.link_name("answers"))
+            .source(Source::builder().dynamic(true).capabilities(address::queue_like()).build())
+            .sender_settle_mode(SenderSettleMode::Settled)
+            .receiver_settle_mode(ReceiverSettleMode::First)
+            .credit_mode(CreditMode::Manual)
+            .attach(handle);
+        let answers =
+            session.answered(operation, subject, attach).await.map_err(unless_permitted)?;
+        let reply_to = answers.source().as_ref().and_then(|source| source.address.clone());
+        let reply_to = reply_to.ok_or_else(|| {
+            let cause = Cause::Local("the broker made no queue for its answers".to_owned());
+            session.failed(operation, subject, &cause)
+        })?;
+        Ok(Self { requests, answers, reply_to, _channel: channel, number: 0, sound: true })
+    }
+
+    fn is_sound(&self) -> bool {
+        self.sound
+    }
+}
+
+impl Artemis {
+    /// Asks a resource (`broker`, `queue.billing`) to do something. The caller has a deadline.
+    pub(crate) async fn invoke(
+        &mut self,
+        resource: &str,
+        operation: &str,
+        arguments: &Json,
+    ) -> std::result::Result<Answer, Cause> {
+        self.sound = false;
+        self.number += 1;
+        self.answers.set_credit(1).await?;
+        let request = encode(self.number, &self.reply_to, resource, operation, arguments);
+        let sendable = Sendable::from(Message::from(Data(Binary::from(request))));
+        match self.requests.send(sendable).await? {
+            Outcome::Accepted(_) => {}
+            Outcome::Rejected(Rejected { error: Some(error) }) => return Err(Cause::Peer(error)),
+            _ => return Err(Cause::Local("the broker did not take the request".to_owned())),
+        }
+        let delivery = self.answers.recv::<Batch<Data>>().await?;
+        self.answers.accept(&delivery).await?;
+        let bytes: Vec<u8> =
+            delivery.into_body().into_iter().flat_map(|data| data.0.into_vec()).collect();
+        let answer = decode(&Bytes::from(bytes), self.number)
+            .ok_or_else(|| Cause::Local("an answer that cannot be read".to_owned()))?;
+        self.sound = true;
+        Ok(answer)
+    }
+}
+
+fn encode(
+    number: u64,
+    reply_to: &str,
+    resource: &str,
+    operation: &str,
+    arguments: &Json,
+) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    // message-id, user-id, to, subject, reply-to, correlation-id
+    encoder.descriptor(0x73);
+    encoder.list(|encoder| {
+        encoder.null();
+        encoder.null();
+        encoder.string(ADDRESS);
+        encoder.null();
+        encoder.string(reply_to);
+        encoder.string(&number.to_string());
+        6
+    });
+    encoder.descriptor(0x74);
+    encoder.map(|encoder| {
+        encoder.string("_AMQ_ResourceName");
+        encoder.string(resource);
+        encoder.string("_AMQ_OperationName");
+        encoder.string(operation);
+        2
+    });
+    encoder.descriptor(0x77);
+    encoder.string(&arguments.to_string());
+    encoder.into_bytes()
+}
+
+/// The answer to this request; `None` if it is none.
+fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
+    let (sections, fault) = decode::message(bytes);
+    if fault.is_some() || sections.properties.get(5)?.as_str()? != number.to_string() {
+        return None;
+    }
+    let named = |wanted: &str| sections.application.iter().find(|(name, _)| name == wanted);
+    let succeeded = named("_AMQ_OperationSucceeded")?.1 == Value::Bool(true);
+    // A list with the one result in it; nothing, where there is none.
+    let result = match &sections.body {
+        Body::Value(Value::String(text)) => {
+            let mut results: Vec<Json> = serde_json::from_str(text).ok()?;
+            results.drain(..).next().unwrap_or_default()
+        }
+        Body::Empty | Body::Value(Value::Null) => Json::Null,
+        _ => return None,
+    };
+    Some(match succeeded {
+        true => Ok(result),
+        false => Err(result.as_str().unwrap_or_default().to_owned()),
+    })
+}
+
+/// The error that a refusal means.
+pub(crate) fn refused(operation: &'static str, subject: &str, text: &str) -> Error {
+    let kind = match text.split_once(':').map_or("", |(code, _)| code) {
+        // No such queue; no such resource.
+        "AMQ229017" | "AMQ229067" => ErrorKind::NotFound,
+        // It exists; it has consumers.
+        "AMQ229019" | "AMQ229025" => ErrorKind::Conflict,
+        "AMQ229032" | "AMQ229213" => ErrorKind::Denied,
+        _ => ErrorKind::Unexpected,
+    };
+    let error = Error::new(kind, operation).on(subject.to_owned());
+    if text.is_empty() {
+        error.because("the broker refused it without a word")
+    } else {
+        error.because(error::said(text))
+    }
+}
+
+/// What to do where the broker keeps its management address to itself.
+fn unless_permitted(error: Error) -> Error {
+    if error.kind() != ErrorKind::Denied {
+        return error;
+    }
+    error.remedy(format!(
+        "give this user the permissions `manage` and `send` on the address {ADDRESS:?}, and \
+         `createNonDurableQueue` for the answers"
+    ))
+}
+
+/// Artemis's default for the address of its management.
+const ADDRESS: &str = "activemq.management";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(correlation: &str, succeeded: bool, body: Option<&str>) -> Bytes {
+        let mut encoder = Encoder::default();
+        encoder.descriptor(0x73);
+        encoder.list(|encoder| {
+            (0..5).for_each(|_| encoder.null());
+            encoder.string(correlation);
+            6
+        });
+        encoder.descriptor(0x74);
+        encoder.map(|encoder| {
+            encoder.string("_AMQ_OperationSucceeded");
+            encoder.bool(succeeded);
+            1
+        });
+        encoder.descriptor(0x77);
+        match body {
+            Some(body) => encoder.string(body),
+            None => encoder.null(),
+        }
+        encoder.into_bytes().into()
+    }
+
+    #[test]
+    fn answers_are_read() {
+        assert_eq!(decode(&answer("7", true, Some("[3]")), 7), Some(Ok(Json::from(3))));
+        assert_eq!(decode(&answer("7", true, None), 7), Some(Ok(Json::Null)));
+        assert_eq!(decode(&answer("7", false, Some("[\"no\"]")), 7), Some(Err("no".to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_answer_to_this_request_is_not_taken_for_one() {
+        assert_eq!(decode(&answer("6", true, None), 7), None);
+        assert_eq!(decode(&answer("7", true, Some("[3")), 7), None);
+        assert_eq!(decode(&answer("7", true, Some("3")), 7), None);
+        assert_eq!(decode(&Bytes::new(), 7), None);
+        assert_eq!(decode(&Bytes::from_static(&[0x00, 0x53, 0x77, 0xa1]), 7), None);
+    }
+
+    #[test]
+    fn refusals_have_kinds() {
+        let kind = |text| refused("declare", "queue \"q\"", text).kind();
+        assert_eq!(kind("AMQ229017: Queue q does not exist"), ErrorKind::NotFound);
+        assert_eq!(kind("AMQ229019: Queue q already exists on address q"), ErrorKind::Conflict);
+        assert_eq!(kind("AMQ229032: User: guest does not have permission"), ErrorKind::Denied);
+        assert_eq!(kind(""), ErrorKind::Unexpected);
+    }
+}

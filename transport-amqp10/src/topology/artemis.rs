@@ -1,0 +1,211 @@
+//! Queues of Artemis. It has no exchanges, and limits, expiry and dead letters are settings for
+//! patterns of addresses there, which are its administrator's.
+
+use enoki_core::{
+    Error, ErrorKind, QueueKind, QueueSpec, Result, ShortStr,
+    transport::{Change, Found, Session},
+};
+use serde_json::{Value as Json, json};
+
+use super::queue_subject;
+use crate::{
+    address,
+    artemis::{Answer, refused},
+    session::Amqp10Session,
+};
+
+/// Makes one change.
+pub(super) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Found> {
+    match change {
+        // It is how every queue is reached by its name.
+        Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {
+            Ok(Found::default())
+        }
+        Change::DeclareExchange(spec) => Err(no_exchanges(session, "declare", spec.subject())),
+        Change::VerifyExchange(spec) => Err(no_exchanges(session, "verify", spec.subject())),
+        // It is not there, so it is removed.
+        Change::DeleteExchange(_) => Ok(Found::default()),
+        Change::DeclareQueue(spec) => declare_queue(session, spec).await,
+        Change::VerifyQueue(spec) => verify_queue(session, spec).await,
+        Change::DeleteQueue(name) => delete_queue(session, name).await,
+        Change::PurgeQueue(name) => purge_queue(session, name).await,
+        Change::Bind(spec) => Err(no_exchanges(session, "declare", spec.subject())),
+        Change::Unbind(spec) => Err(no_exchanges(session, "remove", spec.subject())),
+        other => Err(Error::new(ErrorKind::Unsupported, "change the topology")
+            .because(format!("this transport does not know {other:?}"))),
+    }
+}
+
+fn no_exchanges(session: &Amqp10Session, operation: &'static str, subject: String) -> Error {
+    Error::new(ErrorKind::Unsupported, operation)
+        .on(subject)
+        .because(format!("{} has no exchanges", session.peer()))
+        .remedy("publish to queues by their names, or use a broker that has exchanges")
+}
+
+async fn declare_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found> {
+    check(session, "declare", spec)?;
+    let configuration = json!({
+        "name": spec.name.as_str(),
+        "address": spec.name.as_str(),
+        "routing-type": ANYCAST,
+        "durable": spec.durable,
+        // One consumer gets everything, and the next when it goes.
+        "exclusive": spec.single_active_consumer,
+        // Whatever is left in it, as soon as the broker looks for such queues.
+        "auto-delete": spec.auto_delete,
+        "auto-delete-delay": 0,
+        "auto-delete-message-count": -1,
+        "max-consumers": -1,
+        "purge-on-no-consumers": false,
+    });
+    let subject = spec.subject();
+    // As text in the text of the arguments.
+    let arguments = json!([configuration.to_string(), false]);
+    match invoke(session, "declare", &subject, "broker", "createQueue", &arguments).await? {
+        Ok(_) => Ok(Found::default()),
+        Err(text) => {
+            let error = refused("declare", &subject, &text);
+            if error.kind() != ErrorKind::Conflict {
+                return Err(error);
+            }
+            // It exists; perhaps as an equal one.
+            find(session, "declare", spec).await
+        }
+    }
+}
+
+async fn verify_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found> {
+    if !spec.passive {
+        check(session, "verify", spec)?;
+    }
+    find(session, "verify", spec).await
+}
+
+/// Looks for an equal queue; for a passive one, for one of its name that messages reach by it.
+async fn find(session: &Amqp10Session, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
+    let subject = spec.subject();
+    let filter = json!({"field": "name", "operation": "EQUALS", "value": spec.name.as_str()});
+    let arguments = json!([filter.to_string(), 1, 10]);
+    let listed = invoke(session, operation, &subject, "broker", "listQueues", &arguments).await?;
+    let listed = listed.map_err(|text| refused(operation, &subject, &text))?;
+    let listed: Json = serde_json::from_str(listed.as_str().unwrap_or_default())
+        .map_err(|_| unreadable(operation, &subject))?;
+    let queues = listed.get("data").and_then(Json::as_array);
+    let text = |queue: &Json, field: &str| {
+        queue.get(field).and_then(Json::as_str).unwrap_or_default().to_owned()
+    };
+    let named = |queue: &&Json| text(queue, "name") == spec.name.as_str();
+    let Some(queue) = queues.into_iter().flatten().find(named) else {
+        return Err(Error::new(ErrorKind::NotFound, operation)
+            .on(subject)
+            .because(format!("{} has no such queue", session.peer())));
+    };
+    let mut wanted = vec![
+        ("address", "address", spec.name.as_str().to_owned()),
+        ("routingType", "routing type", ANYCAST.to_owned()),
+    ];
+    if !spec.passive {
+        wanted.extend([
+            ("durable", "durable", spec.durable.to_string()),
+            ("autoDelete", "auto-delete", spec.auto_delete.to_string()),
+            ("exclusive", "single-active-consumer", spec.single_active_consumer.to_string()),
+        ]);
+    }
+    for (field, name, asked) in wanted {
+        let found = text(queue, field);
+        // What came to be by being used may go when it is empty and nobody uses it: that loses
+        // nothing, and it comes to be again.
+        let tolerated = field == "autoDelete" && text(queue, "autoCreated") == "true";
+        if found != asked && !tolerated {
+            return Err(Error::new(ErrorKind::Conflict, operation)
+                .on(subject)
+                .because(format!(
+                    "it exists with another {name}: asked for {asked:?}, it has {found:?}"
+                ))
+                .remedy("declare it as it is, or delete it on the broker and declare it again"));
+        }
+    }
+    let number = |field| text(queue, field).parse::<u64>().unwrap_or(0);
+    let elsewhere = number("deliveringCount") + number("scheduledCount");
+    Ok(Found {
+        messages: number("messageCount").saturating_sub(elsewhere),
+        consumers: u32::try_from(number("consumerCount")).unwrap_or(u32::MAX),
+    })
+}
+
+async fn delete_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+    let subject = queue_subject(name);
+    // With its consumers, and its address.
+    let arguments = json!([name.as_str(), true, true]);
+    let deleted = invoke(session, "delete", &subject, "broker", "destroyQueue", &arguments).await?;
+    match deleted.map_err(|text| refused("delete", &subject, &text)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(Found::default()),
+    }
+}
+
+async fn purge_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+    let subject = queue_subject(name);
+    let resource = format!("queue.{}", name.as_str());
+    let purged =
+        invoke(session, "purge", &subject, &resource, "removeAllMessages", &json!([])).await?;
+    let purged = purged.map_err(|text| refused("purge", &subject, &text))?;
+    Ok(Found { messages: purged.as_u64().unwrap_or(0), consumers: 0 })
+}
+
+async fn invoke(
+    session: &Amqp10Session,
+    operation: &'static str,
+    subject: &str,
+    resource: &str,
+    name: &str,
+    arguments: &Json,
+) -> Result<Answer> {
+    session
+        .artemis(operation, subject, async |artemis| {
+            let answer = artemis.invoke(resource, name, arguments).await;
+            answer.map_err(|cause| session.failed(operation, subject, &cause))
+        })
+        .await
+}
+
+/// Refuses what it could not keep.
+fn check(session: &Amqp10Session, operation: &'static str, spec: &QueueSpec) -> Result<()> {
+    let asked = [
+        (spec.kind != QueueKind::Classic, "replication"),
+        (spec.exclusive, "being exclusive to one connection"),
+        (spec.message_ttl.is_some(), "a time to live"),
+        (spec.expires.is_some(), "expiry"),
+        (spec.max_length.is_some(), "a maximum length"),
+        (spec.max_bytes.is_some(), "a maximum of bytes"),
+        (spec.overflow.is_some(), "an overflow"),
+        (spec.dead_letter.is_some(), "dead letters"),
+        (spec.max_priority.is_some(), "a highest priority"),
+        (spec.delivery_limit.is_some(), "a delivery limit"),
+        (!spec.arguments.is_empty(), "further arguments"),
+    ];
+    let asked: Vec<_> = asked.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
+    if !asked.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, operation)
+            .on(spec.subject())
+            .because(format!("{} takes no {} for a queue", session.peer(), asked.join(", no ")))
+            .remedy("set on the broker, for its address, what may be set there"));
+    }
+    if !address::is_only_a_name(&spec.name) {
+        return Err(Error::new(ErrorKind::Unsupported, operation)
+            .on(spec.subject())
+            .because(format!("to {} that is more than a name", session.peer()))
+            .remedy("a name without `::`, without `?`, and without `*` or `#` between dots"));
+    }
+    Ok(())
+}
+
+fn unreadable(operation: &'static str, subject: &str) -> Error {
+    Error::new(ErrorKind::Unexpected, operation)
+        .on(subject.to_owned())
+        .because("the broker's answer cannot be read")
+}
+
+/// The routing of an address whose messages each go to one consumer of one queue.
+const ANYCAST: &str = "ANYCAST";
