@@ -32,6 +32,8 @@ pub(crate) type Running<'s> = Pin<Box<dyn Future<Output = Result<(), Failed>> + 
 pub enum Need {
     /// Something that must work.
     Can(Capability),
+    /// Something that must not: what a broker cannot do, it has to refuse.
+    Cannot(Capability),
     /// A way that leads nowhere.
     Broken(Broken),
 }
@@ -45,6 +47,7 @@ impl Case {
             .iter()
             .filter(|need| match need {
                 Need::Can(capability) => !capabilities.contains(capability),
+                Need::Cannot(capability) => capabilities.contains(capability),
                 Need::Broken(how) => harness.broken(*how).is_none(),
             })
             .map(ToString::to_string)
@@ -57,6 +60,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Can(capability) => capability.fmt(f),
+            Self::Cannot(capability) => write!(f, "a broker without {capability}"),
             Self::Broken(how) => f.write_str(how.as_str()),
         }
     }
@@ -65,12 +69,13 @@ impl fmt::Display for Need {
 /// Lists the cases of a group, so that the name of each is that of its function.
 macro_rules! cases {
     ($group:literal: $(
-        $case:ident $([$($can:ident),+])? $(broken $how:ident)? $(within $seconds:literal)?
+        $case:ident $([$($can:ident),+])? $(without $cannot:ident)? $(broken $how:ident)? $(within $seconds:literal)?
     ),+ $(,)?) => {
         pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
             name: concat!($group, "::", stringify!($case)),
             needs: &[
                 $($($crate::case::Need::Can(enoki_core::Capability::$can)),+)?
+                $($crate::case::Need::Cannot(enoki_core::Capability::$cannot),)?
                 $($crate::case::Need::Broken($crate::harness::Broken::$how))?
             ],
             deadline: $crate::case::deadline(&[$($seconds)?]),

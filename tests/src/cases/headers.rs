@@ -12,7 +12,7 @@ use crate::{
     case::cases,
     expect::{Failed, expect, expect_eq, expect_error, expect_says},
     stage::Stage,
-    steps::{contents, hold, next, subscribe, to_queue, to_queue_with},
+    steps::{contents, hold, next, number, subscribe, to_queue, to_queue_with},
 };
 
 cases! { "headers":
@@ -434,8 +434,10 @@ async fn headers_of_the_call_win_over_those_of_the_publisher(stage: &Stage) -> R
     publication.priority(4).app_id("call")?.publish().await?;
     publisher.publish(&3).await?;
     let mut subscription = subscribe(&broker, &queue, 3).await?;
-    let wanted = [("publisher", 3, 2), ("call", 4, 3), ("publisher", 3, 2)];
-    for (delivery, (who, priority, count)) in hold(&mut subscription, 3).await?.iter().zip(wanted) {
+    // Some brokers deliver by priority whether asked to or not.
+    for delivery in hold(&mut subscription, 3).await? {
+        let called = number(&delivery)? == 2;
+        let (who, priority, count) = if called { ("call", 4, 3) } else { ("publisher", 3, 2) };
         let message = delivery.message();
         let said = |name| message.headers.get(name).and_then(Value::as_str);
         expect_eq("tenant", said("tenant"), Some("publisher"))?;

@@ -36,6 +36,7 @@ cases! { "publish":
     an_unroutable_message_is_reported [UnroutableDetection],
     an_unroutable_message_to_a_missing_queue_is_reported [UnroutableDetection],
     an_unroutable_optional_message_is_no_error [Exchanges],
+    a_mandatory_publisher_needs_its_queue_where_nobody_reports without UnroutableDetection,
     exactly_the_unroutable_ones_are_reported [UnroutableDetection, Exchanges] within 60,
     a_deleted_exchange_is_an_error_and_can_come_back [Exchanges],
     a_failing_publisher_disturbs_no_other [Exchanges],
@@ -221,6 +222,24 @@ async fn an_unroutable_message_to_a_missing_queue_is_reported(stage: &Stage) -> 
     declare(&broker, &[], &[&queue], &[]).await?;
     publisher.publish(&2).await?;
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [2])
+}
+
+/// Otherwise a mistake in a name would be a message that nobody ever gets, and no error.
+async fn a_mandatory_publisher_needs_its_queue_where_nobody_reports(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let route = || RouteSpec::<u32>::to_queue(queue.name.as_str());
+    let missing = broker.publisher(route()?).await;
+    let error = expect_error("no queue", missing, &[ErrorKind::NotFound])?;
+    expect_says(&error, &queue.name)?;
+    declare(&broker, &[], &[&queue], &[]).await?;
+    let publisher = broker.publisher(route()?).await?;
+    publisher.publish(&1).await?;
+    let other = publisher.publish_to(stage.name("other"), &2).await;
+    expect_error("another queue", other, &[ErrorKind::Unsupported])?;
+    expect_eq("what the queue holds", contents(&broker, &queue).await?, [1])
 }
 
 async fn an_unroutable_optional_message_is_no_error(stage: &Stage) -> Result<(), Failed> {

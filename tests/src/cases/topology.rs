@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use enoki_core::{
-    BindingSpec, Broker, Capability, Destination, ErrorKind, ExchangeKind, ExchangeSpec, Outcome,
-    Overflow, PublisherOptions, QueueKind, QueueSpec, Raw, RouteSpec, ShortStr, Table, Value,
-    transport::Change,
+    BindingSpec, Broker, Capability, DeadLetter, Destination, ErrorKind, ExchangeKind,
+    ExchangeSpec, Outcome, Overflow, PublisherOptions, QueueKind, QueueSpec, Raw, RouteSpec,
+    ShortStr, Table, Value, transport::Change,
 };
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep};
@@ -27,6 +27,7 @@ cases! { "topology":
     a_queue_of_another_kind_is_a_conflict [ReplicatedQueues],
     an_exchange_of_another_kind_is_a_conflict [Exchanges],
     an_exchange_with_other_options_is_a_conflict [Exchanges],
+    what_a_queue_cannot_be_is_refused_by_name,
     a_conflict_disturbs_nobody,
     verifying_finds_what_exists,
     verifying_creates_nothing,
@@ -38,6 +39,7 @@ cases! { "topology":
     the_status_counts_messages_and_consumers,
     names_have_at_most_255_bytes,
     names_may_be_in_any_language,
+    an_exchange_where_there_are_none_is_refused_by_name without Exchanges,
     a_direct_exchange_routes_by_the_exact_key [Exchanges],
     a_fanout_exchange_routes_to_every_queue [Exchanges],
     a_topic_exchange_routes_by_pattern [Exchanges],
@@ -191,6 +193,38 @@ async fn an_exchange_with_other_options_is_a_conflict(stage: &Stage) -> Result<(
         let declared = broker.declare(&topology(&[&other], &[], &[])).await;
         let error = expect_error(option, declared, &[ErrorKind::Conflict])?;
         expect_says(&error, option)?;
+    }
+    Ok(())
+}
+
+/// A limit that nobody keeps is worse than none.
+async fn what_a_queue_cannot_be_is_refused_by_name(stage: &Stage) -> Result<(), Failed> {
+    type Change = fn(&mut QueueSpec);
+    let changes: [(Capability, Change); 7] = [
+        (Capability::ReplicatedQueues, |queue| queue.kind = QueueKind::Replicated),
+        (Capability::ExclusiveQueues, |queue| queue.exclusive = true),
+        (Capability::Expiry, |queue| queue.message_ttl = Some(Duration::from_secs(60))),
+        (Capability::LengthLimit, |queue| queue.max_length = Some(10)),
+        (Capability::DeadLetter, |queue| {
+            queue.dead_letter = Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: None });
+        }),
+        (Capability::Priority, |queue| queue.max_priority = Some(3)),
+        (Capability::SingleActiveConsumer, |queue| queue.single_active_consumer = true),
+    ];
+    let broker = stage.broker().await?;
+    for (capability, change) in changes {
+        if stage.can(capability) {
+            continue;
+        }
+        let mut queue = stage.queue(capability.as_str())?;
+        change(&mut queue);
+        let declared = broker.declare(&topology(&[], &[&queue], &[])).await;
+        let error = expect_error(capability, declared, &[ErrorKind::Unsupported])?;
+        expect_says(&error, &queue.name)?;
+        expect_says(&error, broker.peer().product())?;
+        queue.passive = true;
+        let found = broker.verify(&topology(&[], &[&queue], &[])).await;
+        expect_error("what was refused", found, &[ErrorKind::NotFound])?;
     }
     Ok(())
 }
@@ -380,9 +414,21 @@ async fn names_have_at_most_255_bytes(stage: &Stage) -> Result<(), Failed> {
 
 async fn names_may_be_in_any_language(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
-    let queue = stage.queue("żółć 蘑菇/%2F?&#🍄 \"'")?;
+    let queue = stage.queue("żółć 蘑菇/%2F&#🍄 \"'")?;
     fill(&broker, &queue, [1]).await?;
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [1])?;
+    // What is more than a name there has to be refused, and never be taken for something else.
+    for name in ["what?", "a?b=c&d", "here::there", "all.#"] {
+        let queue = stage.queue(name)?;
+        match declare(&broker, &[], &[&queue], &[]).await {
+            Ok(()) => {
+                fill(&broker, &queue, [1]).await?;
+                expect_eq("what the queue holds", contents(&broker, &queue).await?, [1])?;
+            }
+            Err(failed) if stage.can(Capability::Exchanges) => return Err(failed),
+            Err(_) => {}
+        }
+    }
     if stage.can(Capability::Exchanges) {
         let exchange = stage.exchange("биржа ✓/:", ExchangeKind::Topic)?;
         declare(&broker, &[&exchange], &[], &[bind(&exchange, &queue, "ключ.*")?]).await?;
@@ -390,6 +436,35 @@ async fn names_may_be_in_any_language(stage: &Stage) -> Result<(), Failed> {
         expect_eq("what the queue holds", contents(&broker, &queue).await?, [2])?;
     }
     Ok(())
+}
+
+async fn an_exchange_where_there_are_none_is_refused_by_name(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    for kind in [ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic] {
+        let exchange = ExchangeSpec::new(stage.name("x"), kind.clone())?;
+        let key = if kind == ExchangeKind::Fanout { "" } else { "k" };
+        let bound = topology(&[&exchange], &[&queue], &[bind(&exchange, &queue, key)?]);
+        let route = RouteSpec::<u32>::new(&exchange, key)?;
+        for refused in [
+            broker.declare(&bound).await,
+            broker.verify(&bound).await,
+            broker.publisher(route.clone()).await.map(drop),
+            broker.publisher_with(route, PublisherOptions::new().optional()).await.map(drop),
+        ] {
+            let error = expect_error("an exchange", refused, &[ErrorKind::Unsupported])?;
+            expect_says(&error, &exchange.name)?;
+            expect_says(&error, broker.peer().product())?;
+            expect(!error.is_transient(), "that it stays without exchanges")?;
+        }
+    }
+    // And so is a binding to what was never declared.
+    let exchange = ExchangeSpec::new(stage.name("x"), ExchangeKind::Topic)?;
+    let bound = broker.apply(&Change::Bind(bind(&exchange, &queue, "a.#")?)).await;
+    let error = expect_error("a binding", bound, &[ErrorKind::Unsupported])?;
+    expect_says(&error, &exchange.name)?;
+    fill(&broker, &queue, [1]).await?;
+    expect_eq("what still works", contents(&broker, &queue).await?, [1])
 }
 
 async fn a_direct_exchange_routes_by_the_exact_key(stage: &Stage) -> Result<(), Failed> {
@@ -581,11 +656,15 @@ async fn an_alternate_exchange_gets_what_is_unroutable(stage: &Stage) -> Result<
 
 async fn the_default_exchange_routes_by_the_name_of_the_queue(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
-    let (one, other) = (stage.queue("a.*")?, stage.queue("a.b")?);
+    // To brokers without exchanges this may be a pattern itself.
+    let pattern = if stage.can(Capability::Exchanges) { "a.*" } else { "a" };
+    let (one, other) = (stage.queue(pattern)?, stage.queue("a.b")?);
     declare(&broker, &[], &[&one, &other], &[]).await?;
     let publisher = broker.publisher(RouteSpec::<u32>::to_queue(one.name.as_str())?).await?;
     publisher.publish(&1).await?;
-    publisher.publish_to(other.name.clone(), &2).await?;
+    // A mandatory message needs a broker that would tell that nobody gets it.
+    let mandatory = stage.can(Capability::UnroutableDetection);
+    publisher.message(&2)?.key(other.name.clone())?.mandatory(mandatory).publish().await?;
     expect_eq("what the one holds", contents(&broker, &one).await?, [1])?;
     expect_eq("what the other holds", contents(&broker, &other).await?, [2])?;
     expect_error("no name", RouteSpec::<u32>::to_queue(""), &[ErrorKind::Configuration]).map(drop)
