@@ -42,6 +42,12 @@ capabilities! {
     /// What was delivered before is marked as redelivered, however it came back; without it, only
     /// what was requeued is.
     RedeliveredFlag = "redelivered-flag",
+    /// A message that is requeued for later waits in the broker, on every kind of queue.
+    ///
+    /// Without it the consumer holds the delivery: see [`Outcome::RetryAfter`](crate::Outcome).
+    DelayedRequeue = "delayed-requeue",
+    /// A message that is requeued for later waits in the broker, on replicated queues.
+    ReplicatedDelayedRequeue = "replicated-delayed-requeue",
     /// Rejected, expired and dropped messages can be sent to an exchange.
     DeadLetter = "dead-letter",
     /// Messages and queues can expire.

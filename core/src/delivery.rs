@@ -187,6 +187,7 @@ impl Delivery {
 
 impl Token {
     fn settle(self, outcome: Outcome) -> Settled {
+        let outcome = outcome.normalized();
         // The channel has room for every unsettled delivery, so it is never full, only gone.
         match self.settler.receiver.try_send(Settle { tag: self.tag, outcome }) {
             Ok(()) => Settled::Queued,

@@ -182,6 +182,11 @@ impl Receiver for MockReceiver {
         self.settle(settlements);
     }
 
+    /// Nothing waits in its broker.
+    fn delays(&self) -> bool {
+        false
+    }
+
     async fn stop(&mut self) -> Result<()> {
         self.stop().await
     }

@@ -1,6 +1,6 @@
 //! What becomes of a delivery, and what is known of its attempts.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// What a program decides about a delivery.
 ///
@@ -9,6 +9,7 @@ use std::fmt;
 /// | `Ack` | done | `basic.ack` | – |
 /// | `Requeue` | tried and failed, again soon | `basic.reject(requeue)` | yes |
 /// | `Release` | not tried | `basic.nack(requeue)` | no, where the broker can tell |
+/// | `RetryAfter` | tried and failed, again later | held, then `basic.reject(requeue)` | yes |
 /// | `Reject` | never again: dead-lettered, else removed | `basic.reject` | – |
 ///
 /// A handler may return one, with or without a `Result`:
@@ -30,20 +31,55 @@ pub enum Outcome {
     Ack,
     /// Tried and failed: back to its place in the queue, marked as redelivered.
     Requeue,
+    /// Tried and failed: back to the queue after this time, marked as redelivered; where in the queue
+    /// is the broker's choice.
+    ///
+    /// Where the broker can, the message waits there ([`Capability::DelayedRequeue`],
+    /// [`Capability::ReplicatedDelayedRequeue`]): other deliveries take its place meanwhile, and the
+    /// consumer may stop. Anywhere else this program holds the delivery, unsettled, and requeues it
+    /// when the time has come. Nothing is lost and it counts as an attempt all the same, but
+    ///
+    /// - it counts towards the prefetch as long as it is held;
+    /// - it comes back sooner when the consumer stops or its connection ends;
+    /// - a broker that does not wait so long for a settlement ends the consumer. RabbitMQ waits for
+    ///   half an hour, unless told otherwise.
+    ///
+    /// No time is `Requeue`; more than [`Outcome::LONGEST_DELAY`] is that.
+    ///
+    /// [`Capability::DelayedRequeue`]: crate::Capability::DelayedRequeue
+    /// [`Capability::ReplicatedDelayedRequeue`]: crate::Capability::ReplicatedDelayedRequeue
+    RetryAfter(Duration),
     /// Not tried (a shutdown, no room): back to its place in the queue.
     Release,
     /// Never again: to the queue's dead-letter exchange, or removed where there is none.
     Reject,
 }
 
+impl Outcome {
+    /// The longest delay of [`Outcome::RetryAfter`]: 30 days.
+    ///
+    /// RabbitMQ 4.3 counts to 49.7 days, and one message beyond that ends its whole queue.
+    pub const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+    /// What it comes to: a delay of a length that there is.
+    pub(crate) fn normalized(self) -> Self {
+        match self {
+            Self::RetryAfter(Duration::ZERO) => Self::Requeue,
+            Self::RetryAfter(delay) => Self::RetryAfter(delay.min(Self::LONGEST_DELAY)),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ack => "ack",
-            Self::Requeue => "requeue",
-            Self::Release => "release",
-            Self::Reject => "reject",
-        })
+        match self {
+            Self::Ack => f.write_str("ack"),
+            Self::Requeue => f.write_str("requeue"),
+            Self::RetryAfter(delay) => write!(f, "retry after {delay:?}"),
+            Self::Release => f.write_str("release"),
+            Self::Reject => f.write_str("reject"),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Deliveries of one queue, and the task that owns the receiver, and the next one when that ends.
 
+mod held;
+
 use std::sync::Arc;
 
 use tokio::{
@@ -8,6 +10,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+use self::held::Held;
 use crate::{
     broker::Broker,
     consumer::on_cancel::OnCancel,
@@ -164,6 +167,7 @@ struct Flow {
     receiver: Box<dyn Receiver>,
     settler: Arc<Settler>,
     settlements: mpsc::Receiver<Settle>,
+    held: Held,
     unsettled: usize,
 }
 
@@ -245,7 +249,7 @@ impl Pump {
         // Room for every unsettled delivery, so that a settlement never finds it full.
         let (settle, settlements) = mpsc::channel(self.max + 1);
         let settler = Arc::new(Settler::new(settle, self.health.clone()));
-        let mut flow = Flow { receiver, settler, settlements, unsettled: 0 };
+        let mut flow = Flow { receiver, settler, settlements, held: Held::default(), unsettled: 0 };
         let mut arrived = Vec::with_capacity(self.max);
         let mut settled = Vec::with_capacity(self.max);
         loop {
@@ -256,6 +260,10 @@ impl Pump {
                     Some(Stop { deadline }) => self.stop(flow, deadline).await,
                     None => Ok(()),
                 }),
+                () = flow.held.due() => {
+                    flow.held.requeue_due(&mut settled);
+                    flow.settle(&mut settled);
+                }
                 result = flow.receiver.receive(&mut arrived, self.max) => {
                     self.hand_out(&mut flow, &mut arrived);
                     match result {
@@ -331,6 +339,9 @@ impl Pump {
                     settled.push(settle);
                 }
                 flow.settle(&mut settled);
+                // Sooner than asked for, which loses nothing; nobody would be there later.
+                flow.held.requeue_all(&mut settled);
+                flow.settle(&mut settled);
                 if !more && flow.unsettled == 0 {
                     return;
                 }
@@ -364,6 +375,9 @@ impl Pump {
 
 impl Flow {
     fn settle(&mut self, settled: &mut Vec<Settle>) {
+        if !self.receiver.delays() {
+            self.held.take(settled);
+        }
         self.unsettled = self.unsettled.saturating_sub(settled.len());
         self.receiver.settle(settled);
         settled.clear();

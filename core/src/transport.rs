@@ -214,6 +214,13 @@ pub trait Receiver: Debug + Send + 'static {
     /// be said in one frame is.
     fn settle(&mut self, settlements: &[Settle]);
 
+    /// Whether what is settled with [`Outcome::RetryAfter`] waits in the broker. Where not, `settle`
+    /// never sees that outcome: the delivery is held on this side, and requeued when the time has
+    /// come.
+    fn delays(&self) -> bool {
+        false
+    }
+
     /// Asks the broker for no more deliveries. Those under way are still given, then
     /// [`End::Stopped`]. Idempotent.
     async fn stop(&mut self) -> Result<()>;

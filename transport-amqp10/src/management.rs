@@ -47,6 +47,11 @@ impl Answer {
         self.body.as_str().unwrap_or_default()
     }
 
+    /// A text in the answer's map.
+    pub(crate) fn text_of(&self, name: &str) -> Option<String> {
+        Some(self.body.as_table()?.get(name)?.as_str()?.to_owned())
+    }
+
     /// A number in the answer's map.
     pub(crate) fn number(&self, name: &str) -> u64 {
         let number = self.body.as_table().and_then(|table| table.get(name)).and_then(Value::as_int);

@@ -21,6 +21,8 @@ pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
         if number >= (4, 3) {
             // Since then every queue counts the deliveries that failed, and only these.
             capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
+            // Classic queues requeue at once, whatever they are told.
+            capabilities.push(Capability::ReplicatedDelayedRequeue);
         }
     }
     if product == ARTEMIS {
@@ -123,7 +125,12 @@ mod tests {
         assert!(dialect(&of("RabbitMQ", "4.3.6").unwrap()).counts);
         assert!(of("RabbitMQ", "4.3.6").unwrap().can(Capability::UncountedRelease));
         assert!(of("RabbitMQ", "10.0").unwrap().can(Capability::UncountedRelease));
-        assert!(!of("apache-activemq-artemis", "2.40.0").unwrap().can(Capability::Exchanges));
+        assert!(!of("RabbitMQ", "4.2.5").unwrap().can(Capability::ReplicatedDelayedRequeue));
+        assert!(of("RabbitMQ", "4.3.6").unwrap().can(Capability::ReplicatedDelayedRequeue));
+        let artemis = of("apache-activemq-artemis", "2.44.0").unwrap();
+        assert_eq!(artemis.capabilities(), ARTEMIS_2);
+        assert!(dialect(&artemis).artemis && dialect(&artemis).counts);
+        assert!(!artemis.can(Capability::Exchanges));
         assert_eq!(peer(Greeting::default(), String::new()).unwrap().capabilities(), []);
     }
 

@@ -1,6 +1,11 @@
 //! Deliveries of one queue, on a link of their own.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +20,9 @@ use fe2o3_amqp::{
         receiver::{CreditMode, TerminalDeliveryState},
     },
     types::{
-        definitions::{ReceiverSettleMode, SenderSettleMode},
+        definitions::{Fields, ReceiverSettleMode, SenderSettleMode},
         messaging::{Accepted, Batch, Data, Modified, Rejected, Released},
+        primitives::{Symbol, Timestamp, Value as WireValue},
     },
 };
 use futures_util::FutureExt;
@@ -33,6 +39,7 @@ use crate::{
     headers::{Incoming, incoming},
     peer::{self, Dialect},
     session::{self, Amqp10Session, Ended, REPLY_TIMEOUT},
+    topology,
     wire::Gauge,
 };
 
@@ -46,6 +53,8 @@ pub(crate) struct Amqp10Receiver {
     gauge: Arc<Gauge>,
     health: watch::Receiver<Option<Ended>>,
     dialect: Dialect,
+    /// Whether the queue can requeue for later.
+    delays: bool,
     prefetch: u32,
     /// Deliveries taken from the link, of which the last has this tag.
     taken: u64,
@@ -78,6 +87,7 @@ impl Amqp10Receiver {
                 .on(subject)
                 .because("a prefetch of 0 would receive nothing"));
         }
+        let delays = topology::delays(session, queue).await;
         let mut channel = session.channel(CONSUME, &subject).await?;
         let handle = channel.handle().map_err(|cause| session.failed(CONSUME, &subject, &cause))?;
         let name = session.link_name("receiver");
@@ -99,6 +109,7 @@ impl Amqp10Receiver {
             gauge,
             health: session.health(),
             dialect: peer::dialect(session.peer()),
+            delays,
             prefetch,
             taken: 0,
             granted: u64::from(prefetch),
@@ -221,6 +232,11 @@ impl Amqp10Receiver {
             Outcome::Ack => TerminalDeliveryState::Accepted(Accepted {}),
             Outcome::Release => TerminalDeliveryState::Released(Released {}),
             Outcome::Reject => TerminalDeliveryState::Rejected(Rejected { error: None }),
+            Outcome::RetryAfter(delay) => TerminalDeliveryState::Modified(Modified {
+                delivery_failed: Some(true),
+                undeliverable_here: None,
+                message_annotations: Some(not_before(SystemTime::now(), delay)),
+            }),
             // `Requeue`; and what a later version of the core may add loses nothing this way.
             _ => TerminalDeliveryState::Modified(Modified {
                 delivery_failed: Some(true),
@@ -296,7 +312,18 @@ impl Receiver for Amqp10Receiver {
                 .collect();
             self.dispose(deliveries, outcome);
         }
+        for settle in settlements {
+            if let Outcome::RetryAfter(_) = settle.outcome
+                && let Some(delivery) = self.unsettled.remove(&settle.tag)
+            {
+                self.dispose(vec![delivery], settle.outcome);
+            }
+        }
         self.top_up();
+    }
+
+    fn delays(&self) -> bool {
+        self.delays
     }
 
     async fn stop(&mut self) -> Result<()> {
@@ -338,6 +365,16 @@ impl Receiver for Amqp10Receiver {
     }
 }
 
+/// What asks RabbitMQ to deliver a message no sooner than after this time, by its own clock.
+fn not_before(now: SystemTime, delay: Duration) -> Fields {
+    let time = now + delay.min(Outcome::LONGEST_DELAY);
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Rounded up: a delay is a minimum.
+    let millis = i64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+    let time = WireValue::Timestamp(Timestamp::from_milliseconds(millis));
+    Fields::from_iter([(Symbol::from("x-opt-delivery-time"), time)])
+}
+
 fn subject(queue: &ShortStr) -> String {
     format!("queue {:?}", queue.as_str())
 }
@@ -347,3 +384,25 @@ fn count(length: usize) -> u32 {
 }
 
 const CONSUME: &str = "consume from";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_ends_at_a_time_and_never_sooner() {
+        let at = |now: Duration, delay| {
+            let fields = not_before(SystemTime::UNIX_EPOCH + now, delay);
+            match fields.get(&Symbol::from("x-opt-delivery-time")) {
+                Some(WireValue::Timestamp(time)) => time.milliseconds(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let millis = Duration::from_millis;
+        assert_eq!(at(millis(1000), millis(250)), 1250);
+        assert_eq!(at(Duration::from_micros(1000_001), millis(250)), 1251);
+        // What is further away than 49.7 days ends the queue.
+        let longest = i64::try_from(Outcome::LONGEST_DELAY.as_millis()).unwrap();
+        assert_eq!(at(Duration::ZERO, Duration::MAX), longest);
+    }
+}

@@ -41,6 +41,18 @@ pub(crate) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Fo
     }
 }
 
+/// Whether the queue can requeue messages for later: replicated ones of RabbitMQ 4.3 can, and nothing
+/// else tells them from others. Where nobody says so, it cannot.
+pub(crate) async fn delays(session: &Amqp10Session, queue: &ShortStr) -> bool {
+    if !session.peer().can(Capability::ReplicatedDelayedRequeue) {
+        return false;
+    }
+    let (subject, path) = (queue_subject(queue), address::queue(queue));
+    let asked = granted(session, "consume from", &subject, "GET", &path, None).await;
+    let kind = asked.ok().and_then(|answer| answer.text_of("type"));
+    kind.as_deref() == Some("quorum")
+}
+
 /// A broker that takes no declarations: the default exchange is how every queue is reached by its
 /// name, so it is there; nothing else is known to be.
 fn unmanaged(session: &Amqp10Session, change: &Change) -> Result<Found> {

@@ -105,8 +105,13 @@ const RABBITMQ: &[Capability] = &[
     Capability::NestedHeaders,
 ];
 
-/// Since 4.3 every queue counts the deliveries that failed, and only these.
-const RABBITMQ_4_3: &[Capability] = &[Capability::DeliveryCount, Capability::UncountedRelease];
+/// Since 4.3 every queue counts the deliveries that failed, and only these; and replicated ones
+/// requeue for later.
+const RABBITMQ_4_3: &[Capability] = &[
+    Capability::DeliveryCount,
+    Capability::UncountedRelease,
+    Capability::ReplicatedDelayedRequeue,
+];
 
 /// It has no exchanges, and what its queues can do is set by its administrator.
 const ARTEMIS: &[Capability] = &[

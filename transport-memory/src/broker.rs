@@ -9,6 +9,7 @@ mod alarms;
 mod consume;
 mod consumer;
 mod dead_letter;
+mod delayed;
 mod headers_match;
 mod policy;
 mod publish;

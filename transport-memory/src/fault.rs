@@ -21,6 +21,8 @@ pub enum Fault {
     MessagesAreLost,
     /// A receiver gets whatever there is.
     PrefetchIsIgnored,
+    /// A message that is requeued for later comes back at once.
+    DelayIsIgnored,
     /// No delivery is marked as redelivered, and each is the first attempt.
     RedeliveredIsLost,
     /// The newest message is delivered first.

@@ -67,6 +67,10 @@ impl Receiver for MemoryReceiver {
         self.broker.with(|state, now| state.settle(self.consumer, settlements, now));
     }
 
+    fn delays(&self) -> bool {
+        true
+    }
+
     async fn stop(&mut self) -> Result<()> {
         self.broker.with(|state, now| state.stop(self.consumer, now));
         Ok(())

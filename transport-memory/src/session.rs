@@ -144,6 +144,8 @@ static PEER: LazyLock<Peer> = LazyLock::new(|| {
             Capability::ReplicatedDeliveryCount,
             Capability::UncountedRelease,
             Capability::RedeliveredFlag,
+            Capability::DelayedRequeue,
+            Capability::ReplicatedDelayedRequeue,
             Capability::DeadLetter,
             Capability::Expiry,
             Capability::LengthLimit,

@@ -142,8 +142,10 @@ fn purge_queue(state: &mut State, session: SessionKey, name: &ShortStr) -> Resul
     let Some(queue) = state.queues.get_mut(key) else {
         return Err(error::no_queue("purge", name));
     };
-    let found = contents(queue);
+    let mut found = contents(queue);
+    found.messages += queue.delayed.len();
     queue.ready.clear();
+    queue.delayed.clear();
     Ok(found)
 }
 

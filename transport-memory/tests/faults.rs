@@ -38,6 +38,20 @@ fn a_requeue_that_removes_is_found() {
 }
 
 #[test]
+fn a_delay_that_is_ignored_is_found() {
+    expect_failures(
+        Fault::DelayIsIgnored,
+        &[
+            "settle::a_message_requeued_for_later_comes_back_after_its_delay_and_not_before",
+            "settle::a_replicated_queue_requeues_for_later",
+            "settle::each_delay_is_its_own",
+            "settle::what_is_requeued_for_later_waits_in_a_replicated_queue",
+            "settle::what_is_requeued_for_later_waits_in_the_broker",
+        ],
+    );
+}
+
+#[test]
 fn a_reject_that_removes_is_found() {
     expect_failures(
         Fault::RejectIsAck,

@@ -6,6 +6,7 @@
 mod consumer;
 mod extension;
 mod lane;
+mod later;
 mod link;
 mod mandatory;
 mod provider;

@@ -443,6 +443,8 @@ pub(crate) struct ReceiverState {
     pub(crate) panics: bool,
     /// Whether it gives more than the prefetch.
     pub(crate) overflows: bool,
+    /// Whether its broker can wait before it requeues.
+    pub(crate) delays: bool,
     /// Given after it was asked to stop.
     pub(crate) late: Vec<&'static str>,
     given: usize,
@@ -537,6 +539,10 @@ impl Receiver for ScriptedReceiver {
         if !settlements.is_empty() {
             self.0.change(|state| state.settled.push(settlements.to_vec()));
         }
+    }
+
+    fn delays(&self) -> bool {
+        self.0.change(|state| state.delays)
     }
 
     async fn stop(&mut self) -> Result<()> {

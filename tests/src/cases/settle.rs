@@ -1,6 +1,9 @@
 //! Settling: what becomes of a delivery.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use enoki_core::{
     Capability, Counted, Delivery, ErrorKind, ExchangeKind, Outcome, QueueKind, QueueSpec,
@@ -28,6 +31,15 @@ cases! { "settle":
     a_requeued_message_keeps_its_place,
     a_requeued_message_may_go_to_another_consumer,
     two_requeued_of_a_hundred_come_back,
+    a_message_requeued_for_later_comes_back_after_its_delay_and_not_before,
+    a_replicated_queue_requeues_for_later [ReplicatedQueues],
+    requeueing_for_later_counts_as_an_attempt [DeliveryCount],
+    what_is_requeued_for_later_waits_in_the_broker [DelayedRequeue],
+    what_is_requeued_for_later_waits_in_a_replicated_queue
+        [ReplicatedDelayedRequeue, ReplicatedQueues],
+    what_is_held_for_later_comes_back_when_its_consumer_stops without DelayedRequeue,
+    each_delay_is_its_own,
+    a_delay_of_nothing_is_a_requeue,
     a_released_message_comes_back,
     a_released_message_keeps_its_place,
     a_released_message_is_not_counted [UncountedRelease, DeliveryCount],
@@ -150,6 +162,142 @@ async fn two_requeued_of_a_hundred_come_back(stage: &Stage) -> Result<(), Failed
     again.sort_unstable();
     expect_eq("first deliveries", seen, (0..100).collect::<Vec<_>>())?;
     expect_eq("second deliveries", again, [7, 42])
+}
+
+async fn a_message_requeued_for_later_comes_back_after_its_delay_and_not_before(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    comes_back_later(stage, stage.queue("q")?).await
+}
+
+async fn a_replicated_queue_requeues_for_later(stage: &Stage) -> Result<(), Failed> {
+    let mut queue = stage.queue("q")?;
+    queue.kind = QueueKind::Replicated;
+    comes_back_later(stage, queue).await
+}
+
+/// Long enough that nothing comes back by itself meanwhile.
+const LATER: Duration = Duration::from_millis(1500);
+
+async fn comes_back_later(stage: &Stage, queue: QueueSpec) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    fill(&broker, &queue, [1, 2]).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    let delivery = next(&mut subscription).await?;
+    expect_eq("the first message", number(&delivery)?, 1)?;
+    let since = Instant::now();
+    expect_eq("settling", delivery.settle(Outcome::RetryAfter(LATER)), Settled::Queued)?;
+    expect_eq("what comes meanwhile", take(&mut subscription, 1).await?, [2])?;
+    let delivery = next(&mut subscription).await?;
+    let after = since.elapsed();
+    expect_eq("what comes back", number(&delivery)?, 1)?;
+    expect(after >= LATER, format_args!("it after {LATER:?}, and not after {after:?}"))?;
+    expect(delivery.redelivered(), "that it is marked as redelivered")?;
+    expect_eq("the attempt", delivery.attempt().number, 2)?;
+    delivery.settle(Outcome::Ack);
+    subscription.stop(soon()).await?;
+    expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
+}
+
+async fn requeueing_for_later_counts_as_an_attempt(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, [1]).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    for attempt in 1..=4 {
+        let delivery = next(&mut subscription).await?;
+        expect_eq("the attempt", delivery.attempt().number, attempt)?;
+        let later = Outcome::RetryAfter(Duration::from_millis(20));
+        delivery.settle(if attempt < 4 { later } else { Outcome::Ack });
+    }
+    Ok(())
+}
+
+async fn what_is_requeued_for_later_waits_in_the_broker(stage: &Stage) -> Result<(), Failed> {
+    waits_in_the_broker(stage, stage.queue("q")?).await
+}
+
+async fn what_is_requeued_for_later_waits_in_a_replicated_queue(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let mut queue = stage.queue("q")?;
+    queue.kind = QueueKind::Replicated;
+    waits_in_the_broker(stage, queue).await
+}
+
+async fn waits_in_the_broker(stage: &Stage, queue: QueueSpec) -> Result<(), Failed> {
+    let (broker, other) = (stage.broker().await?, stage.broker().await?);
+    fill(&broker, &queue, [1, 2]).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    let delivery = next(&mut subscription).await?;
+    let since = Instant::now();
+    delivery.settle(Outcome::RetryAfter(LATER));
+    // With a prefetch of one, nothing would come before a message that is held.
+    expect_eq("what comes meanwhile", take(&mut subscription, 1).await?, [2])?;
+    subscription.stop(soon()).await?;
+    broker.close(soon()).await;
+    let mut subscription = subscribe(&other, &queue, 1).await?;
+    let delivery = next(&mut subscription).await?;
+    let after = since.elapsed();
+    expect_eq("what comes back", number(&delivery)?, 1)?;
+    expect(after >= LATER, format_args!("it after {LATER:?}, and not after {after:?}"))?;
+    delivery.settle(Outcome::Ack);
+    Ok(())
+}
+
+async fn what_is_held_for_later_comes_back_when_its_consumer_stops(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, [1, 2]).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    let later = Outcome::RetryAfter(Duration::from_secs(3600));
+    next(&mut subscription).await?.settle(later);
+    expect_eq("what comes meanwhile", take(&mut subscription, 1).await?, [2])?;
+    subscription.stop(soon()).await?;
+    let mut subscription = subscribe(&broker, &queue, 2).await?;
+    let delivery = next(&mut subscription).await?;
+    expect_eq("what comes back", number(&delivery)?, 1)?;
+    expect(delivery.redelivered(), "that it is marked as redelivered")?;
+    expect_eq("the attempt", delivery.attempt().number, 2)?;
+    delivery.settle(Outcome::Ack);
+    Ok(())
+}
+
+async fn each_delay_is_its_own(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..4).await?;
+    let mut subscription = subscribe(&broker, &queue, 4).await?;
+    let since = Instant::now();
+    let delays = [1200, 300, 900, 600].map(Duration::from_millis);
+    for (delivery, delay) in hold(&mut subscription, 4).await?.into_iter().zip(delays) {
+        delivery.settle(Outcome::RetryAfter(delay));
+    }
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let delivery = next(&mut subscription).await?;
+        let (number, after) = (number(&delivery)?, since.elapsed());
+        let delay = delays.get(number as usize).copied().unwrap_or_default();
+        expect(after >= delay, format_args!("{number} after {delay:?}, and not after {after:?}"))?;
+        order.push(number);
+        delivery.settle(Outcome::Ack);
+    }
+    order.sort_unstable();
+    expect_eq("what came back", order, [0, 1, 2, 3])
+}
+
+async fn a_delay_of_nothing_is_a_requeue(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, [1]).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    next(&mut subscription).await?.settle(Outcome::RetryAfter(Duration::ZERO));
+    let delivery = next(&mut subscription).await?;
+    expect(delivery.redelivered(), "that it is marked as redelivered")?;
+    delivery.settle(Outcome::Ack);
+    Ok(())
 }
 
 async fn a_released_message_comes_back(stage: &Stage) -> Result<(), Failed> {

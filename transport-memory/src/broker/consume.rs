@@ -72,6 +72,15 @@ impl State {
                 Outcome::Requeue if self.faults.has(Fault::RequeueIsAck) => {}
                 Outcome::Reject if self.faults.has(Fault::RejectIsAck) => {}
                 Outcome::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
+                Outcome::RetryAfter(_) if self.faults.has(Fault::DelayIsIgnored) => {
+                    queue.put_back(entry, true, &mut self.dead);
+                    has_returned = true;
+                }
+                Outcome::RetryAfter(delay) => {
+                    let until = now + delay.min(Outcome::LONGEST_DELAY);
+                    queue.put_off(entry, until, &mut self.dead);
+                    has_returned = true;
+                }
                 outcome => {
                     let failed =
                         outcome != Outcome::Release || self.faults.has(Fault::ReleaseIsCounted);
@@ -139,6 +148,7 @@ impl State {
     pub(super) fn pump(&mut self, key: QueueKey, now: Instant) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+        queue.resume(now);
         queue.trim(dead);
         queue.expire(now, dead);
         queue.dispatch(now, None, &mut self.consumers, wakes, dead);

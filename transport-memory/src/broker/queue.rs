@@ -10,6 +10,7 @@ use super::{
     alarms::Alarms,
     consumer::Consumer,
     dead_letter::{Corpse, Reason},
+    delayed::Delayed,
     policy::Policy,
     ready::Ready,
     slab::Slab,
@@ -18,6 +19,7 @@ use super::{
 pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
     pub(crate) ready: Ready,
+    pub(crate) delayed: Delayed,
     /// The session that has it exclusively.
     pub(crate) owner: Option<SessionKey>,
     policy: Policy,
@@ -47,6 +49,7 @@ impl Queue {
         Ok(Self {
             spec,
             ready: Ready::new(policy.max_priority),
+            delayed: Delayed::default(),
             owner,
             policy,
             consumers: Vec::new(),
@@ -107,15 +110,41 @@ impl Queue {
     }
 
     /// Gives a delivery that was not acknowledged its place again; what has failed too often dies.
-    pub(crate) fn put_back(&mut self, mut entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
+    pub(crate) fn put_back(&mut self, entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
+        if let Some(entry) = self.returned(entry, failed, dead) {
+            self.ready.put_back(entry);
+        }
+    }
+
+    /// Puts back a delivery that failed, for this time and later.
+    pub(crate) fn put_off(&mut self, entry: Entry, until: Instant, dead: &mut VecDeque<Corpse>) {
+        if let Some(entry) = self.returned(entry, true, dead) {
+            self.delayed.push(until, entry);
+        }
+    }
+
+    fn returned(
+        &self,
+        mut entry: Entry,
+        failed: bool,
+        dead: &mut VecDeque<Corpse>,
+    ) -> Option<Entry> {
         entry.redelivered = true;
         if failed {
             entry.failures = entry.failures.saturating_add(1);
             if self.policy.delivery_limit.is_some_and(|limit| entry.failures > limit) {
-                return self.bury(entry, Reason::DeliveryLimit, dead);
+                self.bury(entry, Reason::DeliveryLimit, dead);
+                return None;
             }
         }
-        self.ready.put_back(entry);
+        Some(entry)
+    }
+
+    /// Gives what was put off its place again, once its time has come.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.pop_due(now) {
+            self.ready.put_back(entry);
+        }
     }
 
     // --- messages out ---
@@ -205,7 +234,8 @@ impl Queue {
     pub(crate) fn set_alarm(&mut self, key: QueueKey, alarms: &mut Alarms) {
         let unused = if self.consumers.is_empty() { self.unused_until } else { None };
         let expiry = self.ready.head().and_then(|head| head.expires);
-        let Some(next) = unused.into_iter().chain(expiry).min() else { return };
+        let due = unused.into_iter().chain(expiry).chain(self.delayed.next());
+        let Some(next) = due.min() else { return };
         if self.alarm.is_none_or(|alarm| next < alarm) {
             self.alarm = Some(next);
             alarms.set(next, key);

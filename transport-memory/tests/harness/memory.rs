@@ -25,6 +25,8 @@ impl Harness for Memory {
             Capability::ReplicatedDeliveryCount,
             Capability::UncountedRelease,
             Capability::RedeliveredFlag,
+            Capability::DelayedRequeue,
+            Capability::ReplicatedDelayedRequeue,
             Capability::DeadLetter,
             Capability::Expiry,
             Capability::LengthLimit,
