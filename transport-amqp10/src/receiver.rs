@@ -400,7 +400,7 @@ mod tests {
         };
         let millis = Duration::from_millis;
         assert_eq!(at(millis(1000), millis(250)), 1250);
-        assert_eq!(at(Duration::from_micros(1000_001), millis(250)), 1251);
+        assert_eq!(at(Duration::from_micros(1_000_001), millis(250)), 1251);
         // What is further away than 49.7 days ends the queue.
         let longest = i64::try_from(Outcome::LONGEST_DELAY.as_millis()).unwrap();
         assert_eq!(at(Duration::ZERO, Duration::MAX), longest);
