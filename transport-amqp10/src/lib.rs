@@ -1,4 +1,5 @@
-//! AMQP 1.0 for enoki, on [fe2o3-amqp](https://docs.rs/fe2o3-amqp): RabbitMQ 4 and its kin.
+//! AMQP 1.0 for enoki, on [fe2o3-amqp](https://docs.rs/fe2o3-amqp): RabbitMQ 4, and queues of Apache
+//! ActiveMQ Artemis.
 //!
 //! Programs name it by a URL, `amqp10://user:password@host:5672/vhost`, and see nothing else of
 //! it. Parameters: `heartbeat` (seconds, 10 by default) and `connection_name` (shown by the
@@ -8,7 +9,7 @@
 //! What this transport does that fe2o3-amqp does not:
 //!
 //! - it declares exchanges, queues and bindings, through RabbitMQ's management node, on the
-//!   connection that uses them;
+//!   connection that uses them; and queues through Artemis's management address;
 //! - it reads messages itself, with limits: no bytes from the wire end the process;
 //! - every wait has an end: the login, credit, a silent broker, closing; and what is under way when a
 //!   connection dies is not waited for;
@@ -17,6 +18,14 @@
 //!
 //! A session is one connection. Each sender and each receiver has an AMQP session of its own, since
 //! RabbitMQ before 4.2 answers a link that it refuses by ending the session around it.
+//!
+//! # Artemis
+//!
+//! It has no exchanges: declaring one fails, naming it and the broker. A queue may be durable or not,
+//! go with its last consumer, and have one active consumer at a time; anything else that is asked of
+//! one is refused, since Artemis keeps it as a setting for patterns of addresses. The user needs the
+//! permission to `manage` the address `activemq.management`. Virtual hosts are not told apart, and
+//! the path of the URL does not matter.
 //!
 //! # One message across protocols
 //!
