@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use enoki::Capability;
+use enoki_interop::{given, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 /// The table's columns: the name, the scheme, and the variable that says where the broker is.
@@ -67,17 +68,13 @@ fn is_right(
     scheme: &'static str,
     variable: Option<&'static str>,
 ) -> Result<Completion, Failed> {
-    let url = match variable.map(std::env::var) {
+    let url = match variable {
         None => "memory://capabilities".to_owned(),
-        // One port of RabbitMQ's speaks both protocols.
-        Some(Ok(url)) => url.replacen("amqp091", scheme, 1),
-        Some(Err(_)) => {
-            let reason = format!("needs {}", variable.unwrap_or_default());
-            if std::env::var_os("ENOKI_REQUIRE_BROKERS").is_some_and(|required| required == "1") {
-                return Err(reason.into());
-            }
-            return Ok(Completion::ignored_with(reason));
-        }
+        Some(variable) => match given(variable) {
+            // One port of RabbitMQ's speaks both protocols.
+            Some(url) => url.replacen("amqp091", scheme, 1),
+            None => return without(variable),
+        },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let broker = runtime.block_on(enoki::connect(url))?;
