@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         trial("a_connection_that_falls_silent_ends", "ENOKI_RABBITMQ_4", falls_silent),
         trial("a_bomb_of_lists_is_one_message_of_many", "ENOKI_RABBITMQ_4", bomb),
         trial("a_broker_before_4_is_refused_with_the_way_out", "ENOKI_RABBITMQ_3", too_old),
+        trial("artemis_keeps_a_message_to_a_queue_that_it_makes_for_it", "ENOKI_ARTEMIS", unknown),
+        trial("artemis_is_sent_to_no_name_that_is_more", "ENOKI_ARTEMIS", more_than_a_name),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -216,6 +218,50 @@ async fn too_old(url: String) -> Checked {
     let error = error.downcast::<enoki_core::Error>()?;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("amqp091:"), "{error}");
+    Ok(())
+}
+
+/// To a topic, which it would be without being asked for a queue, the message would be gone.
+async fn unknown(url: String) -> Checked {
+    let mut queue = queue("unknown")?;
+    let session = open(&url).await?;
+    let mut sender = session.sender(1).await?;
+    let mut sent = outgoing(0, &queue, Message::new("kept"));
+    sent.mandatory = false;
+    sender.submit(&mut VecDeque::from([sent])).await?;
+    let mut outcomes = Vec::new();
+    sender.outcomes(&mut outcomes).await?;
+    assert!(matches!(outcomes[..], [(0, PublishOutcome::Confirmed)]), "{outcomes:?}");
+    // By its name, and by what a queue is unless something else is asked for.
+    for passive in [true, false] {
+        queue.passive = passive;
+        assert_eq!(session.apply(&Change::VerifyQueue(queue.clone())).await?.messages, 1);
+    }
+    session.apply(&Change::DeleteQueue(queue.name)).await?;
+    session.close(Instant::now() + Duration::from_secs(5)).await;
+    Ok(())
+}
+
+async fn more_than_a_name(url: String) -> Checked {
+    let session = open(&url).await?;
+    let mut sender = session.sender(10).await?;
+    let names = ["a::b", "a?b", "a.*", "#"];
+    let mut messages = VecDeque::new();
+    for (id, name) in (0..).zip(names) {
+        messages.push_back(outgoing(id, &QueueSpec::new(name)?, Message::new("x")));
+    }
+    sender.submit(&mut messages).await?;
+    let mut outcomes = Vec::new();
+    while outcomes.len() < names.len() {
+        sender.outcomes(&mut outcomes).await?;
+    }
+    for (_, outcome) in outcomes {
+        let PublishOutcome::Rejected(error) = outcome else {
+            return Err(format!("{outcome:?}").into());
+        };
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+    session.close(Instant::now() + Duration::from_secs(5)).await;
     Ok(())
 }
 
