@@ -12,8 +12,6 @@ pub struct Broker {
     pub name: &'static str,
     /// The variable; its URL is for AMQP 0-9-1, and one port speaks both protocols.
     pub variable: &'static str,
-    /// One more where there is one; nobody has to have it.
-    pub optional: bool,
 }
 
 /// Speaks AMQP 0-9-1 alone, as far as this toolkit goes.
@@ -21,24 +19,17 @@ pub const RABBITMQ_3: Broker = Broker::named("rabbitmq-3", "ENOKI_RABBITMQ_3");
 /// Speaks both protocols.
 pub const RABBITMQ_4: Broker = Broker::named("rabbitmq-4", "ENOKI_RABBITMQ_4");
 /// Speaks both protocols, and counts attempts as this toolkit does.
-pub const RABBITMQ_4_3: Broker =
-    Broker { optional: true, ..Broker::named("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3") };
+pub const RABBITMQ_4_3: Broker = Broker::named("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3");
 
 impl Broker {
     const fn named(name: &'static str, variable: &'static str) -> Self {
-        Self { name, variable, optional: false }
+        Self { name, variable }
     }
 
     /// Its URL for this scheme, if it is there.
     pub fn url(&self, scheme: &str) -> Option<String> {
         let url = given(self.variable)?;
         Some(url.replacen("amqp091", scheme, 1))
-    }
-
-    /// Whether tests with it are shown: they are where it is missing, too, unless nobody has to
-    /// have it.
-    pub fn is_shown(&self) -> bool {
-        !self.optional || given(self.variable).is_some()
     }
 }
 

@@ -30,9 +30,6 @@ fn main() -> ExitCode {
         (RABBITMQ_4_3, "amqp091"),
         (RABBITMQ_4_3, "amqp10"),
     ] {
-        if !broker.is_shown() {
-            continue;
-        }
         let on = format!("on_{}_by_{scheme}", broker.name);
         trials.push(on_broker(
             format!("orders::its_own_test_passes_{on}"),
