@@ -2,6 +2,8 @@
 //!
 //! lapin reads the server's properties and keeps none of them.
 
+use crate::cursor::Cursor;
+
 /// What a broker says of itself before the login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Greeting {
@@ -9,30 +11,27 @@ pub(crate) struct Greeting {
     pub(crate) version: Option<String>,
 }
 
-/// The frame that begins here: its whole length and, of a `connection.start`, the greeting.
-///
-/// `None` means that bytes are missing. It trusts no length in the frame.
-pub(crate) fn read(bytes: &[u8]) -> Option<(usize, Greeting)> {
-    let mut header = Cursor(bytes);
-    let _kind_and_channel = header.take(3)?;
-    let payload = header.length()?;
-    let whole = payload.checked_add(8)?;
-    let mut payload = Cursor(bytes.get(7..whole)?.get(..payload)?);
-    Some((whole, start(&mut payload).unwrap_or_default()))
+/// The greeting in this frame; an empty one if it is no `connection.start`.
+pub(crate) fn read(frame: &[u8]) -> Greeting {
+    start(frame).unwrap_or_default()
 }
 
-/// The properties of `connection.start`: class 10, method 10, a version of two bytes.
-fn start(payload: &mut Cursor<'_>) -> Option<Greeting> {
-    if payload.take(4)? != [0, 10, 0, 10] {
+/// A method of class 10, method 10: a version of two bytes, then the properties.
+fn start(frame: &[u8]) -> Option<Greeting> {
+    let mut cursor = Cursor::new(frame);
+    if cursor.byte()? != 1 {
         return None;
     }
-    payload.take(2)?;
-    let length = payload.length()?;
-    let mut table = Cursor(payload.take(length)?);
+    cursor.take(6)?;
+    if (cursor.short()?, cursor.short()?) != (10, 10) {
+        return None;
+    }
+    cursor.take(2)?;
+    let mut table = Cursor::new(cursor.long_string()?);
     let mut greeting = Greeting::default();
-    while let Some(length) = table.byte() {
-        let name = table.take(length.into())?;
-        let value = table.value()?;
+    while let Some(name) = table.short_string() {
+        let kind = table.byte()?;
+        let value = table.value(kind)?;
         let text = || String::from_utf8_lossy(value).chars().take(64).collect();
         match name {
             b"product" => greeting.product = Some(text()),
@@ -41,43 +40,6 @@ fn start(payload: &mut Cursor<'_>) -> Option<Greeting> {
         }
     }
     Some(greeting)
-}
-
-/// The rest of the bytes.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        let bytes = self.take(4)?.try_into().ok()?;
-        usize::try_from(u32::from_be_bytes(bytes)).ok()
-    }
-
-    /// The bytes of a field's value, whatever its type; tables and lists are not entered.
-    fn value(&mut self) -> Option<&'a [u8]> {
-        match self.byte()? {
-            b'S' | b'x' | b'F' | b'A' => {
-                let length = self.length()?;
-                self.take(length)
-            }
-            b't' | b'b' | b'B' => self.take(1),
-            b's' | b'u' | b'U' => self.take(2),
-            b'I' | b'i' | b'f' => self.take(4),
-            b'D' => self.take(5),
-            b'l' | b'L' | b'd' | b'T' => self.take(8),
-            b'V' => self.take(0),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -114,24 +76,18 @@ mod tests {
     }
 
     #[test]
-    fn product_and_version_are_found_once_the_frame_is_whole() {
+    fn product_and_version_are_found() {
         let frame = frame();
         let greeting =
             Greeting { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
-        assert_eq!(read(&frame), Some((frame.len(), greeting.clone())));
-        for length in 0..frame.len() {
-            assert_eq!(read(&frame[..length]), None);
-        }
-        let more = [frame.as_slice(), b"more"].concat();
-        assert_eq!(read(&more), Some((frame.len(), greeting)));
+        assert_eq!(read(&frame), greeting);
     }
 
     #[test]
     fn another_first_frame_has_no_greeting() {
-        let frame = b"\x01\0\0\0\0\0\x04\0\x0a\0\x32\xce";
-        assert_eq!(read(frame), Some((frame.len(), Greeting::default())));
-        assert_eq!(read(b"HTTP/1.1 400 Bad Request\r\n\r\n"), None);
-        assert_eq!(read(b"AMQP\0\x01\0\0"), None);
+        for frame in [&b"\x01\0\0\0\0\0\x04\0\x0a\0\x32\xce"[..], b"AMQP\0\x01\0\0", b"", b"\x08"] {
+            assert_eq!(read(frame), Greeting::default());
+        }
     }
 
     proptest! {

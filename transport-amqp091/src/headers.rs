@@ -23,6 +23,8 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
 
+use crate::guard::Fault;
+
 /// A text as lapin takes it, which panics on longer ones.
 pub(crate) fn short(text: &str) -> Result<ShortString> {
     ShortString::try_new(text).map_err(|error| {
@@ -128,7 +130,7 @@ pub(crate) struct Incoming {
     pub(crate) undecodable: Option<Arc<str>>,
 }
 
-/// Reads what was delivered.
+/// Reads what was delivered. It goes as deep as the headers do, which the guard has limited.
 ///
 /// Headers that are the broker's bookkeeping, and that no program may publish, are left out:
 /// what `x-delivery-count` and `x-acquired-count` count is in the attempt. The history of a dead
@@ -140,8 +142,8 @@ pub(crate) fn incoming(properties: BasicProperties, body: Vec<u8>, redelivered: 
     let mut headers = Table::new();
     if let Some(fields) = properties.headers() {
         attempt = counted(fields, attempt);
-        if nested_deeper(fields, MAX_DEPTH) {
-            undecodable = Some(format!("headers nested more than {MAX_DEPTH} levels deep").into());
+        if let Some(fault) = Fault::told_by(fields) {
+            undecodable = Some(fault.to_string().into());
         } else {
             headers = fields
                 .into_iter()
@@ -250,23 +252,6 @@ fn value_in(value: &AMQPValue) -> Value {
     }
 }
 
-/// Looks for nesting without following it further than allowed, so that the walk itself is safe.
-fn nested_deeper(table: &FieldTable, levels: usize) -> bool {
-    table.into_iter().any(|(_, value)| deeper(value, levels))
-}
-
-fn deeper(value: &AMQPValue, levels: usize) -> bool {
-    let Some(below) = levels.checked_sub(1) else { return true };
-    match value {
-        AMQPValue::FieldTable(table) => nested_deeper(table, below),
-        AMQPValue::FieldArray(values) => values.as_slice().iter().any(|value| deeper(value, below)),
-        _ => false,
-    }
-}
-
-/// Twice what `enoki` itself publishes; other clients may go further.
-const MAX_DEPTH: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use lapin::types::{ByteArray, DecimalValue, LongString};
@@ -348,20 +333,6 @@ mod tests {
         assert_eq!(attempt(&[("x-delivery-count", -1)]), by_broker(1));
         assert_eq!(attempt(&[("x-delivery-count", i64::MAX)]), by_broker(u32::MAX));
         assert_eq!(attempt(&[]), Attempt { number: 2, counted: Counted::ByFlag });
-    }
-
-    #[test]
-    fn headers_that_go_too_deep_are_left_out_and_said_to_be() {
-        let nested = |levels| {
-            (0..levels).fold(AMQPValue::Void, |inner, _| {
-                AMQPValue::FieldArray(FieldArray::from(vec![inner]))
-            })
-        };
-        let read = with_headers(table([("deep", nested(MAX_DEPTH - 1))]));
-        assert_eq!(read.undecodable, None);
-        let read = with_headers(table([("deep", nested(MAX_DEPTH)), ("flat", AMQPValue::Void)]));
-        assert!(read.undecodable.is_some());
-        assert!(read.message.headers.is_empty());
     }
 
     /// As RabbitMQ writes what this toolkit published over AMQP 1.0.

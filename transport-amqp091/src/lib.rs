@@ -13,16 +13,17 @@
 //! - every wait has an end: the login, a blocked or a silent broker, closing;
 //! - a refused publish or declaration costs its channel, not the connection;
 //! - it says who the broker is, and what differs when a declaration does not match;
+//! - a message that lapin cannot read, or that would end the process, is rejected as one message, with
+//!   the reason in the log; the others flow on;
 //! - lapin's own thread logs nothing, since it would log returned bodies and the password.
-//!
-//! Not yet: lapin's parser has no limit for nested header tables, and ends the connection on names
-//! that are not UTF-8. A publisher that is out to do harm can stop its consumers with either.
 //!
 //! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
 
 mod channel;
+mod cursor;
 mod error;
 mod greeting;
+mod guard;
 mod headers;
 mod options;
 mod outbound;
@@ -36,7 +37,7 @@ mod topology;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enoki_core::{BrokerUrl, Purpose, Result, Transport, transport::Session};
+use enoki_core::{BrokerUrl, Limits, Purpose, Result, Transport, transport::Session};
 use tokio::time::Instant;
 
 use crate::options::Options;
@@ -64,6 +65,13 @@ impl Amqp091Transport {
     /// ```
     pub fn new(url: &BrokerUrl) -> Result<Self> {
         Ok(Self { options: Arc::new(Options::read(url)?) })
+    }
+
+    /// Sets the largest body that consumers take; larger ones are rejected unread.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        Arc::make_mut(&mut self.options).max_body = limits.max_body;
+        self
     }
 }
 

@@ -3,29 +3,36 @@
 
 use std::ops::Deref;
 
-use enoki_core::{BrokerUrl, Result, transport::Endpoint};
+use enoki_core::{BrokerUrl, Limits, Result, transport::Endpoint};
 use lapin::{
     ConnectionProperties,
     types::LongString,
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
 
+use crate::guard::FRAME_MAX;
+
 /// What a URL says, checked, and as the client library wants it.
 #[derive(Debug, Clone)]
-pub(crate) struct Options(Endpoint);
+pub(crate) struct Options {
+    endpoint: Endpoint,
+    /// The largest body that consumers take.
+    pub(crate) max_body: usize,
+}
 
 impl Deref for Options {
     type Target = Endpoint;
 
     fn deref(&self) -> &Endpoint {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Options {
     /// Reads a URL: `amqp091://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
     pub(crate) fn read(url: &BrokerUrl) -> Result<Self> {
-        Endpoint::read(url, "amqp091").map(Self)
+        let endpoint = Endpoint::read(url, "amqp091")?;
+        Ok(Self { endpoint, max_body: Limits::default().max_body })
     }
 
     /// Where and as whom lapin connects. Its Debug shows the password, so it is made, used and
@@ -64,10 +71,6 @@ impl Options {
         properties
     }
 }
-
-/// What RabbitMQ proposes. Said here, so that a broker that proposes none or gigabytes does not
-/// decide how much memory this side takes.
-const FRAME_MAX: u32 = 131_072;
 
 #[cfg(test)]
 mod tests {

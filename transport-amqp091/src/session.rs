@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     channel::Tentative,
     error,
+    guard::Broken,
     options::Options,
     peer,
     receiver::Amqp091Receiver,
@@ -56,7 +57,8 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(line.clone()));
-    let opening = socket::open(options.uri(), options.properties(), &line, deadline);
+    let opening =
+        socket::open(options.uri(), options.properties(), options.max_body, &line, deadline);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(refused(options, &error, line.stage())),
@@ -70,6 +72,17 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
 fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
     let refused = error::failed(CONNECT, options.subject(), error);
     match (stage, error.kind()) {
+        (_, lapin::ErrorKind::IOError(io)) if Broken::within(io).is_some() => {
+            let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
+                .on(options.subject())
+                .caused_by(error.clone());
+            match stage {
+                Stage::Unreachable | Stage::Silent => unsupported
+                    .because("what answered does not speak AMQP 0-9-1")
+                    .remedy("is this an AMQP port, and not that of TLS?"),
+                Stage::Greeted | Stage::Answered => unsupported.because(io.to_string()),
+            }
+        }
         // Brokers that do not know `authentication_failure_close` just hang up.
         (Stage::Greeted, lapin::ErrorKind::IOError(_)) => Error::new(ErrorKind::Denied, CONNECT)
             .on(options.subject())

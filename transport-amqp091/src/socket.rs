@@ -2,7 +2,8 @@
 //!
 //! lapin opens sockets itself and then neither says who answered, nor lets go of a broker that
 //! stays silent or blocks: its thread and its connection live on behind a call that was given up.
-//! And it writes frames on channels that have closed ([`Outbound`]).
+//! It writes frames on channels that have closed ([`Outbound`]), and there is much that it cannot read
+//! ([`Guard`]).
 //! [`lapin::Connection::connector`] takes a socket of ours instead, as long as its type is the one
 //! that the runtime names, hence [`Kit`].
 
@@ -31,7 +32,8 @@ use tokio::{
 use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
 
 use crate::{
-    greeting::{self, Greeting},
+    greeting::Greeting,
+    guard::Guard,
     outbound::{Outbound, Run},
 };
 
@@ -41,6 +43,7 @@ use crate::{
 pub(crate) async fn open(
     uri: lapin::uri::AMQPUri,
     properties: lapin::ConnectionProperties,
+    max_body: usize,
     line: &Arc<Line>,
     deadline: Instant,
 ) -> lapin::Result<lapin::Connection> {
@@ -53,7 +56,7 @@ pub(crate) async fn open(
         let opened = timeout_at(deadline, connect(&tokio, host, port)).await;
         let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         line.opened.store(true, Ordering::Release);
-        Ok(AsyncTcpStream::Plain(Watched::new(io, line.clone())))
+        Ok(AsyncTcpStream::Plain(Watched::new(io, Guard::new(max_body), line.clone())))
     };
     lapin::Connection::connector(uri, runtime, connect, properties).await
 }
@@ -169,31 +172,22 @@ pub(crate) enum Stage {
 pub(crate) struct Watched {
     io: Tcp,
     line: Arc<Line>,
-    /// The beginning of what came, until the greeting is whole.
-    greeting: Option<Vec<u8>>,
+    guard: Guard,
     outbound: Outbound,
 }
 
 impl Watched {
-    fn new(io: Tcp, line: Arc<Line>) -> Self {
-        Self { io, line, greeting: Some(Vec::new()), outbound: Outbound::default() }
+    fn new(io: Tcp, guard: Guard, line: Arc<Line>) -> Self {
+        Self { io, line, guard, outbound: Outbound::default() }
     }
 
-    fn watch(&mut self, bytes: &[u8]) {
-        let Some(seen) = &mut self.greeting else {
-            return;
-        };
-        seen.extend_from_slice(bytes);
-        let over = match greeting::read(seen) {
-            Some((whole, greeting)) => {
-                let _ = self.line.greeting.set(greeting);
-                seen.len() > whole
-            }
-            None => seen.len() > GREETING_MAX,
-        };
-        if over {
+    /// Tells the session how far the broker went along.
+    fn tell(&self) {
+        if let (None, Some(greeting)) = (self.line.greeting.get(), self.guard.greeting()) {
+            let _ = self.line.greeting.set(greeting.clone());
+        }
+        if self.guard.answered() {
             self.line.answered.store(true, Ordering::Release);
-            self.greeting = None;
         }
     }
 }
@@ -230,13 +224,20 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.line.reader.register(cx.waker());
-        self.line.check()?;
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if let (true, Poll::Ready(Ok(count))) = (self.greeting.is_some(), &polled) {
-            self.watch(buf.get(..*count).unwrap_or_default());
+        let this = &mut *self;
+        this.line.reader.register(cx.waker());
+        loop {
+            this.line.check()?;
+            let count = this.guard.take(buf)?;
+            if count > 0 || buf.is_empty() {
+                return Poll::Ready(Ok(count));
+            }
+            match ready!(Pin::new(&mut this.io).poll_read(cx, this.guard.room()))? {
+                0 => return Poll::Ready(Ok(0)),
+                count => this.guard.came(count),
+            }
+            this.tell();
         }
-        polled
     }
 }
 
@@ -350,9 +351,6 @@ impl Reactor for Kit {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         // lapin never calls it: sockets come from `open`, which knows the line.
         let connecting = self.tokio.tcp_connect_addr(addr);
-        async move { Ok(Watched::new(connecting.await?, Arc::default())) }
+        async move { Ok(Watched::new(connecting.await?, Guard::new(usize::MAX), Arc::default())) }
     }
 }
-
-/// No greeting is longer; what is cannot be one.
-const GREETING_MAX: usize = 128 * 1024;

@@ -1,0 +1,69 @@
+//! Frames of AMQP 0-9-1, read piece by piece. Trusts no length.
+
+/// The rest of some bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    pub(crate) fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn short(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn long(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn long_long(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A string whose length is one byte.
+    pub(crate) fn short_string(&mut self) -> Option<&'a [u8]> {
+        let length = self.byte()?;
+        self.take(length.into())
+    }
+
+    /// Whatever has a length of four bytes before it: a string, a list, a table.
+    pub(crate) fn long_string(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.long()?).ok()?;
+        self.take(length)
+    }
+
+    /// The bytes of a field's value of this type, its length left out; tables and lists are not
+    /// entered.
+    pub(crate) fn value(&mut self, kind: u8) -> Option<&'a [u8]> {
+        match kind {
+            b'S' | b'x' | b'F' | b'A' => self.long_string(),
+            b'V' => self.take(0),
+            b't' | b'b' | b'B' => self.take(1),
+            b's' | b'u' | b'U' => self.take(2),
+            b'I' | b'i' | b'f' => self.take(4),
+            b'D' => self.take(5),
+            b'l' | b'L' | b'd' | b'T' => self.take(8),
+            _ => None,
+        }
+    }
+}
