@@ -1,0 +1,144 @@
+//! What is written down of each message and each fault.
+
+use super::Number;
+
+/// What should become of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// It gets to its queue, and stays there until it is handled.
+    #[default]
+    Handled,
+    /// It gets to its queue, and may go with it: it is transient, or the queue will be deleted.
+    Perishable,
+    /// No queue is bound for it.
+    Unroutable,
+    /// The queue has no room for it.
+    Refused,
+}
+
+/// What the publisher was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is stored.
+    Confirmed,
+    /// It is stored nowhere: no queue is bound for it.
+    Unroutable,
+    /// It is stored nowhere: the broker, or the toolkit, refused it.
+    Refused,
+    /// It is stored nowhere: it never left this process.
+    NotSent,
+    /// It may or may not be stored.
+    Indeterminate,
+}
+
+impl Answer {
+    /// What the outcome of a publish says.
+    pub fn of<T>(outcome: &enoki::Result<T>) -> Self {
+        let Err(error) = outcome else { return Self::Confirmed };
+        match error.kind() {
+            enoki::ErrorKind::Unroutable => Self::Unroutable,
+            enoki::ErrorKind::Indeterminate => Self::Indeterminate,
+            enoki::ErrorKind::Connection | enoki::ErrorKind::Timeout | enoki::ErrorKind::Closed => {
+                Self::NotSent
+            }
+            _ => Self::Refused,
+        }
+    }
+
+    pub(super) fn is_stored_nowhere(self) -> bool {
+        matches!(self, Self::Unroutable | Self::Refused | Self::NotSent)
+    }
+}
+
+/// What a delivery says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Whether it is marked as one that may have been delivered before.
+    pub redelivered: bool,
+    /// Which attempt it is.
+    pub attempt: u32,
+}
+
+/// How a delivery was settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Done.
+    Acked,
+    /// Back to the queue.
+    Returned,
+    /// Never again.
+    Rejected,
+    /// Not at all: the session that delivered it was over, or the handler was ended.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) expect: Expect,
+    pub(super) lane: Option<usize>,
+    pub(super) attempted: u64,
+    pub(super) answered: Option<(u64, Answer)>,
+    pub(super) deliveries: Vec<Delivered>,
+    pub(super) dead_lettered: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) at: u64,
+    pub(super) arrival: Arrival,
+    pub(super) settled: Option<(u64, How)>,
+}
+
+impl Record {
+    pub(super) fn is_confirmed(&self) -> bool {
+        matches!(self.answered, Some((_, Answer::Confirmed)))
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        self.is_confirmed()
+            && self.expect == Expect::Handled
+            && self.deliveries.is_empty()
+            && self.dead_lettered == 0
+    }
+
+    /// How often it was stored, as far as its deliveries tell: the first delivery of each copy is
+    /// not marked, unless that one never reached a handler.
+    pub(super) fn copies(&self) -> u64 {
+        let unmarked = self.deliveries.iter().filter(|delivered| !delivered.arrival.redelivered);
+        (unmarked.count() as u64).max(u64::from(!self.deliveries.is_empty()))
+    }
+}
+
+/// A path that keeps its order.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    last: Option<Number>,
+}
+
+impl Lane {
+    /// Whether this first delivery comes after all that were before.
+    pub(super) fn in_order(&mut self, number: Number) -> bool {
+        let in_order = self.last.is_none_or(|last| last < number);
+        self.last = self.last.max(Some(number));
+        in_order
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) name: String,
+    pub(super) at_message: Number,
+    pub(super) began: u64,
+    pub(super) healed: Option<u64>,
+    pub(super) outstanding: u64,
+    pub(super) in_flight: u64,
+    /// The most that was outstanding between its beginning and its end.
+    pub(super) peak_outstanding: u64,
+}
+
+impl Fault {
+    /// Whether it may have hit something that went on from one event to the other.
+    pub(super) fn meets(&self, from: u64, to: u64) -> bool {
+        self.began <= to && self.healed.is_none_or(|healed| from <= healed)
+    }
+}
