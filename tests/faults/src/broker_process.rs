@@ -1,1 +1,185 @@
 //! A real broker of the test's own, run by `dev/brokers`: to kill, freeze and alarm.
+
+use std::{io, path::PathBuf, process::Stdio, time::Duration};
+
+use tokio::{process::Command, time::timeout};
+
+/// A broker that nobody else uses, and that may be harmed.
+///
+/// It is an instance of `dev/brokers`, `rabbitmq-4@faults`: what is shared cannot be named here. Its
+/// URL is its own, not that of a broker that somebody gave by an environment variable.
+#[derive(Debug, Clone)]
+pub struct BrokerProcess {
+    name: String,
+    url: String,
+}
+
+/// Why a broker cannot be had.
+#[derive(Debug)]
+pub enum Unavailable {
+    /// This machine offers no way to start it, or it belongs to somebody else.
+    NotHere(String),
+    /// It should have started.
+    Failed(io::Error),
+}
+
+/// What a broker runs short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    /// Memory.
+    Memory,
+    /// Disk.
+    Disk,
+}
+
+impl Alarm {
+    fn resource(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+impl BrokerProcess {
+    /// Starts an instance of a broker, unless it runs: `start("rabbitmq-4", "faults")`.
+    pub async fn start(broker: &str, instance: &str) -> Result<Self, Unavailable> {
+        let name = format!("{broker}@{instance}");
+        let started = brokers(&["start", &name]).await.map_err(Unavailable::Failed)?;
+        match started.code {
+            Some(0) => {}
+            Some(NO_WAY) => return Err(Unavailable::NotHere(format!("needs {name}"))),
+            _ => return Err(Unavailable::Failed(started.error())),
+        }
+        let env = brokers(&["env", &name]).await.map_err(Unavailable::Failed)?;
+        // export ENOKI_RABBITMQ_4_FAULTS=amqp091://…
+        let url = env.output.split_once('=').map(|(_, url)| url.trim().to_owned());
+        let url = url.ok_or_else(|| Unavailable::Failed(env.error()))?;
+        let broker = Self { name, url };
+        // It may be somebody's own, given by its variable: then there is no process to harm.
+        match broker.run("pid").await {
+            Ok(_) => Ok(broker),
+            Err(error) => Err(Unavailable::NotHere(error.to_string())),
+        }
+    }
+
+    /// Its name: `rabbitmq-4@faults`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its URL, as `amqp091://…`; AMQP 1.0 has the same port.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it as kill -9 does.
+    pub async fn kill(&self) -> io::Result<()> {
+        self.run("kill").await.map(drop)
+    }
+
+    /// Brings it back, and returns when it listens.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.run("start").await.map(drop)
+    }
+
+    /// Stops it where it is, in the middle of whatever it does.
+    pub async fn freeze(&self) -> io::Result<()> {
+        self.run("freeze").await.map(drop)
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self) -> io::Result<()> {
+        self.run("thaw").await.map(drop)
+    }
+
+    /// Runs `rabbitmqctl`, and returns what it prints.
+    pub async fn ctl(&self, arguments: &[&str]) -> io::Result<String> {
+        let arguments: Vec<_> = ["ctl", &self.name].iter().chain(arguments).copied().collect();
+        brokers(&arguments).await?.success()
+    }
+
+    /// Evaluates an Erlang expression on the node.
+    pub async fn eval(&self, expression: &str) -> io::Result<String> {
+        self.ctl(&["eval", expression]).await
+    }
+
+    /// Has it block publishers, as if it had run short of something.
+    pub async fn alarm(&self, alarm: Alarm) -> io::Result<()> {
+        let resource = alarm.resource();
+        self.eval(&format!(
+            "rabbit_alarm:set_alarm({{{{resource_limit, {resource}, node()}}, []}})."
+        ))
+        .await
+        .map(drop)
+    }
+
+    /// Ends an alarm.
+    pub async fn clear(&self, alarm: Alarm) -> io::Result<()> {
+        let resource = alarm.resource();
+        self.eval(&format!("rabbit_alarm:clear_alarm({{resource_limit, {resource}, node()}})."))
+            .await
+            .map(drop)
+    }
+
+    /// Has it close every connection, and tell why.
+    pub async fn close_connections(&self) -> io::Result<()> {
+        self.ctl(&["close_all_connections", "a test wants it so"]).await.map(drop)
+    }
+
+    /// Heals what a test may have left behind: frozen, killed, or with an alarm.
+    pub async fn recover(&self) -> io::Result<()> {
+        // One that does not run cannot be thawed.
+        let _ = self.thaw().await;
+        self.restart().await?;
+        for alarm in [Alarm::Memory, Alarm::Disk] {
+            self.clear(alarm).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, command: &str) -> io::Result<String> {
+        brokers(&[command, &self.name]).await?.success()
+    }
+}
+
+struct Ran {
+    code: Option<i32>,
+    output: String,
+    complaint: String,
+}
+
+impl Ran {
+    fn success(self) -> io::Result<String> {
+        if self.code == Some(0) { Ok(self.output) } else { Err(self.error()) }
+    }
+
+    fn error(&self) -> io::Error {
+        io::Error::other(format!(
+            "dev/brokers failed: {} {}",
+            self.complaint.trim(),
+            self.output.trim()
+        ))
+    }
+}
+
+async fn brokers(arguments: &[&str]) -> io::Result<Ran> {
+    let script: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "..", "..", "dev", "brokers"].iter().collect();
+    let running =
+        Command::new(script).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(PATIENCE, running)
+        .await
+        .map_err(|_| io::Error::other(format!("dev/brokers {} hangs", arguments.join(" "))))??;
+    Ok(Ran {
+        code: output.status.code(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// What `dev/brokers` ends with where this machine offers no way to have a broker.
+const NO_WAY: i32 = 3;
+
+/// It may have to install the broker first.
+const PATIENCE: Duration = Duration::from_secs(900);

@@ -4,9 +4,11 @@
 //! - [`peer`]: a broker that follows a script, for what no real one would say.
 //! - [`ledger`]: what became of every message, and whether that may be.
 //! - [`seed`]: chance that can be replayed, and faults placed by message index.
+//! - [`interposed`]: the same between the toolkit and any transport, the one in memory included.
 //! - [`broker_process`]: a real broker of the test's own, to kill, freeze and alarm.
 
 pub mod broker_process;
+pub mod interposed;
 pub mod ledger;
 pub mod peer;
 pub mod proxy;
