@@ -60,6 +60,13 @@ pub struct DeliveryOf {
     at: Option<usize>,
 }
 
+impl DeliveryOf {
+    /// Whether it is the first of its message.
+    pub fn is_first(self) -> bool {
+        self.at == Some(0)
+    }
+}
+
 /// A fault in a ledger, to be healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultAt(usize);
@@ -173,6 +180,11 @@ impl Ledger {
         if let Some(fault) = book.faults.get_mut(fault.0) {
             fault.healed.get_or_insert(now);
         }
+    }
+
+    /// How many messages have been tried.
+    pub fn attempts(&self) -> u64 {
+        self.book().messages.len() as u64
     }
 
     /// How many messages have no outcome yet.

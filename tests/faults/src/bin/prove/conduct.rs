@@ -1,0 +1,287 @@
+//! One run: the work, the faults, and what came of both.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use enoki::{Broker, RunningService};
+use enoki_faults::{
+    ledger::Report,
+    seed::{self, Placed, Seed},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    course::Course,
+    fault::Fault,
+    ground::{Ground, Outcome},
+    progress::Progress,
+    timeline::{self, Mark, Meter, Sample},
+    work::{self, Desk, Probe, Queues},
+};
+
+/// What to do.
+pub(crate) struct Task {
+    pub(crate) course: Course,
+    pub(crate) seed: Seed,
+    pub(crate) messages: u64,
+    pub(crate) faults: usize,
+    pub(crate) only: Option<String>,
+}
+
+/// What came of it.
+pub(crate) struct Run {
+    pub(crate) course: Course,
+    pub(crate) peer: String,
+    pub(crate) took: Duration,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) report: Report,
+    /// What went wrong besides.
+    pub(crate) errors: Vec<String>,
+    /// Kilobytes of memory when it began and when it ended.
+    pub(crate) memory: (u64, u64),
+}
+
+impl Run {
+    /// What must not be, in words.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let mut failures = self.errors.clone();
+        failures.extend(self.report.failures());
+        failures
+    }
+}
+
+pub(crate) async fn run(task: Task, progress: &Progress) -> Run {
+    let ground = Ground::lay(task.course, task.seed).await;
+    run_on(ground, task, progress).await
+}
+
+async fn run_on(ground: Outcome<Ground>, task: Task, progress: &Progress) -> Run {
+    let mut run = Run {
+        course: task.course,
+        peer: String::new(),
+        took: Duration::ZERO,
+        samples: Vec::new(),
+        marks: Vec::new(),
+        report: Report::default(),
+        errors: Vec::new(),
+        memory: (memory(), 0),
+    };
+    let desk = Arc::new(Desk::new(Arc::new(Meter::default())));
+    let began = Instant::now();
+    let (sender, mut samples) = mpsc::unbounded_channel();
+    let measuring = tokio::spawn(timeline::measure(desk.meter.clone(), began, sender));
+    if let Err(error) = attempt(ground, &task, &desk, began, progress, &mut run).await {
+        run.errors.push(error.to_string());
+    }
+    measuring.abort();
+    while let Ok(sample) = samples.try_recv() {
+        run.samples.push(sample);
+    }
+    run.took = began.elapsed();
+    run.report = desk.ledger.report();
+    run.memory.1 = memory();
+    run
+}
+
+async fn attempt(
+    ground: Outcome<Ground>,
+    task: &Task,
+    desk: &Arc<Desk>,
+    began: Instant,
+    progress: &Progress,
+    run: &mut Run,
+) -> Outcome {
+    let ground = ground?;
+    let queues = Queues::of(task.course)?;
+    let broker = ground.connect().await?;
+    run.peer = broker.peer().to_string();
+    let service = work::serve(&broker, &queues, desk).await?;
+    let kinds: Vec<Fault> = ground
+        .faults()
+        .iter()
+        .copied()
+        .filter(|fault| task.only.as_ref().is_none_or(|only| fault.to_string().contains(only)))
+        .collect();
+    let plan = seed::plan(task.seed, &kinds, task.faults, task.messages);
+    let (gate, opened) = watch::channel(0);
+    let publishing = {
+        let (broker, queues, desk) = (broker.clone(), queues.clone(), desk.clone());
+        let (seed, messages) = (task.seed, task.messages);
+        tokio::spawn(
+            async move { work::publish(&broker, &queues, &desk, seed, messages, opened).await },
+        )
+    };
+    let mut conductor = Conductor {
+        ground: &ground,
+        broker: &broker,
+        queues: &queues,
+        desk,
+        began,
+        progress,
+        probe: Probe::new(&broker, &queues).await?,
+        service: Some(service),
+        marks: &mut run.marks,
+        errors: &mut run.errors,
+    };
+    conductor.conduct(&plan, task.messages, &gate).await;
+    let service = conductor.service.take();
+    let ticking = async {
+        loop {
+            progress.handled(desk.meter.handled.load(Ordering::Relaxed));
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let finishing = async {
+        publishing.await??;
+        work::drain(desk, PATIENCE).await
+    };
+    let finished = tokio::select! {
+        finished = finishing => finished,
+        () = ticking => Ok(()),
+    };
+    let stopped = stop(service, &broker, &queues).await;
+    finished.and(stopped)
+}
+
+async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues) -> Outcome {
+    let deadline = || Instant::now() + Duration::from_secs(10);
+    if let Some(service) = service {
+        service.stop(deadline()).await?;
+    }
+    work::clean_up(broker, queues).await?;
+    timeout(PATIENCE, broker.close(deadline())).await.map_err(|_| "closing hangs")?;
+    Ok(())
+}
+
+struct Conductor<'r> {
+    ground: &'r Ground,
+    broker: &'r Broker,
+    queues: &'r Queues,
+    desk: &'r Arc<Desk>,
+    began: Instant,
+    progress: &'r Progress,
+    probe: Probe,
+    service: Option<RunningService>,
+    marks: &'r mut Vec<Mark>,
+    errors: &'r mut Vec<String>,
+}
+
+impl Conductor<'_> {
+    /// Has the faults happen at their messages. Meanwhile publishing goes on as far as the message
+    /// of the next fault, and waits there until messages get through again.
+    async fn conduct(&mut self, plan: &[Placed<Fault>], messages: u64, gate: &watch::Sender<u64>) {
+        for (at, placed) in plan.iter().enumerate() {
+            gate.send_replace(placed.at.max(1));
+            self.published(placed.at).await;
+            gate.send_replace(plan.get(at + 1).map_or(messages, |next| next.at.max(1)));
+            self.happen(placed).await;
+            if !self.errors.is_empty() {
+                break;
+            }
+        }
+        gate.send_replace(messages);
+    }
+
+    /// Waits until so many messages have been tried.
+    async fn published(&self, messages: u64) {
+        while self.desk.ledger.attempts() < messages {
+            self.progress.handled(self.desk.meter.handled.load(Ordering::Relaxed));
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn happen(&mut self, placed: &Placed<Fault>) {
+        let name = placed.fault.to_string();
+        self.progress.says(name.clone());
+        let from = self.began.elapsed();
+        let fault = self.desk.ledger.broken(name.clone());
+        let injected = match placed.fault {
+            Fault::ConsumerCrashed => self.crash().await,
+            other => self.ground.inject(other, placed.chance, self.queues.doomed()).await,
+        };
+        if let Err(error) = injected {
+            self.errors.push(format!("{name}: {error}"));
+        }
+        let healed = Instant::now();
+        let works = self.probe.gets_through(self.desk, healed + PATIENCE).await;
+        let recovery = healed.elapsed();
+        if works {
+            self.desk.ledger.healed(fault);
+        } else {
+            self.errors.push(format!("after {name} nothing got through for {PATIENCE:?}"));
+        }
+        self.progress.fault_over(&name, placed.at, works.then_some(recovery));
+        self.marks.push(Mark { name, from, to: self.began.elapsed(), recovery });
+    }
+
+    /// Ends the consumers in the middle of what they do, and starts them anew.
+    async fn crash(&mut self) -> Outcome {
+        if let Some(service) = self.service.take() {
+            service.kill().await;
+        }
+        self.service = Some(work::serve(self.broker, self.queues, self.desk).await?);
+        Ok(())
+    }
+}
+
+/// Kilobytes of memory that this process has.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// How long it may take until something goes on that should.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use enoki::memory::{Fault as Broken, MemoryTransport};
+
+    use super::*;
+
+    /// A run without faults, on a broker in memory that may be broken.
+    async fn on(broken: Option<Broken>) -> Vec<String> {
+        let memory = match broken {
+            Some(fault) => MemoryTransport::isolated().with_fault(fault),
+            None => MemoryTransport::isolated(),
+        };
+        let ground = Ok(Ground::memory(memory));
+        let task = Task {
+            course: Course::Memory,
+            seed: Seed::new(1),
+            messages: 1000,
+            faults: 0,
+            only: None,
+        };
+        let progress = Progress::start(Course::Memory, 1000, 0);
+        run_on(ground, task, &progress).await.failures()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sound_broker_is_found_sound() {
+        assert_eq!(on(None).await, Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_breaks_its_word_is_found_out() {
+        for (broken, complaint) in [
+            (Broken::MessagesAreLost, "confirmed and lost"),
+            (Broken::UnroutableIsConfirmed, "confirmed that could not be stored"),
+            (Broken::RedeliveredIsLost, "delivered again for no reason"),
+            (Broken::OrderIsReversed, "delivered out of order"),
+        ] {
+            let failures = on(Some(broken)).await;
+            assert!(
+                failures.iter().any(|failure| failure.contains(complaint)),
+                "{broken:?}: {failures:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The kinds of faults.
+
+use std::fmt;
+
+use enoki_faults::broker_process::Alarm;
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    // To the broker.
+    BrokerKilled,
+    BrokerFrozen,
+    BrokerRestarted,
+    ConnectionsClosed,
+    Alarm(Alarm),
+    // To the network.
+    Reset,
+    ResetInsideAFrame,
+    Fin,
+    HalfClosed,
+    BlackHoleToBroker,
+    BlackHoleFromBroker,
+    Partition,
+    Latency,
+    Trickle,
+    Refusing,
+    Hanging,
+    // To single messages.
+    ConfirmLost,
+    ConfirmsCutOff,
+    AckLost,
+    // To the program and its queues.
+    QueueDeleted,
+    ConsumerCrashed,
+    // Between the toolkit and the broker in memory.
+    Severed,
+    PublishingSevered,
+    ConsumingSevered,
+    SenderEnded,
+    ReceiverEnded,
+    ReceiverCancelled,
+    OutcomesHeld,
+    DeliveriesHeld,
+}
+
+/// Those that a broker process behind a proxy can have.
+pub(crate) const OF_A_BROKER: &[Fault] = &[
+    Fault::BrokerKilled,
+    Fault::BrokerFrozen,
+    Fault::BrokerRestarted,
+    Fault::ConnectionsClosed,
+    Fault::Alarm(Alarm::Memory),
+    Fault::Alarm(Alarm::Disk),
+    Fault::Reset,
+    Fault::ResetInsideAFrame,
+    Fault::Fin,
+    Fault::HalfClosed,
+    Fault::BlackHoleToBroker,
+    Fault::BlackHoleFromBroker,
+    Fault::Partition,
+    Fault::Latency,
+    Fault::Trickle,
+    Fault::Refusing,
+    Fault::Hanging,
+    Fault::ConfirmLost,
+    Fault::ConfirmsCutOff,
+    Fault::AckLost,
+    Fault::QueueDeleted,
+    Fault::ConsumerCrashed,
+];
+
+/// Those that the broker in memory can have.
+pub(crate) const IN_MEMORY: &[Fault] = &[
+    Fault::ConnectionsClosed,
+    Fault::Latency,
+    Fault::Refusing,
+    Fault::Hanging,
+    Fault::ConfirmLost,
+    Fault::ConfirmsCutOff,
+    Fault::AckLost,
+    Fault::QueueDeleted,
+    Fault::ConsumerCrashed,
+    Fault::Severed,
+    Fault::PublishingSevered,
+    Fault::ConsumingSevered,
+    Fault::SenderEnded,
+    Fault::ReceiverEnded,
+    Fault::ReceiverCancelled,
+    Fault::OutcomesHeld,
+    Fault::DeliveriesHeld,
+];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BrokerKilled => "broker killed",
+            Self::BrokerFrozen => "broker frozen",
+            Self::BrokerRestarted => "broker restarted",
+            Self::ConnectionsClosed => "connections closed by the broker",
+            Self::Alarm(Alarm::Memory) => "memory alarm",
+            Self::Alarm(Alarm::Disk) => "disk alarm",
+            Self::Reset => "reset",
+            Self::ResetInsideAFrame => "reset inside a frame",
+            Self::Fin => "fin",
+            Self::HalfClosed => "half closed",
+            Self::BlackHoleToBroker => "black hole to the broker",
+            Self::BlackHoleFromBroker => "black hole from the broker",
+            Self::Partition => "partition",
+            Self::Latency => "latency",
+            Self::Trickle => "trickle",
+            Self::Refusing => "reset, then refused",
+            Self::Hanging => "reset, then hanging",
+            Self::ConfirmLost => "confirm lost",
+            Self::ConfirmsCutOff => "published, then cut off",
+            Self::AckLost => "ack lost",
+            Self::QueueDeleted => "queue deleted",
+            Self::ConsumerCrashed => "consumer crashed",
+            Self::Severed => "severed",
+            Self::PublishingSevered => "publishing severed",
+            Self::ConsumingSevered => "consuming severed",
+            Self::SenderEnded => "sender ended",
+            Self::ReceiverEnded => "receiver ended",
+            Self::ReceiverCancelled => "receiver cancelled",
+            Self::OutcomesHeld => "outcomes held",
+            Self::DeliveriesHeld => "deliveries held",
+        })
+    }
+}

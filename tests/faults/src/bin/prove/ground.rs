@@ -1,0 +1,257 @@
+//! What there is to break: a broker, and the way to it.
+
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+
+use enoki::{Broker, Purpose, ShortStr, Transport, memory::MemoryTransport, transport::Change};
+use enoki_faults::{
+    broker_process::{BrokerProcess, Unavailable},
+    interposed::{Between, Reach},
+    proxy::{Act, Cut, Direction, Door, Flow, Kind, Proxy},
+    seed::Seed,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    course::Course,
+    fault::{self, Fault},
+};
+
+/// What went wrong, in words.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// A broker, and the way to it.
+pub(crate) enum Ground {
+    Memory { memory: MemoryTransport, between: Between },
+    Process { process: BrokerProcess, proxy: Proxy, url: String },
+}
+
+impl Ground {
+    pub(crate) fn memory(memory: MemoryTransport) -> Self {
+        let between = Between::new(Arc::new(memory.clone()));
+        Self::Memory { memory, between }
+    }
+
+    /// Starts what is needed.
+    pub(crate) async fn lay(course: Course, seed: Seed) -> Outcome<Self> {
+        let (broker, scheme) = match course {
+            Course::Memory => {
+                return Ok(Self::memory(MemoryTransport::isolated()));
+            }
+            Course::Amqp091(broker) => (broker, "amqp091"),
+            Course::Amqp10(broker) => (broker, "amqp10"),
+        };
+        let process = BrokerProcess::start(broker, "prove").await.map_err(|error| match error {
+            Unavailable::NotHere(reason) => reason,
+            Unavailable::Failed(error) => error.to_string(),
+        })?;
+        process.recover().await?;
+        let url = process.url().replacen("amqp091", scheme, 1);
+        let authority = url.split(['@', '/']).nth(3).unwrap_or_default();
+        let address: SocketAddr = authority.parse()?;
+        let proxy = Proxy::seeded(address, seed.random("jitter").u64(..)).await?;
+        // Seconds: what is silent is given up after twice as long.
+        let url = format!("{}?heartbeat={HEARTBEAT}", proxy.url(&url));
+        Ok(Self::Process { process, proxy, url })
+    }
+
+    /// What can happen here.
+    pub(crate) fn faults(&self) -> &'static [Fault] {
+        match self {
+            Self::Memory { .. } => fault::IN_MEMORY,
+            Self::Process { .. } => fault::OF_A_BROKER,
+        }
+    }
+
+    /// A handle on the broker, by way of what can be broken.
+    pub(crate) async fn connect(&self) -> enoki::Result<Broker> {
+        match self {
+            Self::Memory { between, .. } => Broker::connect(Arc::new(between.clone())).await,
+            Self::Process { url, .. } => enoki::connect(url).await,
+        }
+    }
+
+    /// Breaks something and puts it right again, with what it leaves to chance drawn from `chance`.
+    pub(crate) async fn inject(&self, fault: Fault, chance: u64, doomed: &str) -> Outcome {
+        let mut random = fastrand::Rng::with_seed(chance);
+        let a_while = Duration::from_millis(random.u64(200..2500));
+        match self {
+            Self::Memory { memory, between } => {
+                in_memory(memory, between, fault, a_while, &mut random, doomed).await
+            }
+            Self::Process { process, proxy, .. } => {
+                Harm { process, proxy, a_while }.inject(fault, &mut random, doomed).await
+            }
+        }
+    }
+}
+
+async fn in_memory(
+    memory: &MemoryTransport,
+    between: &Between,
+    fault: Fault,
+    a_while: Duration,
+    random: &mut fastrand::Rng,
+    doomed: &str,
+) -> Outcome {
+    const BOTH: &[Purpose] = &[Purpose::Publish, Purpose::Consume];
+    // There is no network in here to wait for.
+    let a_while = a_while / 10;
+    match fault {
+        Fault::ConnectionsClosed => memory.drop_connections(),
+        Fault::Severed => between.sever(BOTH).await,
+        Fault::PublishingSevered => between.sever(&[Purpose::Publish]).await,
+        Fault::ConsumingSevered => between.sever(&[Purpose::Consume]).await,
+        Fault::SenderEnded => between.end_senders(),
+        Fault::ReceiverEnded => between.end_receivers(),
+        Fault::ReceiverCancelled => between.cancel_receivers(),
+        Fault::OutcomesHeld => {
+            between.hold_outcomes(true);
+            sleep(a_while).await;
+        }
+        Fault::DeliveriesHeld => {
+            between.hold_deliveries(true);
+            sleep(a_while).await;
+        }
+        Fault::Latency => {
+            between.delay(a_while / 20);
+            sleep(a_while).await;
+        }
+        Fault::Refusing | Fault::Hanging => {
+            let hanging = fault == Fault::Hanging;
+            between.reach(if hanging { Reach::Hanging } else { Reach::Refused });
+            between.sever(BOTH).await;
+            sleep(a_while).await;
+        }
+        Fault::ConfirmLost | Fault::ConfirmsCutOff => {
+            between.drop_outcomes(if fault == Fault::ConfirmLost { 1 } else { random.u64(2..300) });
+            let _ = timeout(a_while, between.dropped()).await;
+            between.sever(&[Purpose::Publish]).await;
+        }
+        Fault::AckLost => {
+            between.drop_settlements(random.u64(1..4));
+            let _ = timeout(a_while, between.dropped()).await;
+            between.sever(&[Purpose::Consume]).await;
+        }
+        Fault::QueueDeleted => {
+            let session =
+                memory.connect(Purpose::Consume, Instant::now() + Duration::from_secs(1)).await?;
+            session.apply(&Change::DeleteQueue(ShortStr::new(doomed)?)).await?;
+        }
+        other => return Err(format!("{other} cannot happen in memory").into()),
+    }
+    between.heal();
+    Ok(())
+}
+
+/// A broker process and the proxy before it.
+struct Harm<'g> {
+    process: &'g BrokerProcess,
+    proxy: &'g Proxy,
+    a_while: Duration,
+}
+
+impl Harm<'_> {
+    async fn inject(&self, fault: Fault, random: &mut fastrand::Rng, doomed: &str) -> Outcome {
+        let Self { process, proxy, a_while } = *self;
+        match fault {
+            Fault::BrokerKilled => {
+                process.kill().await?;
+                process.restart().await?;
+            }
+            Fault::BrokerFrozen => {
+                process.freeze().await?;
+                // Now and then longer than it takes to notice.
+                sleep(a_while * 3).await;
+                process.thaw().await?;
+            }
+            Fault::BrokerRestarted => {
+                process.ctl(&["stop_app"]).await?;
+                process.ctl(&["start_app"]).await?;
+            }
+            Fault::ConnectionsClosed => process.close_connections().await?,
+            Fault::Alarm(alarm) => {
+                process.alarm(alarm).await?;
+                sleep(a_while).await;
+                process.clear(alarm).await?;
+            }
+            Fault::QueueDeleted => {
+                process.ctl(&["delete_queue", "-p", "enoki", doomed]).await?;
+            }
+            Fault::Reset => proxy.cut(Cut::Reset),
+            Fault::Fin => proxy.cut(Cut::Fin),
+            Fault::HalfClosed => {
+                proxy.cut(Cut::Half(Direction::FromBroker));
+                // A program that does not notice is cut off in the end.
+                sleep(a_while).await;
+                proxy.cut(Cut::Reset);
+            }
+            Fault::ResetInsideAFrame => {
+                let act = Act::CutInside(Cut::Reset);
+                self.frame(Direction::ToBroker, Kind::Publish, random.u64(1..50), act).await;
+            }
+            Fault::ConfirmLost => {
+                self.frame(Direction::FromBroker, Kind::Confirm, random.u64(1..20), Act::Drop)
+                    .await;
+                proxy.cut(Cut::Reset);
+            }
+            Fault::ConfirmsCutOff => {
+                let act = Act::HoldAnswers;
+                self.frame(Direction::ToBroker, Kind::Publish, random.u64(1..50), act).await;
+                sleep(a_while / 4).await;
+                proxy.cut(Cut::Reset);
+            }
+            Fault::AckLost => {
+                let act = Act::DropRest;
+                self.frame(Direction::ToBroker, Kind::Settlement, random.u64(1..20), act).await;
+                sleep(a_while / 4).await;
+                proxy.cut(Cut::Reset);
+            }
+            Fault::BlackHoleToBroker => self.black_hole(&[Direction::ToBroker]).await,
+            Fault::BlackHoleFromBroker => self.black_hole(&[Direction::FromBroker]).await,
+            Fault::Partition => self.black_hole(&Direction::BOTH).await,
+            Fault::Latency => {
+                self.flow(Flow::delayed(Duration::from_millis(200), Duration::from_millis(100)));
+                sleep(a_while).await;
+            }
+            Fault::Trickle => {
+                self.flow(Flow::limited(20_000));
+                sleep(a_while).await;
+            }
+            Fault::Refusing | Fault::Hanging => {
+                let refusing = fault == Fault::Refusing;
+                proxy.door(if refusing { Door::Refusing } else { Door::Hanging }).await;
+                proxy.cut(Cut::Reset);
+                sleep(a_while).await;
+                // Who hangs would wait for its own deadline.
+                proxy.cut(Cut::Reset);
+            }
+            other => return Err(format!("{other} cannot happen to a broker process").into()),
+        }
+        proxy.disarm();
+        proxy.heal().await;
+        Ok(())
+    }
+
+    /// Waits for a frame to come by; a run that is about to end may have none left.
+    async fn frame(&self, direction: Direction, kind: Kind, nth: u64, act: Act) {
+        let armed = self.proxy.arm(direction, kind, nth, act);
+        let _ = timeout(Duration::from_secs(2), armed.fired()).await;
+    }
+
+    /// Long enough to be noticed, or not: both happen.
+    async fn black_hole(&self, directions: &[Direction]) {
+        for direction in directions {
+            self.proxy.flow(*direction, Flow::held());
+        }
+        sleep(self.a_while * 3).await;
+    }
+
+    fn flow(&self, flow: Flow) {
+        for direction in Direction::BOTH {
+            self.proxy.flow(direction, flow);
+        }
+    }
+}
+
+/// Seconds.
+const HEARTBEAT: u32 = 2;

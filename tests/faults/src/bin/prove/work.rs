@@ -1,0 +1,331 @@
+//! The work that goes on while things break: publishers, and a service that handles.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use enoki::{
+    Body, Broker, Envelope, Failure, Handler, Outcome as Settlement, Publisher, PublisherOptions,
+    QueueSpec, RouteSpec, RunningService, Service, State, Topology,
+    transport::{Change, Found},
+};
+use enoki_faults::{
+    ledger::{Answer, Arrival, Capacity, DeliveryOf, Expect, How, Ledger, Ordered},
+    seed::Seed,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{course::Course, ground::Outcome, timeline::Meter};
+
+/// What is sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Parcel {
+    number: u64,
+    filling: String,
+}
+
+/// The queues of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Queues {
+    /// One handler at a time: everything in order.
+    ordered: QueueSpec,
+    /// Many handlers.
+    parallel: QueueSpec,
+    /// Will be deleted now and then.
+    doomed: QueueSpec,
+    /// For looking whether messages get through.
+    probe: QueueSpec,
+}
+
+impl Queues {
+    pub(crate) fn of(course: Course) -> enoki::Result<Self> {
+        let run = uuid::Uuid::now_v7().simple();
+        let queue = |label: &str| QueueSpec::new(format!("prove.{}.{run}.{label}", course.slug()));
+        Ok(Self {
+            ordered: queue("ordered")?,
+            parallel: queue("parallel")?,
+            doomed: queue("doomed")?,
+            probe: queue("probe")?,
+        })
+    }
+
+    pub(crate) fn doomed(&self) -> &str {
+        &self.doomed.name
+    }
+
+    fn all(&self) -> [&QueueSpec; 4] {
+        [&self.ordered, &self.parallel, &self.doomed, &self.probe]
+    }
+}
+
+/// What handlers know.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) ledger: Ledger,
+    pub(crate) meter: Arc<Meter>,
+    /// The latest probe that got through.
+    probed: watch::Sender<u64>,
+}
+
+impl Desk {
+    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+        let capacity = Capacity {
+            outstanding: 3 * u64::from(WINDOW),
+            in_flight: u64::from(ORDERED.1 + PARALLEL.1 + DOOMED.1),
+        };
+        Self { ledger: Ledger::new(capacity), meter, probed: watch::Sender::new(0) }
+    }
+}
+
+/// A delivery that goes back if its handler is ended.
+struct Held<'d> {
+    desk: &'d Desk,
+    delivery: DeliveryOf,
+    how: How,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.desk.ledger.settled(self.delivery, self.how);
+    }
+}
+
+async fn handle(
+    State(desk): State<Arc<Desk>>,
+    Body(parcel): Body<Parcel>,
+    envelope: Envelope,
+) -> Result<(), Failure> {
+    let Envelope { redelivered, attempt, .. } = envelope;
+    let arrival = Arrival { redelivered, attempt: attempt.number };
+    let delivery = desk.ledger.delivered(parcel.number, arrival);
+    desk.meter.handled.fetch_add(1, Ordering::Relaxed);
+    let mut held = Held { desk: &desk, delivery, how: How::Lost };
+    // Some take time, so that there is always one that a fault can hit.
+    if parcel.number.is_multiple_of(50) {
+        sleep(Duration::from_millis(2)).await;
+    }
+    if parcel.number % 100 == 99 && delivery.is_first() {
+        held.how = How::Returned;
+        return Err(Failure::new("a test wants it again"));
+    }
+    held.how = How::Acked;
+    Ok(())
+}
+
+async fn probed(State(desk): State<Arc<Desk>>, Body(parcel): Body<Parcel>) -> Settlement {
+    desk.probed.send_modify(|latest| *latest = parcel.number.max(*latest));
+    Settlement::Ack
+}
+
+/// Starts to handle.
+pub(crate) async fn serve(
+    broker: &Broker,
+    queues: &Queues,
+    desk: &Arc<Desk>,
+) -> enoki::Result<RunningService> {
+    let of = |queue: &QueueSpec| queue.clone().of::<Parcel>();
+    Service::new("prove", broker.clone())
+        .state(desk.clone())
+        .consume(&of(&queues.ordered), handle.concurrency(ORDERED.0).prefetch(ORDERED.1))
+        .consume(&of(&queues.parallel), handle.concurrency(PARALLEL.0).prefetch(PARALLEL.1))
+        .consume(&of(&queues.doomed), handle.concurrency(DOOMED.0).prefetch(DOOMED.1))
+        .consume(&of(&queues.probe), probed.concurrency(1))
+        .start()
+        .await
+}
+
+/// How many messages may be published by now.
+pub(crate) type Gate = watch::Receiver<u64>;
+
+/// Publishes so many messages, as far as the gate is open; returns when all have their outcome.
+pub(crate) async fn publish(
+    broker: &Broker,
+    queues: &Queues,
+    desk: &Arc<Desk>,
+    seed: Seed,
+    messages: u64,
+    mut gate: Gate,
+) -> Outcome {
+    let to = |queue: &QueueSpec| {
+        let declare = Topology::new().with_queue(&queue.clone().of::<Parcel>());
+        // What is deleted on purpose comes back with its consumer, not with its publisher.
+        let declare = if queue.name == queues.doomed.name { Topology::new() } else { declare };
+        let options =
+            PublisherOptions::new().window(WINDOW).timeout(PUBLISH_WITHIN).declare(declare);
+        let route = RouteSpec::<Parcel>::to_queue(queue.name.as_str());
+        async move { broker.publisher_with(route?, options).await }
+    };
+    let paths = Paths {
+        lane: desk.ledger.ordered(),
+        ordered: to(&queues.ordered).await?,
+        parallel: to(&queues.parallel).await?,
+        doomed: to(&queues.doomed).await?,
+    };
+    let mut random = seed.random("messages");
+    let mut confirms = tokio::task::JoinSet::new();
+    for number in 0..messages {
+        gate.wait_for(|open| *open > number).await?;
+        let parcel = Parcel { number, filling: filling(&mut random) };
+        let (publisher, missing) = paths.choose(&mut random, &desk.ledger);
+        let enqueued = match missing {
+            Some(nowhere) => publisher.message(&parcel)?.key(nowhere)?.enqueue().await,
+            None => publisher.enqueue(&parcel).await,
+        };
+        match enqueued {
+            Ok(confirm) => {
+                let desk = desk.clone();
+                confirms.spawn(async move {
+                    let outcome = confirm.await;
+                    desk.ledger.answered(number, Answer::of(&outcome));
+                    if outcome.is_ok() {
+                        desk.meter.confirmed.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            Err(error) => desk.ledger.answered(number, Answer::of::<()>(&Err(error))),
+        }
+        while confirms.try_join_next().is_some() {}
+    }
+    while confirms.join_next().await.is_some() {}
+    Ok(())
+}
+
+struct Paths {
+    lane: Ordered,
+    ordered: Publisher<Parcel>,
+    parallel: Publisher<Parcel>,
+    doomed: Publisher<Parcel>,
+}
+
+impl Paths {
+    /// Writes the next message down, and says how to publish it: to a queue that is missing, if so.
+    fn choose(
+        &self,
+        random: &mut fastrand::Rng,
+        ledger: &Ledger,
+    ) -> (&Publisher<Parcel>, Option<&'static str>) {
+        match random.u32(0..100) {
+            0..40 => {
+                ledger.attempted_in(self.lane, Expect::Handled);
+                (&self.ordered, None)
+            }
+            40..85 => {
+                ledger.attempted(Expect::Handled);
+                (&self.parallel, None)
+            }
+            85..95 => {
+                ledger.attempted(Expect::Perishable);
+                (&self.doomed, None)
+            }
+            _ => {
+                ledger.attempted(Expect::Unroutable);
+                (&self.parallel, Some("prove.there-is-no-such-queue"))
+            }
+        }
+    }
+}
+
+/// Mostly small, sometimes of several frames.
+fn filling(random: &mut fastrand::Rng) -> String {
+    let length =
+        if random.u32(0..1000) == 0 { random.usize(0..400_000) } else { random.usize(0..200) };
+    "x".repeat(length)
+}
+
+/// Looks whether messages get through.
+pub(crate) struct Probe {
+    publisher: Publisher<Parcel>,
+    next: u64,
+}
+
+impl Probe {
+    pub(crate) async fn new(broker: &Broker, queues: &Queues) -> enoki::Result<Self> {
+        let options = PublisherOptions::new()
+            .timeout(Duration::from_secs(2))
+            .declare(Topology::new().with_queue(&queues.probe.clone().of::<Parcel>()));
+        let route = RouteSpec::to_queue(queues.probe.name.as_str())?;
+        Ok(Self { publisher: broker.publisher_with(route, options).await?, next: 0 })
+    }
+
+    /// Tries until a message gets through, at most until the deadline; says whether one did.
+    pub(crate) async fn gets_through(&mut self, desk: &Desk, deadline: Instant) -> bool {
+        let mut probed = desk.probed.subscribe();
+        while Instant::now() < deadline {
+            self.next += 1;
+            let parcel = Parcel { number: self.next, filling: String::new() };
+            if self.publisher.publish(&parcel).await.is_err() {
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let patience = deadline.min(Instant::now() + Duration::from_secs(2));
+            let wanted = self.next;
+            if timeout_at(patience, probed.wait_for(|latest| *latest >= wanted)).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Waits until everything is handled, and says what is not.
+pub(crate) async fn drain(desk: &Desk, patience: Duration) -> Outcome {
+    let mut deadline = Instant::now() + patience;
+    let mut last = 0;
+    loop {
+        let handled = desk.meter.handled.load(Ordering::Relaxed);
+        if handled != last {
+            (last, deadline) = (handled, Instant::now() + patience);
+        }
+        let ledger = &desk.ledger;
+        if ledger.in_flight() == 0 && ledger.outstanding() == 0 && ledger.missing(1).is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let missing = ledger.missing(10);
+            return Err(format!(
+                "nothing came for {patience:?}, with {} outstanding, {} in flight, and missing {missing:?}",
+                ledger.outstanding(),
+                ledger.in_flight()
+            )
+            .into());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Looks whether the queues are empty, and removes them.
+pub(crate) async fn clean_up(broker: &Broker, queues: &Queues) -> Outcome {
+    let mut left = Vec::new();
+    for queue in queues.all() {
+        // Replicas and acknowledgements take a moment.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let Found { messages, .. } = broker.queue_status(&queue.clone().of::<Parcel>()).await?;
+            if messages == 0 {
+                break;
+            }
+            if Instant::now() > deadline {
+                left.push(format!("{messages} in {}", queue.name));
+                break;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    }
+    if left.is_empty() { Ok(()) } else { Err(format!("left over: {}", left.join(", ")).into()) }
+}
+
+/// Concurrency and prefetch.
+const ORDERED: (u16, u16) = (1, 16);
+const PARALLEL: (u16, u16) = (8, 64);
+const DOOMED: (u16, u16) = (2, 8);
+
+const WINDOW: u16 = 256;
+
+/// How long a message may take: longer than any fault.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(60);
