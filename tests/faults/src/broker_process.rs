@@ -124,7 +124,7 @@ impl BrokerProcess {
 
     /// Has it close every connection, and tell why.
     pub async fn close_connections(&self) -> io::Result<()> {
-        self.ctl(&["close_all_connections", "a test wants it so"]).await.map(drop)
+        self.ctl(&["close_all_connections", "--global", "a test wants it so"]).await.map(drop)
     }
 
     /// Heals what a test may have left behind: frozen, killed, or with an alarm.

@@ -1,0 +1,123 @@
+//! What a case gets: a broker behind a proxy, and names of its own.
+
+use std::{error::Error, fmt, net::SocketAddr};
+
+use enoki::{Broker, BrokerUrl, QueueSpec};
+use enoki_faults::{
+    broker_process::{BrokerProcess, Unavailable},
+    proxy::Proxy,
+};
+
+/// Whether it held, and if not, why.
+pub(crate) type Checked<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What a case harms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harms {
+    /// Its own connections: the broker may be shared.
+    Connections,
+    /// The broker, which must be the test's own.
+    TheBroker,
+}
+
+/// A transport, and the broker behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    scheme: &'static str,
+    broker: &'static str,
+    variable: &'static str,
+}
+
+impl Place {
+    /// All that there can be; the newest broker only where there is one.
+    pub(crate) fn all() -> Vec<Self> {
+        let place = |scheme, broker, variable| Self { scheme, broker, variable };
+        let mut places = vec![
+            place("amqp091", "rabbitmq-3", "ENOKI_RABBITMQ_3"),
+            place("amqp091", "rabbitmq-4", "ENOKI_RABBITMQ_4"),
+            place("amqp10", "rabbitmq-4", "ENOKI_RABBITMQ_4"),
+        ];
+        if std::env::var_os("ENOKI_RABBITMQ_4_3").is_some() {
+            places.push(place("amqp091", "rabbitmq-4.3", "ENOKI_RABBITMQ_4_3"));
+            places.push(place("amqp10", "rabbitmq-4.3", "ENOKI_RABBITMQ_4_3"));
+        }
+        places
+    }
+
+    /// The broker's URL, or the variable that does not tell it.
+    pub(crate) fn url(self, harms: Harms) -> Result<String, String> {
+        let variable = match harms {
+            Harms::Connections => self.variable.to_owned(),
+            Harms::TheBroker => format!("{}_FAULTS", self.variable),
+        };
+        let url = std::env::var(&variable).ok().filter(|url| !url.is_empty());
+        url.map(|url| url.replacen("amqp091", self.scheme, 1)).ok_or(variable)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.scheme, self.broker)
+    }
+}
+
+/// A broker behind a proxy, and names of its own.
+pub(crate) struct Stage {
+    pub(crate) proxy: Proxy,
+    url: String,
+    process: Option<BrokerProcess>,
+    prefix: String,
+}
+
+impl Stage {
+    pub(crate) async fn open(place: Place, harms: Harms, url: &str) -> Checked<Self> {
+        let process = match harms {
+            Harms::Connections => None,
+            Harms::TheBroker => {
+                let started = BrokerProcess::start(place.broker, "faults").await;
+                let process = started.map_err(|error| match error {
+                    Unavailable::NotHere(reason) => reason,
+                    Unavailable::Failed(error) => error.to_string(),
+                })?;
+                process.recover().await?;
+                Some(process)
+            }
+        };
+        let parsed = BrokerUrl::parse(url)?;
+        let host = parsed.host().ok_or("the URL names no host")?;
+        let address: SocketAddr = tokio::net::lookup_host((host, parsed.port().unwrap_or(5672)))
+            .await?
+            .next()
+            .ok_or("the host has no address")?;
+        let proxy = Proxy::start(address).await?;
+        let prefix = format!("faults.{}", uuid::Uuid::now_v7().simple());
+        Ok(Self { proxy, url: url.to_owned(), process, prefix })
+    }
+
+    /// A handle on the broker, by way of the proxy.
+    pub(crate) async fn broker(&self) -> enoki::Result<Broker> {
+        enoki::connect(format!("{}?heartbeat=2", self.proxy.url(&self.url))).await
+    }
+
+    /// A handle on the broker, past the proxy: to look at what is there.
+    pub(crate) async fn past_the_proxy(&self) -> enoki::Result<Broker> {
+        enoki::connect(&self.url).await
+    }
+
+    /// The broker itself, to harm it.
+    pub(crate) fn process(&self) -> Checked<&BrokerProcess> {
+        self.process.as_ref().ok_or_else(|| "the case does not say that it harms the broker".into())
+    }
+
+    /// A queue that nobody else uses; it goes soon after the case.
+    pub(crate) fn queue(&self, label: &str) -> enoki::Result<QueueSpec> {
+        let mut queue = QueueSpec::new(format!("{}.{label}", self.prefix))?;
+        queue.expires = Some(std::time::Duration::from_secs(300));
+        Ok(queue)
+    }
+}
+
+/// Fails with these words unless it is so.
+pub(crate) fn expect(is_so: bool, words: impl Into<String>) -> Checked {
+    if is_so { Ok(()) } else { Err(words.into().into()) }
+}
