@@ -424,8 +424,9 @@ mod tests {
             handle(&ledger, number, AGAIN);
         }
         ledger.healed(fault);
+        assert_eq!(ledger.report().faults[0].delivered_again, (2, 2));
         let failures = ledger.report().failures();
-        assert_eq!(failures, vec!["3 delivered again by reset at message 3, and it can be 2"]);
+        assert_eq!(failures, vec!["1 delivered again beyond what the faults can have caused"]);
     }
 
     #[test]

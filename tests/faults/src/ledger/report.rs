@@ -1,6 +1,6 @@
 //! What a ledger says when it is closed.
 
-use std::fmt;
+use std::{cmp::Reverse, collections::BinaryHeap, fmt};
 
 use super::{
     Book, Capacity,
@@ -63,12 +63,14 @@ pub struct Duplicates {
     pub returned: u64,
     /// No fault and no handler explains it.
     pub unexplained: u64,
+    /// Faults would explain it, but not so many: counted above, too.
+    pub beyond_bounds: u64,
 }
 
 impl Duplicates {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { published_again, delivered_again, returned, unexplained } = self;
+        let Self { published_again, delivered_again, returned, unexplained, .. } = self;
         published_again + delivered_again + returned + unexplained
     }
 }
@@ -85,9 +87,9 @@ pub struct FaultReport {
     pub outstanding: u64,
     /// Deliveries without a settlement when it came.
     pub in_flight: u64,
-    /// Copies published because of it, and how many that can be.
+    /// Copies published because of it, and how many that can be: what was outstanding.
     pub published_again: (u64, u64),
-    /// Deliveries repeated because of it, and how many that can be.
+    /// Deliveries repeated because of it, and how many that can be: what was in flight.
     pub delivered_again: (u64, u64),
     /// Whether it has healed.
     pub healed: bool,
@@ -109,21 +111,12 @@ impl Report {
         check(self.unanswered, "without an outcome");
         check(self.order_violations, "delivered out of order");
         check(self.duplicates.unexplained, "delivered again for no reason");
-        for FaultReport { name, at_message, published_again, delivered_again, healed, .. } in
-            &self.faults
-        {
-            let mut bound = |(count, bound): (u64, u64), what: &str| {
-                if count > bound {
-                    failures.push(format!(
-                        "{count} {what} by {name} at message {at_message}, and it can be {bound}"
-                    ));
-                }
-            };
-            bound(*published_again, "published again");
-            bound(*delivered_again, "delivered again");
-            if !healed {
-                failures.push(format!("{name} at message {at_message} never healed"));
-            }
+        check(
+            self.duplicates.beyond_bounds,
+            "delivered again beyond what the faults can have caused",
+        );
+        for fault in self.faults.iter().filter(|fault| !fault.healed) {
+            failures.push(format!("{} at message {} never healed", fault.name, fault.at_message));
         }
         failures
     }
@@ -136,25 +129,69 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
         order_violations: book.order_violations,
         ..Report::default()
     };
-    report.faults = book.faults.iter().map(|fault| of_fault(fault, capacity)).collect();
+    let mut causes = Causes::default();
     for message in &book.messages {
         count(message, &mut report);
-        attribute(message, &book.faults, &mut report);
+        causes.look_for(message, &book.faults, &mut report.duplicates);
     }
-    report
-}
-
-fn of_fault(fault: &Fault, capacity: Capacity) -> FaultReport {
-    FaultReport {
+    let bounds = |of: fn(&Fault, Capacity) -> u64| {
+        book.faults.iter().map(move |fault| of(fault, capacity)).collect::<Vec<_>>()
+    };
+    let published = bounds(|fault, capacity| fault.peak_outstanding.min(capacity.outstanding));
+    // More than the program holds unsettled: an acknowledgement may be lost on its way.
+    let delivered = bounds(|_, capacity| capacity.in_flight);
+    let (published_again, beyond) = share_out(causes.published_again, &published);
+    report.duplicates.beyond_bounds += beyond;
+    let (delivered_again, beyond) = share_out(causes.delivered_again, &delivered);
+    report.duplicates.beyond_bounds += beyond;
+    let shares = published_again.into_iter().zip(published);
+    let shares = shares.zip(delivered_again.into_iter().zip(delivered));
+    let of_fault = |(fault, (published_again, delivered_again)): (&Fault, _)| FaultReport {
         name: fault.name.clone(),
         at_message: fault.at_message,
         outstanding: fault.outstanding,
         in_flight: fault.in_flight,
-        published_again: (0, fault.peak_outstanding.min(capacity.outstanding)),
-        // More than the program holds unsettled: an acknowledgement may be lost on its way.
-        delivered_again: (0, capacity.in_flight),
+        published_again,
+        delivered_again,
         healed: fault.healed.is_some(),
+    };
+    report.faults = book.faults.iter().zip(shares).map(of_fault).collect();
+    report
+}
+
+/// Duplicates, each with the first and the last fault that may have caused it.
+#[derive(Default)]
+struct Causes {
+    published_again: Vec<(usize, usize)>,
+    delivered_again: Vec<(usize, usize)>,
+}
+
+/// Shares duplicates out among the faults that may have caused them, to none more than its bound;
+/// says what each fault got, and how many found no fault with room.
+///
+/// Going through the faults in order and taking first those that no later fault can explain finds
+/// room for as many as any way would.
+fn share_out(mut causes: Vec<(usize, usize)>, bounds: &[u64]) -> (Vec<u64>, u64) {
+    causes.sort_unstable();
+    let mut waiting = causes.into_iter().peekable();
+    let mut open = BinaryHeap::new();
+    let mut beyond = 0;
+    let mut shares = Vec::with_capacity(bounds.len());
+    for (fault, bound) in bounds.iter().enumerate() {
+        while let Some((_, last)) = waiting.next_if(|(first, _)| *first <= fault) {
+            open.push(Reverse(last));
+        }
+        let mut share = 0;
+        while share < *bound && open.pop().is_some() {
+            share += 1;
+        }
+        while open.peek().is_some_and(|Reverse(last)| *last <= fault) {
+            open.pop();
+            beyond += 1;
+        }
+        shares.push(share);
     }
+    (shares, beyond)
 }
 
 fn count(message: &Record, report: &mut Report) {
@@ -182,42 +219,51 @@ fn count(message: &Record, report: &mut Report) {
     report.recovered += u64::from(answer == Some(Answer::Indeterminate) && is_handled);
 }
 
-/// Finds a cause for each delivery beyond the first.
-fn attribute(message: &Record, faults: &[Fault], report: &mut Report) {
-    let mut deliveries = message.deliveries.iter();
-    let Some(mut before) = deliveries.next() else { return };
-    // A copy more for each unmarked delivery beyond the first.
-    let answered = message.answered.map_or(u64::MAX, |(at, _)| at);
-    for _ in 1..message.copies() {
-        let cause = faults.iter().position(|fault| fault.meets(message.attempted, answered));
-        match cause.and_then(|cause| report.faults.get_mut(cause)) {
-            Some(fault) => {
-                fault.published_again.0 += 1;
-                report.duplicates.published_again += 1;
+impl Causes {
+    /// Looks for what may have caused each delivery beyond the first.
+    fn look_for(&mut self, message: &Record, faults: &[Fault], duplicates: &mut Duplicates) {
+        let mut deliveries = message.deliveries.iter();
+        let Some(mut before) = deliveries.next() else { return };
+        // A copy more for each unmarked delivery beyond the first.
+        let answered = message.answered.map_or(u64::MAX, |(at, _)| at);
+        for _ in 1..message.copies() {
+            match between(faults, message.attempted, answered) {
+                Some(cause) => {
+                    self.published_again.push(cause);
+                    duplicates.published_again += 1;
+                }
+                None => duplicates.unexplained += 1,
             }
-            None => report.duplicates.unexplained += 1,
         }
-    }
-    let mut marked = message.deliveries.iter().filter(|it| it.arrival.redelivered).count() as u64;
-    // The first copy's first delivery never reached a handler: this one is no repetition.
-    if marked == message.deliveries.len() as u64 {
-        marked -= 1;
-    }
-    for delivered in deliveries {
-        if marked > 0 && delivered.arrival.redelivered {
+        let mut marked =
+            message.deliveries.iter().filter(|it| it.arrival.redelivered).count() as u64;
+        // The first copy's first delivery never reached a handler: this one is no repetition.
+        if marked == message.deliveries.len() as u64 {
             marked -= 1;
-            let cause = faults.iter().rposition(|fault| fault.meets(before.at, delivered.at));
-            if matches!(before.settled, Some((_, How::Returned))) {
-                report.duplicates.returned += 1;
-            } else if let Some(fault) = cause.and_then(|cause| report.faults.get_mut(cause)) {
-                fault.delivered_again.0 += 1;
-                report.duplicates.delivered_again += 1;
-            } else {
-                report.duplicates.unexplained += 1;
-            }
         }
-        before = delivered;
+        for delivered in deliveries {
+            if marked > 0 && delivered.arrival.redelivered {
+                marked -= 1;
+                if matches!(before.settled, Some((_, How::Returned))) {
+                    duplicates.returned += 1;
+                } else if let Some(cause) = between(faults, before.at, delivered.at) {
+                    self.delivered_again.push(cause);
+                    duplicates.delivered_again += 1;
+                } else {
+                    duplicates.unexplained += 1;
+                }
+            }
+            before = delivered;
+        }
     }
+}
+
+/// The first and the last fault that may have hit something that went on from one event to the
+/// other.
+fn between(faults: &[Fault], from: u64, to: u64) -> Option<(usize, usize)> {
+    let first = faults.iter().position(|fault| fault.meets(from, to))?;
+    let last = faults.iter().rposition(|fault| fault.meets(from, to))?;
+    Some((first, last))
 }
 
 impl fmt::Display for Report {
@@ -236,6 +282,7 @@ impl fmt::Display for Report {
         line("duplicates: delivered again after a fault", self.duplicates.delivered_again)?;
         line("duplicates: given back by a handler", self.duplicates.returned)?;
         line("duplicates: unexplained", self.duplicates.unexplained)?;
+        line("duplicates: more than the faults explain", self.duplicates.beyond_bounds)?;
         line("gone with their queue, as they may", self.perished)?;
         line("confirmed and lost", self.lost)?;
         line("false Ok", self.false_ok)?;
@@ -243,5 +290,19 @@ impl fmt::Display for Report {
         line("unexpected", self.unexpected)?;
         line("out of order", self.order_violations)?;
         line("without an outcome", self.unanswered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_gets_no_more_than_its_bound_and_none_is_beyond_while_there_is_room() {
+        assert_eq!(share_out(vec![(0, 0), (0, 1), (0, 1)], &[2, 1]), (vec![2, 1], 0));
+        assert_eq!(share_out(vec![(0, 1), (0, 1), (0, 0)], &[1, 2]), (vec![1, 2], 0));
+        assert_eq!(share_out(vec![(0, 0), (0, 0), (1, 1)], &[1, 5]), (vec![1, 1], 1));
+        assert_eq!(share_out(vec![(0, 2); 4], &[1, 1, 1]), (vec![1, 1, 1], 1));
+        assert_eq!(share_out(vec![], &[1]), (vec![0], 0));
     }
 }

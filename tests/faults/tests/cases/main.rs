@@ -47,7 +47,8 @@ macro_rules! cases {
 /// Cases that harm nothing but their own connections.
 const GENTLE: &[Case] = cases!(Connections:
     equipment::a_login_passes_the_proxy_and_is_understood,
-    publisher::p01_a_lost_confirm_is_indeterminate_and_the_message_is_stored,
+    publisher::p01_a_lost_confirm_is_indeterminate_where_nothing_is_sent_again,
+    publisher::p01_a_lost_confirm_is_sent_again_with_the_same_id,
     publisher::p08_a_confirm_that_never_comes_is_indeterminate_at_the_deadline,
     publisher::p19_one_byte_at_a_time_is_enough,
 );

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use enoki::{Broker, ErrorKind, Publisher, PublisherOptions, QueueSpec, RouteSpec, Topology};
+use enoki::{
+    Broker, Delivery, ErrorKind, Publisher, PublisherOptions, QueueSpec, RetryPolicy, RouteSpec,
+    ShortStr, Topology,
+};
 use enoki_faults::proxy::{Act, Cut, Direction, Flow, Kind};
 use tokio::time::timeout;
 
@@ -18,8 +21,8 @@ async fn publisher(
     Ok(broker.publisher_with(RouteSpec::to_queue(queue.name.as_str())?, options).await?)
 }
 
-/// Waits until the queue has so many messages.
-async fn expect_stored(stage: &Stage, queue: &QueueSpec, messages: u64) -> Checked {
+/// Waits until the queue has so many messages, and tells their ids.
+async fn expect_stored(stage: &Stage, queue: &QueueSpec, messages: u64) -> Checked<Vec<ShortStr>> {
     let broker = stage.past_the_proxy().await?;
     let queue = queue.clone().of::<u32>();
     let mut deliveries = broker.subscribe(&queue, 100).await?;
@@ -27,28 +30,44 @@ async fn expect_stored(stage: &Stage, queue: &QueueSpec, messages: u64) -> Check
     for _ in 0..messages {
         let next = timeout(Duration::from_secs(10), deliveries.next()).await;
         let next = next.map_err(|_| format!("{} of {messages} stored", held.len()))?;
-        held.push(next?);
+        held.push(next?.ok_or("no delivery")?);
     }
     let more = timeout(Duration::from_millis(200), deliveries.next()).await;
-    expect(more.is_err(), format!("more than {messages} stored"))
+    expect(more.is_err(), format!("more than {messages} stored"))?;
+    let id = |delivery: &Delivery| delivery.message().properties.message_id.clone();
+    Ok(held.iter().filter_map(id).collect())
 }
 
-pub(crate) async fn p01_a_lost_confirm_is_indeterminate_and_the_message_is_stored(
+pub(crate) async fn p01_a_lost_confirm_is_indeterminate_where_nothing_is_sent_again(
     stage: Stage,
 ) -> Checked {
     let queue = stage.queue("p01")?;
     let broker = stage.broker().await?;
-    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let options = PublisherOptions::new().retry(RetryPolicy::never());
+    let publisher = publisher(&broker, &queue, options).await?;
     publisher.publish(&1).await?;
     let lost = stage.proxy.arm(Direction::FromBroker, Kind::Confirm, 1, Act::Cut(Cut::Reset));
     let outcome = publisher.publish(&2).await;
     expect(lost.fired().await, "the confirm never came")?;
     match outcome {
         Err(error) if error.kind() == ErrorKind::Indeterminate => {
-            expect_stored(&stage, &queue, 2).await
+            expect_stored(&stage, &queue, 2).await.map(drop)
         }
         other => Err(format!("the outcome is {other:?}").into()),
     }
+}
+
+pub(crate) async fn p01_a_lost_confirm_is_sent_again_with_the_same_id(stage: Stage) -> Checked {
+    let queue = stage.queue("p01")?;
+    let broker = stage.broker().await?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    publisher.publish(&1).await?;
+    let lost = stage.proxy.arm(Direction::FromBroker, Kind::Confirm, 1, Act::Cut(Cut::Reset));
+    let confirmed = publisher.publish(&2).await?;
+    expect(lost.fired().await, "the confirm never came")?;
+    let stored = expect_stored(&stage, &queue, 3).await?;
+    let copies = stored.iter().filter(|id| **id == confirmed.message_id).count();
+    expect(copies == 2, format!("{copies} of three messages have the id {}", confirmed.message_id))
 }
 
 pub(crate) async fn p08_a_confirm_that_never_comes_is_indeterminate_at_the_deadline(
@@ -70,7 +89,7 @@ pub(crate) async fn p08_a_confirm_that_never_comes_is_indeterminate_at_the_deadl
     }
     expect(took >= within, format!("it was given up after {took:?}"))?;
     expect(took < within * 3, format!("the deadline was {within:?}, and it took {took:?}"))?;
-    expect_stored(&stage, &queue, 2).await
+    expect_stored(&stage, &queue, 2).await.map(drop)
 }
 
 pub(crate) async fn p19_one_byte_at_a_time_is_enough(stage: Stage) -> Checked {

@@ -246,7 +246,7 @@ pub(crate) struct Probe {
 impl Probe {
     pub(crate) async fn new(broker: &Broker, queues: &Queues) -> enoki::Result<Self> {
         let options = PublisherOptions::new()
-            .timeout(Duration::from_secs(2))
+            .timeout(PUBLISH_WITHIN)
             .declare(Topology::new().with_queue(&queues.probe.clone().of::<Parcel>()));
         let route = RouteSpec::to_queue(queues.probe.name.as_str())?;
         Ok(Self { publisher: broker.publisher_with(route, options).await?, next: 0 })
