@@ -376,7 +376,7 @@ pub(crate) fn backoff() -> ExponentialBackoff {
 const SLOWEST: Duration = Duration::from_secs(30);
 
 /// A session that lived this long was no failed try.
-const STEADY: Duration = Duration::from_secs(5);
+const STEADY: Duration = Duration::from_secs(1);
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "use the broker").because("it was closed")

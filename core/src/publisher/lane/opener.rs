@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::LaneOptions;
 use crate::{
@@ -19,6 +19,8 @@ pub(super) struct Opener {
     topology: Topology,
     /// The epoch of the session that the topology was declared on.
     declared: Option<u64>,
+    /// The epoch of the session that the last sender was opened on.
+    tried: Option<u64>,
     window: usize,
     timeout: Duration,
     patience: Patience,
@@ -30,6 +32,7 @@ impl Opener {
             link: options.link,
             topology: options.topology,
             declared: None,
+            tried: None,
             window: options.window.into(),
             timeout: options.open_timeout,
             patience: if options.fail_fast { Patience::FailFast } else { Patience::Wait },
@@ -49,13 +52,17 @@ impl Opener {
         }
     }
 
-    /// Opens a sender, after this wait.
-    pub(super) async fn open(&mut self, wait: Duration) -> Result<Box<dyn Sender>> {
-        if !wait.is_zero() && self.is_patient() {
-            sleep(wait).await;
+    /// Opens a sender; on a session where the last one failed, not before this time.
+    pub(super) async fn open(&mut self, not_before: Instant) -> Result<Box<dyn Sender>> {
+        let mut deadline = Instant::now() + self.timeout;
+        let mut incarnation = self.link.session(deadline, self.patience).await?;
+        // The pauses before another session are the link's own.
+        if self.tried == Some(incarnation.epoch) && self.is_patient() {
+            sleep_until(not_before).await;
+            deadline = Instant::now() + self.timeout;
+            incarnation = self.link.session(deadline, self.patience).await?;
         }
-        let deadline = Instant::now() + self.timeout;
-        let incarnation = self.link.session(deadline, self.patience).await?;
+        self.tried = Some(incarnation.epoch);
         let opening = async {
             if self.declared != Some(incarnation.epoch) {
                 declare(&*incarnation.session, &self.topology).await?;

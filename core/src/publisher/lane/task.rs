@@ -1,6 +1,6 @@
 //! The task that owns a publisher's sender, and the next one when that fails.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
     sync::mpsc,
@@ -20,6 +20,8 @@ pub(super) struct Task {
     retry: RetryPolicy,
     /// How many senders in a row did not open, or failed before they told an outcome.
     failures: u32,
+    /// When the next one may be opened.
+    pause_until: Instant,
 }
 
 impl Task {
@@ -30,27 +32,45 @@ impl Task {
     ) -> Self {
         let retry = options.retry;
         let backlog = Backlog::new(window, retry);
-        Self { inbox, is_open: true, backlog, opener: Opener::new(options), retry, failures: 0 }
+        Self {
+            inbox,
+            is_open: true,
+            backlog,
+            opener: Opener::new(options),
+            retry,
+            failures: 0,
+            pause_until: Instant::now(),
+        }
     }
 
     pub(super) async fn run(mut self) {
         while self.has_work().await {
             match self.open().await {
-                Ok(Some(sender)) => match self.work(sender).await {
-                    Ok(()) => return,
-                    Err(reason) => {
-                        self.opener.failed(&reason);
-                        self.backlog.interrupted(reason);
-                    }
-                },
-                Ok(None) => {}
-                Err(reason) if self.opener.is_patient() && reason.is_transient() => {
-                    self.backlog.wait_on(reason);
+                Ok(Some(sender)) => {
+                    let Err(reason) = self.work(sender).await else { return };
+                    self.opener.failed(&reason);
+                    self.backlog.interrupted(reason);
+                    self.failed();
                 }
-                Err(reason) => self.backlog.fail_all(&reason),
+                // Everything that waited ran out of time, which says nothing about the next try.
+                Ok(None) => {}
+                Err(reason) => {
+                    if self.opener.is_patient() && reason.is_transient() {
+                        self.backlog.wait_on(reason);
+                    } else {
+                        self.backlog.fail_all(&reason);
+                    }
+                    self.failed();
+                }
             }
-            self.failures = self.failures.saturating_add(1);
         }
+    }
+
+    /// The next try waits a little, from now on: messages that come and run out of time meanwhile
+    /// do not begin the wait anew.
+    fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        self.pause_until = Instant::now() + self.retry.delay(self.failures);
     }
 
     /// Waits for something to send; false when there will be nothing more.
@@ -72,11 +92,7 @@ impl Task {
 
     /// Opens a sender, while messages come in and run out of time. `None` when all of them did.
     async fn open(&mut self) -> Result<Option<Box<dyn Sender>>> {
-        let wait = match self.failures {
-            0 => Duration::ZERO,
-            failures => self.retry.delay(failures),
-        };
-        let opening = self.opener.open(wait);
+        let opening = self.opener.open(self.pause_until);
         tokio::pin!(opening);
         loop {
             self.backlog.drop_overdue();
