@@ -112,6 +112,13 @@ impl<'a> Cursor<'a> {
         self.take(length).map(drop)
     }
 
+    /// Counts a value, or a section.
+    fn count(&mut self) -> Read<()> {
+        self.values =
+            self.values.checked_sub(1).ok_or_else(|| format!("more than {MAX_VALUES} values"))?;
+        Ok(())
+    }
+
     /// The next value, if it is a number that fits.
     pub(crate) fn uint(&mut self) -> Read<Option<u32>> {
         Ok(self.value()?.as_int().and_then(|number| u32::try_from(number).ok()))
@@ -178,8 +185,7 @@ impl<'a> Cursor<'a> {
         if depth > MAX_DEPTH {
             return Err(format!("nested more than {MAX_DEPTH} levels deep").into());
         }
-        self.values =
-            self.values.checked_sub(1).ok_or_else(|| format!("more than {MAX_VALUES} values"))?;
+        self.count()?;
         Ok(match code {
             0x00 => {
                 self.nested(depth + 1)?;
@@ -336,14 +342,26 @@ pub(crate) fn message(bytes: &Bytes) -> (Sections, Option<Fault>) {
     let mut sections = Sections::default();
     let mut cursor = Cursor::new(bytes);
     let mut fault = None;
+    let mut pieces = Vec::new();
     while fault.is_none() && !cursor.is_empty() {
-        fault = section(bytes, &mut cursor, &mut sections).err();
+        fault = section(bytes, &mut cursor, &mut sections, &mut pieces).err();
+    }
+    // Put together once: with each section, a body of many would take for ever.
+    if let (Body::Data(body) | Body::Other(body), [_, _, ..]) = (&mut sections.body, &*pieces) {
+        *body = pieces.concat().into();
     }
     (sections, fault)
 }
 
-fn section(bytes: &Bytes, cursor: &mut Cursor<'_>, sections: &mut Sections) -> Read<()> {
+/// Reads a section. The pieces are those of the body, which has the first of them.
+fn section(
+    bytes: &Bytes,
+    cursor: &mut Cursor<'_>,
+    sections: &mut Sections,
+    pieces: &mut Vec<Bytes>,
+) -> Read<()> {
     let start = cursor.rest();
+    cursor.count()?;
     match cursor.descriptor()? {
         0x70 => sections.header = cursor.values()?,
         0x71 | 0x78 => drop(cursor.pairs()?),
@@ -359,23 +377,26 @@ fn section(bytes: &Bytes, cursor: &mut Cursor<'_>, sections: &mut Sections) -> R
             let length = cursor.length(wide)?;
             // A slice of the message: the body is not copied.
             let data = bytes.slice_ref(cursor.take(length)?);
-            sections.body = match std::mem::take(&mut sections.body) {
-                Body::Data(before) => Body::Data([before, data].concat().into()),
-                _ => Body::Data(data),
-            };
+            if !matches!(sections.body, Body::Data(_)) {
+                pieces.clear();
+                sections.body = Body::Data(data.clone());
+            }
+            pieces.push(data);
         }
         0x76 => {
             cursor.values()?;
             let length = start.len() - cursor.rest().len();
-            let encoded = start.get(..length).unwrap_or_default();
-            sections.body = match std::mem::take(&mut sections.body) {
-                Body::Other(before) => Body::Other([&before, encoded].concat().into()),
-                _ => Body::Other(bytes.slice_ref(encoded)),
-            };
+            let encoded = bytes.slice_ref(start.get(..length).unwrap_or_default());
+            if !matches!(sections.body, Body::Other(_)) {
+                pieces.clear();
+                sections.body = Body::Other(encoded.clone());
+            }
+            pieces.push(encoded);
         }
         0x77 => {
             let value = cursor.value()?;
             let length = start.len() - cursor.rest().len();
+            pieces.clear();
             sections.body = match value {
                 Value::List(_) | Value::Table(_) => {
                     Body::Other(bytes.slice_ref(start.get(..length).unwrap_or_default()))
@@ -389,7 +410,7 @@ fn section(bytes: &Bytes, cursor: &mut Cursor<'_>, sections: &mut Sections) -> R
 }
 
 /// Twice what `enoki` itself publishes; other clients may go further.
-const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 
-/// Values in one message, its headers included.
-const MAX_VALUES: u32 = 100_000;
+/// Values in one message, its headers and sections included.
+pub(crate) const MAX_VALUES: u32 = 100_000;

@@ -544,6 +544,19 @@ mod tests {
             }
         });
         assert_eq!(parts.body, "one two three");
+        let sequences = b"\x00\x53\x76\xc0\x02\x01\x41\x00\x53\x76\x45";
+        assert_eq!(incoming(&Bytes::from_static(sequences), OLDEST).message.body, &sequences[..]);
+        // One kind of body ends what another began.
+        let mixed = b"\x00\x53\x75\xa0\x01a\x00\x53\x77\x43\x00\x53\x75\xa0\x01b";
+        assert_eq!(incoming(&Bytes::from_static(mixed), OLDEST).message.body, "b");
+    }
+
+    #[test]
+    fn a_body_has_an_end_of_its_parts() {
+        let parts = |count| Bytes::from(b"\x00\x53\x75\xa0\x01x".repeat(count));
+        let whole = incoming(&parts(50_000), NEWEST);
+        assert_eq!((whole.undecodable, whole.message.body.len()), (None, 50_000));
+        assert!(incoming(&parts(100_001), NEWEST).undecodable.unwrap().contains("values"));
     }
 
     #[test]

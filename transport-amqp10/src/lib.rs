@@ -10,7 +10,9 @@
 //!
 //! - it declares exchanges, queues and bindings, through RabbitMQ's management node, on the
 //!   connection that uses them; and queues through Artemis's management address;
-//! - it reads messages itself, with limits: no bytes from the wire end the process;
+//! - it reads messages itself, with limits, and lets no other frame pass that fe2o3-amqp could fail at:
+//!   no bytes from the wire end the process. A message that cannot be read is rejected as one message,
+//!   with the reason in the log; the others flow on;
 //! - every wait has an end: the login, credit, a silent broker, closing; and what is under way when a
 //!   connection dies is not waited for;
 //! - it keeps exactly the prefetch that was asked for, and stops without losing what is under way;
@@ -56,7 +58,7 @@ mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enoki_core::{BrokerUrl, Purpose, Result, Transport, transport::Session};
+use enoki_core::{BrokerUrl, Limits, Purpose, Result, Transport, transport::Session};
 use tokio::time::Instant;
 
 use crate::options::Options;
@@ -84,6 +86,13 @@ impl Amqp10Transport {
     /// ```
     pub fn new(url: &BrokerUrl) -> Result<Self> {
         Ok(Self { options: Arc::new(Options::read(url)?) })
+    }
+
+    /// Sets the largest body that consumers take; larger ones are rejected unread.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        Arc::make_mut(&mut self.options).max_body = limits.max_body;
+        self
     }
 }
 

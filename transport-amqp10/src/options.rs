@@ -6,25 +6,35 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use enoki_core::{BrokerUrl, Result, transport::Endpoint};
+use enoki_core::{BrokerUrl, Limits, Result, transport::Endpoint};
 use fe2o3_amqp::sasl_profile::SaslProfile;
 
 /// What a URL says, checked, and as the client library wants it.
 #[derive(Debug, Clone)]
-pub(crate) struct Options(Endpoint);
+pub(crate) struct Options {
+    endpoint: Endpoint,
+    /// The largest body that consumers take.
+    pub(crate) max_body: usize,
+}
 
 impl Deref for Options {
     type Target = Endpoint;
 
     fn deref(&self) -> &Endpoint {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Options {
     /// Reads a URL: `amqp10://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
     pub(crate) fn read(url: &BrokerUrl) -> Result<Self> {
-        Endpoint::read(url, "amqp10").map(Self)
+        let endpoint = Endpoint::read(url, "amqp10")?;
+        Ok(Self { endpoint, max_body: Limits::default().max_body })
+    }
+
+    /// The largest message that comes in whole: a body, and whatever else is with it.
+    pub(crate) fn max_message(&self) -> usize {
+        self.max_body.saturating_add(BESIDES_BODY)
     }
 
     /// The login. RabbitMQ asks for one even where it lets everybody in.
@@ -57,6 +67,9 @@ impl Options {
         }
     }
 }
+
+/// How much headers and properties may have.
+const BESIDES_BODY: usize = 256 * 1024;
 
 /// Tells the connections of this process apart, for the eye of whoever looks at the broker.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);

@@ -56,6 +56,9 @@ pub(crate) struct Amqp10Receiver {
     /// Whether the queue can requeue for later.
     delays: bool,
     prefetch: u32,
+    /// The largest body to take, and the largest message that comes in whole.
+    max_body: usize,
+    max_message: usize,
     /// Deliveries taken from the link, of which the last has this tag.
     taken: u64,
     /// How many deliveries the broker may have sent, since the link began.
@@ -111,6 +114,8 @@ impl Amqp10Receiver {
             dialect: peer::dialect(session.peer()),
             delays,
             prefetch,
+            max_body: session.options().max_body,
+            max_message: session.options().max_message(),
             taken: 0,
             granted: u64::from(prefetch),
             unsettled: HashMap::new(),
@@ -131,7 +136,13 @@ impl Amqp10Receiver {
                 Bytes::from(whole)
             }
         };
-        self.deliver(info, incoming(&bytes, self.dialect))
+        let mut read = incoming(&bytes, self.dialect);
+        if read.message.body.len() > self.max_body || bytes.len() > self.max_message {
+            // Or the beginning of one, whose rest was left out.
+            read.message.body = Bytes::new();
+            read.undecodable = Some("the body exceeds the limit `max_body`".into());
+        }
+        self.deliver(info, read)
     }
 
     fn deliver(&mut self, info: DeliveryInfo, incoming: Incoming) -> Delivered {

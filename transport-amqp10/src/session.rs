@@ -38,7 +38,7 @@ use crate::{
     receiver::Amqp10Receiver,
     sender::Amqp10Sender,
     topology,
-    wire::{self, Line, OVERHEAD, Stage},
+    wire::{self, FRAME_MAX, Line, OVERHEAD, Stage},
 };
 
 /// Opens a session, within the deadline.
@@ -50,7 +50,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     let began = Instant::now();
     let connection = match timeout_at(deadline, connect(&options, &line)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(refused(&options, error, line.stage(), began.elapsed())),
+        Ok(Err(error)) => return Err(refused(&options, error, &line, began.elapsed())),
         Err(_) => return Err(silent(&options, line.stage())),
     };
     let peer = peer::peer(line.greeting(), options.subject())?;
@@ -71,7 +71,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
 }
 
 async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
-    let wire = wire::open(&options.host, options.port, line).await?;
+    let wire = wire::open(&options.host, options.port, options.max_message(), line).await?;
     let hostname = options.hostname();
     let mut properties = Fields::new();
     for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
@@ -81,7 +81,7 @@ async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle
         .container_id(options.container_id())
         .hostname(Some(hostname.as_str()))
         .sasl_profile(options.login())
-        .max_frame_size(FRAME_MAX + OVERHEAD as u32)
+        .max_frame_size((FRAME_MAX + OVERHEAD) as u32)
         .idle_time_out(options.idle_timeout())
         .properties(properties)
         .open_with_stream(wire)
@@ -89,9 +89,20 @@ async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle
 }
 
 /// Why a connection was not opened.
-fn refused(options: &Options, error: OpenError, stage: Stage, after: Duration) -> Error {
+fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) -> Error {
     let cause = Cause::from(error);
-    match (&cause, stage) {
+    if let Some(fault) = line.fault() {
+        let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
+            .on(options.subject())
+            .because(fault.to_owned());
+        return match line.stage() {
+            Stage::Unreachable | Stage::Silent | Stage::Answered => {
+                unsupported.remedy("is this an AMQP port, and not that of TLS?")
+            }
+            Stage::LoggedIn | Stage::Opened => unsupported,
+        };
+    }
+    match (&cause, line.stage()) {
         // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
         (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
             "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
@@ -217,7 +228,10 @@ impl Amqp10Session {
     /// The error behind fe2o3-amqp's, which after the end of a connection says only that it is
     /// closed.
     pub(crate) fn failed(&self, operation: &'static str, subject: &str, cause: &Cause) -> Error {
-        failed(operation, subject, cause, self.health.borrow().as_ref())
+        let ended = self.health.borrow().clone();
+        // Known before fe2o3-amqp has come to its end.
+        let fault = || self.line.fault().map(|fault| Ended::Failed(Cause::Lost(fault.to_owned())));
+        failed(operation, subject, cause, ended.or_else(fault).as_ref())
     }
 
     /// Runs one request on the links to RabbitMQ's management node.
@@ -375,7 +389,10 @@ async fn keep(
         let command = tokio::select! {
             biased;
             ended = connection.on_close() => {
-                let cause = ended.map_or_else(Cause::from, |()| Cause::Ended);
+                let cause = match line.fault() {
+                    Some(fault) => Cause::Lost(fault.to_owned()),
+                    None => ended.map_or_else(Cause::from, |()| Cause::Ended),
+                };
                 end(&health, Ended::Failed(cause));
                 line.cut();
                 return;
@@ -437,9 +454,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long RabbitMQ at least is silent when it refuses a virtual host: three seconds, less what
 /// clocks and threads are off.
 const SILENT_REFUSAL: Duration = Duration::from_millis(2500);
-
-/// The frames this side takes: as large as RabbitMQ writes them unless told otherwise.
-const FRAME_MAX: u32 = 131_072;
 
 /// Makes names of links differ.
 static LINKS: AtomicU64 = AtomicU64::new(1);

@@ -2,12 +2,14 @@
 //!
 //! What it does on the way:
 //!
+//! - it lets no frame pass that fe2o3-amqp could fail at: see `wire/check.rs`;
 //! - it hands fe2o3-amqp every message as one opaque data section, and takes outgoing ones out of it:
 //!   see `decode.rs` and `encode.rs` for why;
 //! - it gives the two links of the management pair the one name that RabbitMQ asks for;
 //! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
 //! - it writes to the socket what has gathered since the last time, not each frame by itself.
 
+mod check;
 mod frame;
 mod links;
 
@@ -35,16 +37,22 @@ pub(crate) use self::{
     frame::{Greeting, OVERHEAD, PAIR_RECEIVER, PAIR_SENDER, paired},
     links::{Gauge, Links},
 };
+use crate::decode::Fault;
 
 /// Opens the socket.
-pub(crate) async fn open(host: &str, port: u16, line: &Arc<Line>) -> io::Result<Wire> {
+pub(crate) async fn open(
+    host: &str,
+    port: u16,
+    max_message: usize,
+    line: &Arc<Line>,
+) -> io::Result<Wire> {
     let socket = TcpStream::connect((host, port)).await?;
     // A request of some ten bytes must not wait for the answer to the one before it.
     socket.set_nodelay(true)?;
     line.reached(Stage::Silent);
     Ok(Wire {
         socket,
-        inbound: Inbound::new(line.links.clone()),
+        inbound: Inbound::new(line.links.clone(), max_message),
         outbound: Outbound::default(),
         received: Vec::new(),
         ready: Vec::new(),
@@ -63,6 +71,8 @@ pub(crate) async fn open(host: &str, port: u16, line: &Arc<Line>) -> io::Result<
 pub(crate) struct Line {
     stage: AtomicU8,
     greeting: OnceLock<Greeting>,
+    /// What came that was no sound frame.
+    fault: OnceLock<String>,
     pub(crate) links: Arc<Links>,
     cut: AtomicBool,
     waker: AtomicWaker,
@@ -91,6 +101,11 @@ impl Line {
     /// Who the broker said it is.
     pub(crate) fn greeting(&self) -> Greeting {
         self.greeting.get().cloned().unwrap_or_default()
+    }
+
+    /// What the broker sent that ended the connection here, if that is why.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
     }
 
     /// How far the broker went along.
@@ -187,7 +202,10 @@ impl Wire {
         let mut from = 0;
         loop {
             let rest = self.begun.get(from..).unwrap_or_default();
-            let Some(length) = frame::length(rest).map_err(broken)? else { break };
+            // The peer has said what it takes.
+            let length = frame::length(rest, usize::MAX)
+                .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.into_owned()))?;
+            let Some(length) = length else { break };
             let Some(whole) = rest.get(..length) else { break };
             self.outbound.pass(whole, &mut self.gathered);
             from += length;
@@ -197,18 +215,18 @@ impl Wire {
     }
 
     /// Takes whole frames out of what came.
-    fn receive(&mut self, count: usize) -> io::Result<()> {
+    fn receive(&mut self, count: usize) -> Result<(), Fault> {
         self.received.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
         let mut from = 0;
         loop {
             let rest = self.received.get(from..).unwrap_or_default();
-            let Some(length) = frame::length(rest).map_err(broken)? else { break };
+            let Some(length) = frame::length(rest, FRAME_MAX)? else { break };
             let Some(whole) = rest.get(..length) else { break };
-            frame::check(whole).map_err(broken)?;
+            check::check(whole)?;
             if whole == LAYER {
                 self.line.reached(Stage::LoggedIn);
             }
-            if let Some(greeting) = self.inbound.pass(whole, &mut self.ready) {
+            if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
                 let _ = self.line.greeting.set(greeting);
                 self.line.reached(Stage::Opened);
             }
@@ -217,10 +235,6 @@ impl Wire {
         self.received.drain(..from);
         Ok(())
     }
-}
-
-fn broken(fault: crate::decode::Fault) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, fault.into_owned())
 }
 
 impl AsyncRead for Wire {
@@ -266,7 +280,13 @@ impl AsyncRead for Wire {
                 return Poll::Ready(Ok(()));
             }
             this.line.reached(Stage::Answered);
-            this.receive(count)?;
+            if let Err(fault) = this.receive(count) {
+                let fault = this
+                    .line
+                    .fault
+                    .get_or_init(|| format!("the broker sent what cannot be read: {fault}"));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.clone())));
+            }
         }
     }
 }
@@ -328,6 +348,9 @@ impl Drop for Wire {
 
 /// What names the layer that follows the login.
 const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";
+
+/// The frames this side takes: as large as RabbitMQ writes them unless told otherwise.
+pub(crate) const FRAME_MAX: usize = 131_072;
 
 /// How much is read or written at a time.
 const CHUNK: usize = 64 * 1024;

@@ -41,7 +41,8 @@ async fn consume(url: &str, queue: &str) -> Checked {
         let delivery = delivery?;
         delivery.ack(BasicAckOptions::default()).await?;
         if delivery.data == b"last" {
-            return Ok(());
+            // Not before the broker knows what was acknowledged.
+            return Ok(connection.close(200, "bye".into()).await?);
         }
     }
     Err("the deliveries ended".into())

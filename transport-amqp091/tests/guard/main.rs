@@ -266,8 +266,11 @@ struct Place {
 impl Place {
     async fn make(session: &dyn Session, own: &str) -> Result<Self, enoki_core::Error> {
         let exchange = ExchangeSpec::new(own, ExchangeKind::Fanout)?;
-        let dead = QueueSpec::new(format!("{own}.dead"))?;
+        let mut dead = QueueSpec::new(format!("{own}.dead"))?;
+        // What fails leaves nothing behind for long.
+        dead.expires = Some(10 * PATIENCE);
         let mut queue = QueueSpec::new(own)?;
+        queue.expires = dead.expires;
         queue.dead_letter =
             Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: Some(dead.name.clone()) });
         let binding = BindingSpec::new(&exchange, Destination::Queue(queue.name.clone()), "")?;
