@@ -331,6 +331,10 @@ impl Session for Amqp10Session {
         Ok(Box::new(Amqp10Receiver::open(self, queue, prefetch).await?))
     }
 
+    fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.line.links.blocked()
+    }
+
     async fn ended(&self) -> Error {
         let mut health = self.health.subscribe();
         let ended = match health.wait_for(Option::is_some).await {

@@ -12,7 +12,7 @@ use std::{
 
 use enoki_core::{
     BrokerUrl, ErrorKind, Message, Purpose, QueueSpec, ShortStr, Transport,
-    transport::{Change, End, Outgoing, Session},
+    transport::{Change, End, Outgoing, PublishOutcome, Session},
 };
 use enoki_transport_amqp10::Amqp10Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};

@@ -75,13 +75,21 @@ pub(super) struct Inbound {
     gauges: HashMap<(u16, u32), Arc<Gauge>>,
     /// How much there is of messages that came in part, by channel and handle.
     partial: HashMap<(u16, u32), usize>,
+    /// The channels whose session takes no messages: the window that the broker gave it is 0.
+    blocked: HashSet<u16>,
     /// Nothing of a message follows that has more bytes than this.
     max_message: usize,
 }
 
 impl Inbound {
     pub(super) fn new(links: Arc<Links>, max_message: usize) -> Self {
-        Self { links, gauges: HashMap::new(), partial: HashMap::new(), max_message }
+        Self {
+            links,
+            gauges: HashMap::new(),
+            partial: HashMap::new(),
+            blocked: HashSet::new(),
+            max_message,
+        }
     }
 
     /// Passes a whole frame on to fe2o3-amqp, which may read it. What this cannot read, it leaves to it.
@@ -103,13 +111,18 @@ impl Inbound {
                 }
                 return Ok(None);
             }
-            FLOW => drop(self.flowed(&opened)),
+            BEGIN => drop(self.windowed(&opened, 2)),
+            FLOW => {
+                drop(self.windowed(&opened, 1));
+                drop(self.flowed(&opened));
+            }
             DETACH => drop(self.detached(&opened)),
             END => {
                 let channel = opened.channel;
                 self.links.session_ended();
                 self.gauges.retain(|(of, _), _| *of != channel);
                 self.partial.retain(|(of, _), _| *of != channel);
+                self.block(channel, false);
             }
             ATTACH => {
                 let rename = self.attached(&opened, frame.len()).ok().flatten();
@@ -154,6 +167,28 @@ impl Inbound {
 
     /// next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle,
     /// delivery-count, link-credit, available, drain.
+    /// How many transfers the broker takes on this session: the field at this place. In use it gives
+    /// more before there are none left, so none is a decision: RabbitMQ is short of memory or disk.
+    fn windowed(&mut self, opened: &Opened<'_>, at: usize) -> Result<(), Fault> {
+        let mut fields = opened.fields.clone();
+        for _ in 0..at {
+            fields.skip()?;
+        }
+        if let Some(window) = fields.uint()? {
+            self.block(opened.channel, window == 0);
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, channel: u16, is_blocked: bool) {
+        if is_blocked {
+            self.blocked.insert(channel);
+        } else {
+            self.blocked.remove(&channel);
+        }
+        self.links.block(!self.blocked.is_empty());
+    }
+
     fn flowed(&self, opened: &Opened<'_>) -> Result<(), Fault> {
         let mut fields = opened.fields.clone();
         if opened.count < 9 {
@@ -408,6 +443,7 @@ pub(crate) const OVERHEAD: usize = 8;
 const FRAME_MIN: u32 = 512;
 
 const OPEN: u64 = 0x10;
+const BEGIN: u64 = 0x11;
 const ATTACH: u64 = 0x12;
 const FLOW: u64 = 0x13;
 const TRANSFER: u64 = 0x14;
@@ -509,6 +545,37 @@ mod tests {
         assert_eq!(outbound(&mut outwards, &wrapped), bare);
         let short = transfer(1, false, b"\x00\x53\x75\xa0\x07message");
         assert_eq!(outbound(&mut outwards, &short), bare);
+    }
+
+    #[test]
+    fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
+        // As the second field of a flow, and the third of a begin.
+        let window = |code, at, window| {
+            let fields = move |encoder: &mut Encoder| {
+                (0..at).for_each(|_| encoder.uint(0));
+                encoder.uint(window);
+                encoder.uint(7);
+                at + 2
+            };
+            performative(code, fields)
+        };
+        let links = Arc::<Links>::default();
+        let blocked = links.blocked();
+        let mut inwards = Inbound::new(links, MOST);
+        let end = performative(0x17, |_| 0);
+        for (body, channel, is_blocked) in [
+            (window(0x11, 2, 400), 3, false),
+            (window(0x13, 1, 0), 3, true),
+            (window(0x11, 2, 0), 4, true),
+            (window(0x13, 1, 400), 3, true),
+            (end.clone(), 4, false),
+            (window(0x13, 1, 0), 3, true),
+            (window(0x13, 1, 1), 3, false),
+            (end, 3, false),
+        ] {
+            inbound(&mut inwards, &frame(channel, &body));
+            assert_eq!(blocked.borrow().is_some(), is_blocked, "{body:02x?}");
+        }
     }
 
     #[test]

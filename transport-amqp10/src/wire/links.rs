@@ -8,7 +8,13 @@ use std::{
     },
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+const WINDOW_OF_0: &str =
+    "it takes no messages for the time being, for want of memory or disk space";
 
 /// The links that somebody watches, by name, and what there is to know of sessions.
 #[derive(Debug, Default)]
@@ -16,9 +22,27 @@ pub(crate) struct Links {
     gauges: Mutex<HashMap<String, Weak<Gauge>>>,
     /// When a session last ended.
     ended: Mutex<Option<Instant>>,
+    /// Why the broker takes no messages for the time being, if it takes none.
+    blocked: watch::Sender<Option<Arc<str>>>,
 }
 
 impl Links {
+    /// The broker takes no messages, or takes them again. It does not say why.
+    pub(super) fn block(&self, is_blocked: bool) {
+        self.blocked.send_if_modified(|blocked| {
+            let changes = blocked.is_some() != is_blocked;
+            if changes {
+                *blocked = is_blocked.then(|| WINDOW_OF_0.into());
+            }
+            changes
+        });
+    }
+
+    /// Why the broker takes no messages for the time being, as it changes.
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.blocked.subscribe()
+    }
+
     /// Watches the link that will have this name.
     pub(crate) fn watch(&self, name: &str) -> Arc<Gauge> {
         let gauge = Arc::new(Gauge::default());
