@@ -5,7 +5,9 @@ mod connect;
 mod consume;
 mod errors;
 mod headers;
+mod limits;
 mod publish;
+mod routing;
 mod service;
 mod settle;
 mod shutdown;
@@ -18,6 +20,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> + Send {
     [
         connect::CASES,
         topology::CASES,
+        routing::CASES,
+        limits::CASES,
         publish::CASES,
         consume::CASES,
         settle::CASES,

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use enoki_core::{
-    BindingSpec, Broker, DeadLetter, Delivery, Destination, ExchangeSpec, Outcome, Payload,
-    Publisher, PublisherOptions, QueueSpec, RouteSpec, ShortStr, Subscription, Table, Topology,
+    BindingSpec, Broker, DeadLetter, Delivery, Destination, ErrorKind, ExchangeSpec, Outcome,
+    Payload, Publisher, PublisherOptions, QueueSpec, RouteSpec, ShortStr, Subscription, Table,
+    Topology,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -215,4 +216,14 @@ pub(crate) fn until(
 pub(crate) fn death_reason(headers: &Table) -> Option<String> {
     let death = headers.get("x-death")?.as_list()?.first()?.as_table()?;
     Some(death.get("reason")?.as_str()?.to_owned())
+}
+
+/// Waits until none of it can be found.
+pub(crate) async fn gone(broker: &Broker, topology: &Topology) -> Result<(), Failed> {
+    until("it is gone", async || match broker.verify(topology).await {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error.into()),
+    })
+    .await
 }
