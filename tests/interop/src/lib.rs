@@ -2,8 +2,15 @@
 //! one is missing.
 
 pub mod example;
+pub mod neutral;
 
 use libtest_mimic::{Completion, Failed};
+
+/// What comes of a step in a test: whatever went wrong is told.
+pub type Checked<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// The variable that names the interpreter which has the clients in Python.
+pub const PYTHON: &str = "ENOKI_PYTHON";
 
 /// A real broker, where an environment variable says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

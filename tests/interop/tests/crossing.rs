@@ -10,7 +10,6 @@ mod crossing {
     pub(super) mod client;
     pub(super) mod document;
     mod foreign;
-    mod json;
     mod ours;
     pub(super) mod path;
     pub(super) mod refused;
@@ -19,11 +18,11 @@ mod crossing {
 
 use std::{process::ExitCode, sync::Arc};
 
-use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, given, without};
+use enoki_interop::{Broker, PYTHON, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, given, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::crossing::{
-    client::{Client, PYTHON, Protocol},
+    client::{Client, Protocol},
     document,
     path::Path,
     refused,

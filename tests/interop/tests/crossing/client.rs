@@ -3,11 +3,9 @@
 use std::fmt;
 
 use enoki::Message;
+use enoki_interop::Checked;
 
 use super::{foreign, ours};
-
-/// The variable that names the interpreter which has the foreign clients.
-pub(crate) const PYTHON: &str = "ENOKI_PYTHON";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -31,8 +29,6 @@ pub(crate) enum Client {
     /// py-amqp or Qpid Proton.
     Foreign(Protocol),
 }
-
-pub(crate) type Checked<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 impl Client {
     pub(crate) fn protocol(self) -> Protocol {

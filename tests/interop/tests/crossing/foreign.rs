@@ -3,13 +3,10 @@
 use std::process::Stdio;
 
 use enoki::Message;
-use enoki_interop::given;
+use enoki_interop::{Checked, PYTHON, given, neutral};
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use super::{
-    client::{Checked, PYTHON, Protocol},
-    json,
-};
+use super::client::Protocol;
 
 pub(crate) async fn publish(
     protocol: Protocol,
@@ -17,7 +14,7 @@ pub(crate) async fn publish(
     queue: &str,
     messages: &[Message],
 ) -> Checked {
-    let lines: Vec<_> = messages.iter().map(json::write).collect();
+    let lines: Vec<_> = messages.iter().map(neutral::write).collect();
     run(protocol, url, &["publish", queue], lines.concat()).await.map(drop)
 }
 
@@ -28,7 +25,7 @@ pub(crate) async fn consume(
     count: usize,
 ) -> Checked<Vec<Message>> {
     let lines = run(protocol, url, &["consume", queue, &count.to_string()], String::new()).await?;
-    lines.lines().map(json::read).collect()
+    lines.lines().map(neutral::read).collect()
 }
 
 async fn run(protocol: Protocol, url: &str, arguments: &[&str], input: String) -> Checked<String> {

@@ -6,9 +6,8 @@ use enoki::{
     BrokerUrl, Limits, Message, Outcome, Purpose, ShortStr, Transport,
     transport::{Outgoing, PublishOutcome, Session, Settle},
 };
+use enoki_interop::Checked;
 use tokio::time::Instant;
-
-use super::client::Checked;
 
 pub(crate) async fn open(url: &str) -> Checked<Arc<dyn Session>> {
     let url = BrokerUrl::parse(url)?;

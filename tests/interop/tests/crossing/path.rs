@@ -4,11 +4,11 @@
 use std::{fmt::Debug, sync::OnceLock, time::Duration};
 
 use enoki::{Message, QueueSpec, ShortStr, Table, Value, transport::Change};
-use enoki_interop::Broker;
+use enoki_interop::{Broker, Checked};
 use tokio::time::timeout;
 
 use super::{
-    client::{Checked, Client, Protocol},
+    client::{Client, Protocol},
     ours,
     rows::{Row, Verdict, rows},
 };

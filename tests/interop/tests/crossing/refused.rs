@@ -7,10 +7,9 @@ use enoki::{
     Broker, Error, Publication, QueueSpec, Raw, Result, RouteSpec, ShortStr, Table, Timestamp,
     Value, transport::Change,
 };
+use enoki_interop::Checked;
 use libtest_mimic::Failed;
 use tokio::time::Instant;
-
-use super::client::Checked;
 
 /// Something to refuse: how it gets into a message, and what the error has to name.
 pub(crate) struct Refused {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use enoki::{Message, Properties, ShortStr, Table, Timestamp, Value};
 use serde_json::{Map, Value as Json, json};
 
-use super::client::Checked;
+use crate::Checked;
 
-pub(crate) fn write(message: &Message) -> String {
+/// A message as one line.
+pub fn write(message: &Message) -> String {
     let Message { body, headers, properties } = message;
     let texts = [
         ("content_type", &properties.content_type),
@@ -38,7 +39,8 @@ pub(crate) fn write(message: &Message) -> String {
     format!("{line}\n")
 }
 
-pub(crate) fn read(line: &str) -> Checked<Message> {
+/// The message of one line.
+pub fn read(line: &str) -> Checked<Message> {
     let line: Json = serde_json::from_str(line)?;
     let properties = line.get("properties").ok_or("no properties")?;
     let text = |name| match properties.get(name) {
@@ -68,7 +70,8 @@ pub(crate) fn read(line: &str) -> Checked<Message> {
     })
 }
 
-fn write_table(table: &Table) -> Json {
+/// Headers as the object that they are in a line.
+pub fn write_table(table: &Table) -> Json {
     table.iter().map(|(name, value)| (name.as_str().to_owned(), write_value(value))).collect()
 }
 
@@ -86,7 +89,8 @@ fn write_value(value: &Value) -> Json {
     }
 }
 
-fn read_table(table: &Json) -> Checked<Table> {
+/// Headers out of that object.
+pub fn read_table(table: &Json) -> Checked<Table> {
     let table = table.as_object().ok_or("no table")?;
     table.iter().map(|(name, value)| Ok((ShortStr::new(name)?, read_value(value)?))).collect()
 }
