@@ -1,6 +1,7 @@
 //! The context of a call: what travels with it from service to service.
 
 pub(crate) mod header_codec;
+pub(crate) mod trace;
 
 use std::{cell::OnceCell, future::Future, sync::Arc};
 
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     context::header_codec::HeaderCodec,
+    context::trace::TraceContext,
     message::Message,
     message::value::{Table, Value},
 };
@@ -27,15 +29,24 @@ use crate::{
 /// assert_eq!(child.get("language").and_then(|value| value.as_str()), Some("fi"));
 /// # Ok::<(), enoki_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Context {
     values: Table,
     call_ids: Vec<String>,
+    trace: Option<TraceContext>,
+    parent_calls: usize,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::from_parts(Table::new(), Vec::new())
+    }
 }
 
 impl Context {
-    /// How many call ids travel, at most; the latest are kept.
-    pub const CALL_IDS: usize = 11;
+    /// How many ids of earlier calls a context keeps besides its own, unless
+    /// [`BrokerOptions::parent_calls`](crate::BrokerOptions::parent_calls) says otherwise.
+    pub const PARENT_CALLS: usize = 10;
 
     /// A context with nothing in it.
     pub fn new() -> Self {
@@ -44,7 +55,14 @@ impl Context {
 
     /// A context of these values and call ids, the first call first.
     pub fn from_parts(values: Table, call_ids: Vec<String>) -> Self {
-        Self { values, call_ids }
+        Self { values, call_ids, trace: None, parent_calls: Self::PARENT_CALLS }
+    }
+
+    /// This context, keeping so many ids of earlier calls besides its own from here on.
+    #[must_use]
+    pub fn with_parent_calls(mut self, calls: usize) -> Self {
+        self.parent_calls = calls;
+        self
     }
 
     /// The context of the handler that is running in this task, if one is.
@@ -84,12 +102,37 @@ impl Context {
         &self.call_ids
     }
 
-    /// The context of a call that this one made: the same values, and a call id more.
+    /// The id of the call that made this one; none outside of a call, and for the first of all.
+    pub fn parent_call_id(&self) -> Option<&str> {
+        let (_, parents) = self.call_ids.split_last()?;
+        parents.last().map(String::as_str)
+    }
+
+    /// The id of the earliest call that is known to have led here; none outside of a call, and for
+    /// the first of all.
+    pub fn origin_call_id(&self) -> Option<&str> {
+        let (_, parents) = self.call_ids.split_last()?;
+        parents.first().map(String::as_str)
+    }
+
+    /// Where this call is in a trace, if it is in one.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.trace.as_ref()
+    }
+
+    /// Says where in a trace what this context is published with belongs.
+    pub fn set_trace(&mut self, trace: TraceContext) {
+        self.trace = Some(trace);
+    }
+
+    /// The context of a call that this one made: the same values and trace, and a call id more. The
+    /// latest ids are kept, ten and its own by default.
     #[must_use]
     pub fn child(&self, service: &str, handler: &str) -> Self {
         let mut child = self.clone();
         child.call_ids.push(format!("{service}.{handler}.{}", Uuid::now_v7()));
-        let surplus = child.call_ids.len().saturating_sub(Self::CALL_IDS);
+        let kept = self.parent_calls.saturating_add(1);
+        let surplus = child.call_ids.len().saturating_sub(kept);
         child.call_ids.drain(..surplus);
         child
     }
@@ -112,6 +155,15 @@ pub(crate) struct Callee {
     pub(crate) service: Arc<str>,
     pub(crate) handler: Arc<str>,
     pub(crate) codec: Arc<dyn HeaderCodec>,
+    pub(crate) parent_calls: usize,
+}
+
+impl Callee {
+    /// The context of a call that a message with these headers makes.
+    pub(crate) fn context(&self, headers: &Table) -> Context {
+        let sent = self.codec.decode(headers).with_parent_calls(self.parent_calls);
+        sent.child(&self.service, &self.handler)
+    }
 }
 
 impl Call {
@@ -122,9 +174,7 @@ impl Call {
     fn context(&self) -> &Context {
         self.context.get_or_init(|| match &self.origin {
             Origin::Given => Context::new(),
-            Origin::Delivery { message, by } => {
-                by.codec.decode(&message.headers).child(&by.service, &by.handler)
-            }
+            Origin::Delivery { message, by } => by.context(&message.headers),
         })
     }
 
@@ -186,6 +236,39 @@ mod tests {
         assert_eq!(child.call_ids()[..2], ["990", "991"]);
     }
 
+    #[test]
+    fn how_many_ids_are_kept_can_be_set_and_its_own_always_is() {
+        let ids = |parents: usize, calls: usize| {
+            let first = Context::new().with_parent_calls(parents);
+            let last = (0..calls).fold(first, |call, n| call.child("service", &n.to_string()));
+            last.call_ids().len()
+        };
+        for (parents, calls, kept) in
+            [(0, 5, 1), (1, 5, 2), (10, 20, 11), (30, 20, 20), (30, 50, 31), (usize::MAX, 20, 20)]
+        {
+            assert_eq!(ids(parents, calls), kept, "{parents} parents, {calls} calls");
+        }
+    }
+
+    #[test]
+    fn the_parent_and_the_origin_are_the_calls_before_this_one() {
+        let ids = |context: &Context| {
+            let text = |id: Option<&str>| id.map(|id| id[..1].to_owned());
+            [
+                text(context.origin_call_id()),
+                text(context.parent_call_id()),
+                text(context.call_id()),
+            ]
+        };
+        let some = |id: &str| Some(id.to_owned());
+        let (none, first) = (Context::new(), Context::new().child("a", "h"));
+        assert_eq!(ids(&none), [None, None, None]);
+        assert_eq!(ids(&first), [None, None, some("a")]);
+        let second = first.child("b", "h");
+        assert_eq!(ids(&second), [some("a"), some("a"), some("b")]);
+        assert_eq!(ids(&second.child("c", "h")), [some("a"), some("b"), some("c")]);
+    }
+
     #[tokio::test]
     async fn there_is_a_current_context_inside_of_a_scope_only() {
         assert_eq!(Context::current(), None);
@@ -230,6 +313,7 @@ mod tests {
             service: "billing".into(),
             handler: "bill".into(),
             codec: Arc::new(crate::PrefixCodec::default()),
+            parent_calls: Context::PARENT_CALLS,
         });
         let mut message = Message::new("");
         message.headers.insert("nameko.language", "fi").unwrap();

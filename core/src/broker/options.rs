@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    context::Context,
     context::header_codec::{HeaderCodec, PrefixCodec},
     message::Limits,
     message::codec::Codecs,
@@ -25,6 +26,7 @@ pub struct BrokerOptions {
     pub(crate) limits: Limits,
     pub(crate) codecs: Codecs,
     pub(crate) header_codec: Arc<dyn HeaderCodec>,
+    pub(crate) parent_calls: usize,
 }
 
 impl Default for BrokerOptions {
@@ -36,6 +38,7 @@ impl Default for BrokerOptions {
             limits: Limits::default(),
             codecs: Codecs::default(),
             header_codec: Arc::new(PrefixCodec::default()),
+            parent_calls: Context::PARENT_CALLS,
         }
     }
 }
@@ -88,6 +91,14 @@ impl BrokerOptions {
     #[must_use]
     pub fn header_codec(mut self, codec: impl HeaderCodec) -> Self {
         self.header_codec = Arc::new(codec);
+        self
+    }
+
+    /// How many ids of earlier calls travel with a call besides its own; 10 by default. The latest
+    /// are kept.
+    #[must_use]
+    pub fn parent_calls(mut self, calls: usize) -> Self {
+        self.parent_calls = calls;
         self
     }
 }

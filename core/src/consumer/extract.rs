@@ -138,9 +138,10 @@ impl<M, S: Sync> FromDelivery<M, S> for Envelope {
 
 impl<M, S: Sync> FromDelivery<M, S> for Context {
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-        let callee = incoming.callee;
-        let sent = callee.codec.decode(&incoming.message()?.headers);
-        Ok(Context::current().unwrap_or_else(|| sent.child(&callee.service, &callee.handler)))
+        match Context::current() {
+            Some(current) => Ok(current),
+            None => Ok(incoming.callee.context(&incoming.message()?.headers)),
+        }
     }
 }
 

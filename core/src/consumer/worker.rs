@@ -40,9 +40,14 @@ impl Worker {
         runner: Arc<dyn Run>,
         broker: &BrokerOptions,
     ) -> Self {
-        let handler = options.name.unwrap_or("handler").into();
+        let callee = Callee {
+            service,
+            handler: options.name.unwrap_or("handler").into(),
+            codec: broker.header_codec.clone(),
+            parent_calls: broker.parent_calls,
+        };
         Self {
-            callee: Arc::new(Callee { service, handler, codec: broker.header_codec.clone() }),
+            callee: Arc::new(callee),
             codecs: options.accept.clone().unwrap_or_else(|| broker.codecs.clone()),
             on_error: options.on_error,
             expected: options.expected.clone(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::{
     context::Context,
+    context::trace::TraceContext,
     error::Result,
     message::value::{Table, Value},
     short_str::ShortStr,
@@ -11,6 +12,9 @@ use crate::{
 
 /// How a call's context travels in message headers: both directions in one object, so that they
 /// cannot disagree.
+///
+/// Values, call ids and the [trace](Context::trace) are the context's; whether and how each of them
+/// travels is the codec's.
 pub trait HeaderCodec: fmt::Debug + Send + Sync + 'static {
     /// Adds the context to the headers. What it sets wins over what is there.
     fn encode(&self, context: &Context, headers: &mut Table) -> Result<()>;
@@ -23,8 +27,8 @@ pub trait HeaderCodec: fmt::Debug + Send + Sync + 'static {
 /// read.
 ///
 /// A value named `language` travels as `nameko.language`, the call ids as the list
-/// `nameko.call_id_stack`. Headers without the prefix are not part of the context, so they do not
-/// travel on.
+/// `nameko.call_id_stack`, the trace as `traceparent` and `tracestate`. Other headers without the
+/// prefix are not part of the context, so they do not travel on.
 ///
 /// ```
 /// use enoki_core::{Context, HeaderCodec, PrefixCodec, Table};
@@ -72,6 +76,9 @@ impl HeaderCodec for PrefixCodec {
             let ids = context.call_ids().iter().map(|id| Value::from(id.as_str())).collect();
             headers.set(self.name(CALL_IDS)?, Value::List(ids));
         }
+        if let Some(trace) = context.trace() {
+            trace.write(headers);
+        }
         Ok(())
     }
 
@@ -89,7 +96,11 @@ impl HeaderCodec for PrefixCodec {
                 Some(own) => drop(values.insert(own, value.clone())),
             }
         }
-        Context::from_parts(values, call_ids)
+        let mut context = Context::from_parts(values, call_ids);
+        if let Some(trace) = TraceContext::read(headers) {
+            context.set_trace(trace);
+        }
+        context
     }
 }
 
@@ -173,7 +184,7 @@ mod tests {
     #[test]
     fn headers_of_others_are_left_alone_and_do_not_travel_on() {
         let foreign = [
-            ("traceparent", Value::from("00-1")),
+            ("tracestate", Value::from("of=nothing")),
             ("x-death", vec![Value::Null].into()),
             ("language", "sv".into()),
         ];
@@ -184,6 +195,23 @@ mod tests {
         let mut sent = headers(&foreign);
         PrefixCodec::default().encode(&read, &mut sent).unwrap();
         assert_eq!(sent, headers(&all));
+    }
+
+    #[test]
+    fn a_trace_travels_beside_the_context_and_that_of_the_call_wins() {
+        let span = |n: u8| Value::from(format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{n:016x}-01"));
+        let arrived = [("traceparent", span(1)), ("tracestate", "vendor=1".into())];
+        let read = decoded(&arrived);
+        assert!(read.values().is_empty(), "it is beside the context, and not in it");
+        let child = read.child("a", "h");
+        let mut sent = Table::new();
+        PrefixCodec::new(ShortStr::from_static("acme")).encode(&child, &mut sent).unwrap();
+        assert!(sent.remove("acme.call_id_stack").is_some());
+        assert_eq!(sent, headers(&arrived));
+        let own = headers(&[("traceparent", span(2))]);
+        let mut sent = own.clone();
+        PrefixCodec::default().encode(&read, &mut sent).unwrap();
+        assert_eq!(sent, own);
     }
 
     #[test]

@@ -71,6 +71,30 @@ impl Value {
         }
     }
 
+    /// The number, if this is a float.
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Self::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The point in time, if this is one.
+    pub fn as_timestamp(&self) -> Option<Timestamp> {
+        match self {
+            Self::Timestamp(time) => Some(*time),
+            _ => None,
+        }
+    }
+
+    /// The bytes, if these are some.
+    pub fn as_bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// The values, if this is a list.
     pub fn as_list(&self) -> Option<&[Value]> {
         match self {

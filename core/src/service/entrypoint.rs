@@ -139,7 +139,8 @@ impl Scope {
 
     /// A context for work that this entrypoint begins, with a call id of its own.
     pub fn context(&self, handler: &str) -> Context {
-        Context::new().child(&self.service, handler)
+        let parent_calls = self.broker.options().parent_calls;
+        Context::new().with_parent_calls(parent_calls).child(&self.service, handler)
     }
 
     /// Tells the service that this entrypoint has failed: the service stops, and its `run_until`

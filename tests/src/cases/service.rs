@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Attempt, Body, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind, Failure, FromState,
-    Handler, OnCancel, OnError, Outcome, Publisher, QueueSpec, Scope, Service, State, Value,
-    transport::Change,
+    Attempt, Body, BrokerOptions, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind,
+    Failure, FromState, Handler, OnCancel, OnError, Outcome, Publisher, QueueSpec, Scope, Service,
+    State, Value, transport::Change,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -48,6 +48,8 @@ cases! { "service":
     a_publisher_carries_the_context_on [NestedHeaders],
     two_hops_make_two_call_ids [NestedHeaders],
     headers_that_are_not_context_stay_behind,
+    a_trace_travels_on_beside_the_context,
+    as_many_call_ids_are_kept_as_the_program_says [NestedHeaders],
     a_service_that_does_not_fit_does_not_start [ExclusiveQueues],
     a_service_goes_on_after_a_lost_connection,
     a_consumer_that_ends_fails_its_service,
@@ -519,6 +521,61 @@ async fn headers_that_are_not_context_stay_behind(stage: &Stage) -> Result<(), F
 }
 
 /// K10
+async fn a_trace_travels_on_beside_the_context(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let (first, last) = (stage.queue("first")?, stage.queue("last")?);
+    let publisher = to_queue::<u32>(&broker, &last).await?;
+    let running = Service::new("conformance", broker.clone())
+        .state(publisher)
+        .consume(&first.clone().of::<u32>(), forward)
+        .start()
+        .await?;
+    let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let publisher = to_queue::<u32>(&broker, &first).await?;
+    let publication = publisher.message(&1)?.header("traceparent", span)?;
+    publication.header("tracestate", "vendor=1")?.publish().await?;
+    publisher.message(&2)?.header("traceparent", "nonsense")?.publish().await?;
+    let mut subscription = subscribe(&broker, &last, 2).await?;
+    let mut traces = Vec::new();
+    for _ in 0..2 {
+        let delivery = next(&mut subscription).await?;
+        let text = |name| {
+            let value = delivery.message().headers.get(name)?;
+            Some(value.as_str().unwrap_or("no text").to_owned())
+        };
+        traces.push((number(&delivery)?, text("traceparent"), text("tracestate")));
+        delivery.settle(Outcome::Ack);
+    }
+    traces.sort_unstable();
+    let some = |text: &str| Some(text.to_owned());
+    let expected = [(1, some(span), some("vendor=1")), (2, None, None)];
+    expect_eq("the traces", traces, expected)?;
+    Ok(running.stop(soon()).await?)
+}
+
+async fn as_many_call_ids_are_kept_as_the_program_says(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker_with(BrokerOptions::new().parent_calls(2)).await?;
+    let (first, last) = (stage.queue("first")?, stage.queue("last")?);
+    let publisher = to_queue::<u32>(&broker, &last).await?;
+    let running = Service::new("conformance", broker.clone())
+        .state(publisher)
+        .consume(&first.clone().of::<u32>(), forward)
+        .start()
+        .await?;
+    let ids: Vec<Value> = ["a.h.1", "b.h.2", "c.h.3", "d.h.4"].map(Value::from).into();
+    let publisher = to_queue::<u32>(&broker, &first).await?;
+    publisher.message(&1)?.header("nameko.call_id_stack", ids)?.publish().await?;
+    let mut subscription = subscribe(&broker, &last, 1).await?;
+    let delivery = next(&mut subscription).await?;
+    let headers = &delivery.message().headers;
+    let ids = headers.get("nameko.call_id_stack").and_then(Value::as_list).unwrap_or_default();
+    let ids: Vec<&str> = ids.iter().filter_map(Value::as_str).collect();
+    expect_eq("how many call ids", ids.len(), 3)?;
+    expect_eq("the last two of the calls before", ids.get(..2), Some(&["c.h.3", "d.h.4"][..]))?;
+    delivery.settle(Outcome::Ack);
+    Ok(running.stop(soon()).await?)
+}
+
 async fn a_service_that_does_not_fit_does_not_start(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let (good, bad) = (stage.queue("good")?, stage.queue("bad")?);
