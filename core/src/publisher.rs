@@ -176,20 +176,28 @@ impl<M: Payload> Publisher<M> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn message(&self, message: &M) -> Result<Publication<'_>> {
-        let encoded = message.encode(&self.inner.codecs)?;
-        let options = &self.inner.options;
-        let mut headers = self.inner.route.headers.clone();
-        headers.merge(options.headers.clone());
+    pub fn message(&self, message: &M) -> Result<Publication<'_, M>> {
+        self.message_with(message, &self.inner.codecs)
+    }
+
+    /// A message with properties of its own, in another encoding than the publisher's.
+    pub fn message_with(&self, message: &M, codecs: &Codecs) -> Result<Publication<'_, M>> {
+        let encoded = message.encode(codecs)?;
+        let Inner { route, options, .. } = &*self.inner;
         let mut properties = options.properties.clone();
         properties.content_type = encoded.content_type;
-        let message = Message { body: encoded.body, headers, properties };
-        let message = self.inner.codecs.pack(message)?;
+        let message = Message { body: encoded.body, headers: options.headers.clone(), properties };
         Ok(Publication {
             publisher: &self.inner,
-            key: self.inner.route.key.clone(),
+            exchange: route.exchange.clone(),
+            kind: route.kind.clone(),
+            key: route.key.clone(),
+            headers: route.headers.clone(),
             mandatory: options.mandatory,
-            message,
+            timeout: options.timeout,
+            retry: options.retry,
+            message: codecs.pack(message)?,
+            of: PhantomData,
         })
     }
 }

@@ -34,6 +34,7 @@ pub(crate) struct LaneOptions {
     /// How many messages may be without an outcome.
     pub(crate) window: u16,
     pub(crate) open_timeout: Duration,
+    /// How long to wait before the next sender is opened; which messages it gets is their own.
     pub(crate) retry: RetryPolicy,
     pub(crate) fail_fast: bool,
 }
@@ -70,6 +71,7 @@ pub(crate) struct Parcel {
     pub(crate) routing_key: ShortStr,
     pub(crate) mandatory: bool,
     pub(crate) message: Arc<Message>,
+    pub(crate) retry: RetryPolicy,
     pub(crate) deadline: Instant,
     pub(crate) reply: Reply,
 }

@@ -50,6 +50,17 @@ impl Default for PublisherOptions {
     }
 }
 
+macro_rules! text_properties {
+    ($($(#[$doc:meta])+ $name:ident),+ $(,)?) => {$(
+        $(#[$doc])+
+        #[must_use]
+        pub fn $name(mut self, $name: ShortStr) -> Self {
+            self.properties.$name = Some($name);
+            self
+        }
+    )+};
+}
+
 impl PublisherOptions {
     /// The defaults: persistent, mandatory, a window of 256 messages, 30 seconds for each.
     pub fn new() -> Self {
@@ -88,11 +99,19 @@ impl PublisherOptions {
         self
     }
 
-    /// The name of the application, on each message.
-    #[must_use]
-    pub fn app_id(mut self, app_id: ShortStr) -> Self {
-        self.properties.app_id = Some(app_id);
-        self
+    text_properties! {
+        /// The name of the application, on each message.
+        app_id,
+        /// The application's name for this sort of message.
+        kind,
+        /// The queue that answers go to.
+        reply_to,
+        /// What these messages answer.
+        correlation_id,
+        /// The login that publishes; brokers refuse any other than the connection's own.
+        user_id,
+        /// How bodies are encoded on top of their type. Says so only; bodies are sent as they are.
+        content_encoding,
     }
 
     /// Headers for each message; a call's own win over them, and the context over both.

@@ -1,6 +1,6 @@
 //! A message about to be published.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
@@ -10,21 +10,31 @@ use crate::{
     context::Context,
     error::{Error, Result},
     message::Message,
-    message::value::{Timestamp, Value},
+    message::value::{Table, Timestamp, Value},
     publisher::lane::{Parcel, Reply},
+    publisher::retry::RetryPolicy,
     short_str::ShortStr,
-    topology::route::check_key,
+    topology::ExchangeKind,
+    topology::route::{RouteSpec, check_key},
 };
 
-/// A message about to be published, with what is its own.
+/// A message about to be published, with what is its own: it wins over what the publisher has for
+/// all of them.
 ///
 /// Made by [`Publisher::message`](super::Publisher::message).
 #[must_use = "it is only published by `publish` or `enqueue`"]
-pub struct Publication<'p> {
+pub struct Publication<'p, M> {
     pub(super) publisher: &'p Inner,
+    pub(super) exchange: ShortStr,
+    pub(super) kind: ExchangeKind,
     pub(super) key: ShortStr,
+    /// The route's; all others win over them.
+    pub(super) headers: Table,
     pub(super) mandatory: bool,
+    pub(super) timeout: Duration,
+    pub(super) retry: RetryPolicy,
     pub(super) message: Message,
+    pub(super) of: PhantomData<fn(M)>,
 }
 
 macro_rules! text_properties {
@@ -37,7 +47,7 @@ macro_rules! text_properties {
     )+};
 }
 
-impl Publication<'_> {
+impl<M> Publication<'_, M> {
     text_properties! {
         /// The id; unique to the message, also over retries.
         message_id,
@@ -53,6 +63,16 @@ impl Publication<'_> {
         user_id,
         /// How the body is encoded on top of its type. Says so only; the body is sent as it is.
         content_encoding,
+    }
+
+    /// Another route than the publisher's, with its key and its headers.
+    ///
+    /// Nothing of it is declared by this: its exchange is there, by
+    /// [`PublisherOptions::declare`](super::PublisherOptions::declare) or
+    /// [`Broker::declare`](crate::Broker::declare), or the message fails.
+    pub fn route(self, route: impl Into<RouteSpec<M>>) -> Self {
+        let RouteSpec { exchange, kind, key, headers, .. } = route.into();
+        Self { exchange, kind, key, headers, ..self }
     }
 
     /// The routing key.
@@ -101,6 +121,19 @@ impl Publication<'_> {
         self
     }
 
+    /// How long it may take from the call to its outcome.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whether it is published again when the connection breaks or the broker refuses it, how often,
+    /// and when. How long to wait for the next connection stays the publisher's.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
     /// Publishes and waits for the outcome, like [`Publisher::publish`](super::Publisher::publish).
     pub async fn publish(self) -> Result<Confirmed> {
         self.enqueue().await?.await
@@ -109,13 +142,13 @@ impl Publication<'_> {
     /// Hands over and tells the outcome later, like [`Publisher::enqueue`](super::Publisher::enqueue).
     pub async fn enqueue(self) -> Result<Confirm> {
         let publisher = self.publisher;
-        let deadline = Instant::now() + publisher.options.timeout;
+        let deadline = Instant::now() + self.timeout;
         let sealed = self.seal()?;
         let (reply, outcome) = oneshot::channel();
         let confirm = Confirm::new(
             outcome,
             sealed.id.clone(),
-            publisher.route.exchange.clone(),
+            sealed.exchange.clone(),
             publisher.lane.window().clone(),
             deadline,
         );
@@ -126,10 +159,16 @@ impl Publication<'_> {
     /// Adds the context and the id, and checks what no wire could carry.
     pub(super) fn seal(mut self) -> Result<Sealed> {
         let inner = self.publisher;
-        check_key(&inner.route.kind, &inner.route.exchange, &self.key)?;
+        check_key(&self.kind, &self.exchange, &self.key)?;
         if self.mandatory {
-            let is_sure = inner.options.mandatory && self.key == inner.route.key;
-            mandatory::check(inner.broker.peer(), &inner.route.exchange, is_sure)?;
+            let route = &inner.route;
+            let is_its_route = self.exchange == route.exchange && self.key == route.key;
+            let is_sure = inner.options.mandatory && is_its_route;
+            mandatory::check(inner.broker.peer(), &self.exchange, is_sure)?;
+        }
+        if !self.headers.is_empty() {
+            self.headers.merge(std::mem::take(&mut self.message.headers));
+            self.message.headers = self.headers;
         }
         // Read now, not when the publisher was made: the handler may have changed it.
         if let Some(context) = Context::current() {
@@ -147,9 +186,10 @@ impl Publication<'_> {
         self.message.properties.message_id = Some(id.clone());
         Ok(Sealed {
             id,
-            exchange: inner.route.exchange.clone(),
+            exchange: self.exchange,
             key: self.key,
             mandatory: self.mandatory,
+            retry: self.retry,
             message: Arc::new(self.message),
         })
     }
@@ -167,6 +207,7 @@ pub(super) struct Sealed {
     exchange: ShortStr,
     key: ShortStr,
     mandatory: bool,
+    retry: RetryPolicy,
     message: Arc<Message>,
 }
 
@@ -177,15 +218,17 @@ impl Sealed {
             routing_key: self.key,
             mandatory: self.mandatory,
             message: self.message,
+            retry: self.retry,
             deadline,
             reply,
         }
     }
 }
 
-impl fmt::Debug for Publication<'_> {
+impl<M> fmt::Debug for Publication<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publication")
+            .field("exchange", &self.exchange)
             .field("key", &self.key)
             .field("message", &self.message)
             .finish_non_exhaustive()

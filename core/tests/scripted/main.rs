@@ -10,6 +10,7 @@ mod later;
 mod link;
 mod mandatory;
 mod provider;
+mod publication;
 mod script;
 mod service;
 mod subscription;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use enoki_core::{
-    Broker, Capability, Error, ErrorKind, PublisherOptions, Purpose, Route, Topic, Topology,
-    WorkQueue, transport::Change,
+    Broker, Capability, Error, ErrorKind, ExchangeKind, ExchangeSpec, PublisherOptions, Purpose,
+    Route, RouteSpec, Topic, Topology, WorkQueue, transport::Change,
 };
 
 use crate::script::{Script, Trouble};
@@ -74,6 +74,11 @@ async fn another_queue_or_an_exchange_is_refused_and_says_the_way_out() {
     let refused = publisher.publish_to("other", &"a".to_owned()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
     assert!(refused.to_string().contains("optional"), "{refused}");
+    let elsewhere =
+        RouteSpec::new(&ExchangeSpec::new("shop", ExchangeKind::Direct).unwrap(), "billing");
+    let mine = publisher.message(&"a".to_owned()).unwrap().route(elsewhere.unwrap());
+    let refused = mine.publish().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "the same key of an exchange");
     let mine = publisher.message(&"a".to_owned()).unwrap().key("other").unwrap();
     mine.mandatory(false).publish().await.unwrap();
 }

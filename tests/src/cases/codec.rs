@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use enoki_core::{
     Body, Broker, BrokerOptions, Codec, CodecError, Codecs, Compression, Envelope, ErrorKind,
-    Handler, Json, MessagePack, Outcome, PublisherOptions, QueueSpec, Raw, Service, ShortStr, Text,
-    Visit,
+    Handler, Json, Message, MessagePack, Outcome, PublisherOptions, QueueSpec, Raw, Service,
+    ShortStr, Text, Visit,
 };
 use tokio::sync::mpsc;
 
@@ -24,6 +24,7 @@ cases! { "codec":
     raw_accepts_everything,
     every_byte_arrives,
     an_encoding_of_ones_own_is_used,
+    a_message_may_have_another_encoding_than_its_publisher,
     encodings_share_a_queue,
     a_compressed_body_becomes_what_it_was,
     a_body_that_becomes_too_large_is_dead_lettered [DeadLetter],
@@ -148,6 +149,28 @@ async fn an_encoding_of_ones_own_is_used(stage: &Stage) -> Result<(), Failed> {
     let arrived = tokio::time::timeout(PATIENCE, sees.recv()).await?;
     expect_eq("what arrives", arrived, Some((456, Bytes::from_static(b"456"))))?;
     Ok(running.stop(soon()).await?)
+}
+
+async fn a_message_may_have_another_encoding_than_its_publisher(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<u32>(&broker, &queue).await?;
+    let backwards = Codecs::only(Backwards);
+    publisher.publish(&12).await?;
+    publisher.message_with(&12, &backwards)?.publish().await?;
+    publisher.publish(&12).await?;
+    let mut subscription = subscribe(&broker, &queue, 3).await?;
+    let types = ["application/json", "application/x-backwards", "application/json"];
+    for (content_type, body) in types.into_iter().zip(["12", "21", "12"]) {
+        let delivery = next(&mut subscription).await?;
+        let Message { body: arrived, properties, .. } = delivery.message();
+        expect_eq("the content type", properties.content_type.as_deref(), Some(content_type))?;
+        expect_eq("the body", arrived.as_ref(), body.as_bytes())?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
 }
 
 async fn encodings_share_a_queue(stage: &Stage) -> Result<(), Failed> {

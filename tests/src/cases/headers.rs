@@ -41,7 +41,7 @@ cases! { "headers":
 async fn there(
     stage: &Stage,
     raw: &Raw,
-    with: impl for<'p> FnOnce(Publication<'p>) -> enoki_core::Result<Publication<'p>>,
+    with: impl for<'p> FnOnce(Publication<'p, Raw>) -> enoki_core::Result<Publication<'p, Raw>>,
 ) -> Result<Delivery, Failed> {
     let broker = stage.broker().await?;
     // Another one each time, as nobody settles what arrives.
@@ -52,7 +52,7 @@ async fn there(
     next(&mut subscription).await
 }
 
-fn as_it_is(publication: Publication<'_>) -> enoki_core::Result<Publication<'_>> {
+fn as_it_is(publication: Publication<'_, Raw>) -> enoki_core::Result<Publication<'_, Raw>> {
     Ok(publication)
 }
 

@@ -55,6 +55,8 @@ cases! { "publish":
     a_deadline_of_zero_is_kept,
     a_window_of_zero_is_refused,
     a_key_that_cannot_be_is_refused,
+    a_message_may_take_another_route_than_its_publisher [UnroutableDetection, Exchanges],
+    a_message_may_be_mandatory_or_optional_by_itself [UnroutableDetection, Exchanges],
     a_publisher_outlives_its_session,
     a_publisher_declares_again_on_a_new_session,
 }
@@ -599,6 +601,40 @@ async fn a_key_that_cannot_be_is_refused(stage: &Stage) -> Result<(), Failed> {
         let fanout = stage.exchange("fanout", ExchangeKind::Fanout)?;
         expect_error("a key for a fanout", RouteSpec::<u32>::new(&fanout, "k"), wrong)?;
         expect_eq("what the queue holds", contents(&broker, &queue).await?, [2])?;
+    }
+    Ok(())
+}
+
+async fn a_message_may_take_another_route_than_its_publisher(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let (near, far) = (stage.queue("near")?, stage.queue("far")?);
+    let exchange = stage.exchange("x", ExchangeKind::Topic)?;
+    declare(&broker, &[&exchange], &[&near, &far], &[bind(&exchange, &far, "a.*")?]).await?;
+    let publisher = to_queue::<u32>(&broker, &near).await?;
+    publisher.publish(&1).await?;
+    publisher.message(&2)?.route(RouteSpec::new(&exchange, "a.b")?).publish().await?;
+    publisher.message(&3)?.route(RouteSpec::to_queue(&*far.name)?).publish().await?;
+    publisher.publish(&4).await?;
+    let nowhere = publisher.message(&5)?.route(RouteSpec::new(&exchange, "b.b")?).publish().await;
+    expect_error("a route to no queue", nowhere, &[ErrorKind::Unroutable])?;
+    expect_eq("by the publisher's route", contents(&broker, &near).await?, [1, 4])?;
+    expect_eq("by the others", contents(&broker, &far).await?, [2, 3])
+}
+
+async fn a_message_may_be_mandatory_or_optional_by_itself(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let exchange = stage.exchange("x", ExchangeKind::Topic)?;
+    for (optional, options) in
+        [(false, PublisherOptions::new()), (true, PublisherOptions::new().optional())]
+    {
+        let route = RouteSpec::<u32>::new(&exchange, "a")?;
+        let publisher = broker.publisher_with(route, options).await?;
+        publisher.message(&1)?.mandatory(false).publish().await?;
+        let mandatory = publisher.message(&2)?.mandatory(true).publish().await;
+        expect_error("a mandatory message", mandatory, &[ErrorKind::Unroutable])?;
+        let neither = publisher.publish(&3).await.map(drop).map_err(|error| error.kind());
+        let expected = if optional { Ok(()) } else { Err(ErrorKind::Unroutable) };
+        expect_eq("what the publisher says", neither, expected)?;
     }
     Ok(())
 }

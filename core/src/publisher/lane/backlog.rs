@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    publisher::retry::RetryPolicy,
     transport::{Outgoing, PublishOutcome},
 };
 
@@ -26,19 +25,17 @@ pub(super) struct Backlog {
     /// Refused, and to be sent again at that time.
     later: Vec<(Instant, u64)>,
     window: Arc<Window>,
-    retry: RetryPolicy,
     /// Why messages wait: there is no sender, or the last one failed.
     trouble: Option<Error>,
 }
 
 impl Backlog {
-    pub(super) fn new(window: Arc<Window>, retry: RetryPolicy) -> Self {
+    pub(super) fn new(window: Arc<Window>) -> Self {
         Self {
             in_flight: InFlight::default(),
             waiting: VecDeque::new(),
             later: Vec::new(),
             window,
-            retry,
             trouble: None,
         }
     }
@@ -127,9 +124,10 @@ impl Backlog {
                     .because("no queue is bound for it")
                     .remedy("declare the queue that should get it, or publish with `optional()`")),
                 PublishOutcome::Rejected(error) => {
-                    let due = Instant::now() + self.retry.delay(pending.sent + 1);
-                    if self.retry.is_passing(&error)
-                        && self.retry.allows(pending.sent + 1)
+                    let retry = pending.parcel.retry;
+                    let due = Instant::now() + retry.delay(pending.sent + 1);
+                    if retry.is_passing(&error)
+                        && retry.allows(pending.sent + 1)
                         && due < too_late(pending.parcel.deadline)
                     {
                         let id = self.in_flight.add(Pending { sent: pending.sent + 1, ..pending });
@@ -184,7 +182,7 @@ impl Backlog {
             let Some(pending) = self.in_flight.get_mut(id) else { continue };
             pending.sent += 1;
             // Whatever does not pass would only happen again.
-            if reason.is_transient() && self.retry.allows(pending.sent) {
+            if reason.is_transient() && pending.parcel.retry.allows(pending.sent) {
                 again.push_back(pending.outgoing(id));
                 continue;
             }

@@ -31,7 +31,7 @@ impl Task {
         window: Arc<Window>,
     ) -> Self {
         let retry = options.retry;
-        let backlog = Backlog::new(window, retry);
+        let backlog = Backlog::new(window);
         Self {
             inbox,
             is_open: true,

@@ -21,7 +21,7 @@ pub(crate) struct Refused {
 /// The body, what is set besides, and what the error has to name.
 type Attempted = (Raw, Setting, &'static str);
 
-type Setting = fn(Publication<'_>) -> Result<Publication<'_>>;
+type Setting = fn(Publication<'_, Raw>) -> Result<Publication<'_, Raw>>;
 
 pub(crate) fn rows() -> Vec<Refused> {
     let row = |name, settings: &[(Setting, &'static str)]| Refused {
