@@ -149,12 +149,12 @@ async fn another_route_brings_its_key_and_headers_and_leaves_those_of_the_first_
     let options = PublisherOptions::new().headers(of_publisher);
     let publisher = broker.publisher_with(&POSTER, options).await.unwrap();
     let message = || publisher.message(&text("1")).unwrap();
-    let wrong = message().route(&PLACED).key("order.*").unwrap().enqueue().await;
+    let wrong = message().route(PLACED).key("order.*").unwrap().enqueue().await;
     assert_eq!(kind(wrong), ErrorKind::Configuration);
     let confirms = [
         message().enqueue().await.unwrap(),
-        message().route(&LABEL).enqueue().await.unwrap(),
-        message().route(&PLACED).enqueue().await.unwrap(),
+        message().route(LABEL).enqueue().await.unwrap(),
+        message().route(PLACED).enqueue().await.unwrap(),
         message().route(RouteSpec::to_queue("desk").unwrap()).enqueue().await.unwrap(),
     ];
     let sender = script.sender(0).await;
