@@ -141,6 +141,14 @@ impl Message {
             }
             portable::check_names(name, value)?;
             check_entry(name, value, name, 1)?;
+            let is_nested = matches!(value, Value::List(_) | Value::Table(_));
+            if is_nested && !limits.nested_headers && !name.starts_with("x-") {
+                return Err(refuse(ErrorKind::Codec, format!("header {name:?}"))
+                    .because("it is a list or a table, and this program refuses those")
+                    .remedy(
+                        "begin its name with `x-`, for a call context by the prefix of its codec",
+                    ));
+            }
         }
         let size = table_size(&self.headers);
         if size > limits.max_headers {
@@ -171,11 +179,15 @@ pub struct Limits {
     /// The largest headers, encoded, in bytes; 124 KiB by default: they travel in one frame with the
     /// properties, and RabbitMQ limits frames to 128 KiB.
     pub max_headers: usize,
+    /// Whether a header may be a list or a table, as by default. Without, one is refused unless its
+    /// name begins with `x-`: for publishers on AMQP 0-9-1 whose messages are consumed on AMQP 1.0,
+    /// since RabbitMQ would leave it out on the way.
+    pub nested_headers: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body: 16 * 1024 * 1024, max_headers: 124 * 1024 }
+        Self { max_body: 16 * 1024 * 1024, max_headers: 124 * 1024, nested_headers: true }
     }
 }
 
@@ -290,6 +302,24 @@ mod tests {
     fn debug_shows_the_length_of_the_body_and_not_the_body() {
         let shown = format!("{:?}", Message::new("s3cr3t"));
         assert!(shown.contains("6 bytes") && !shown.contains("s3cr3t"), "{shown}");
+    }
+
+    #[test]
+    fn lists_and_tables_in_headers_are_refused_by_name_where_a_program_says_so() {
+        let mut limits = Limits::default();
+        for nested in [Value::List(Vec::new()), Value::Table(Table::new())] {
+            let mut message = Message::new("");
+            message.headers.insert("x-stack", nested.clone()).unwrap();
+            message.headers.insert("flat", 1).unwrap();
+            limits.nested_headers = false;
+            message.check(&limits).unwrap();
+            message.headers.insert("stack", nested).unwrap();
+            let error = message.check(&limits).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Codec);
+            assert!(error.to_string().contains("header \"stack\""), "{error}");
+            limits.nested_headers = true;
+            message.check(&limits).unwrap();
+        }
     }
 
     #[test]
