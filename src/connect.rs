@@ -26,19 +26,27 @@ pub async fn connect(url: impl AsRef<str>) -> Result<Broker> {
 /// Like [`connect`], with options.
 pub async fn connect_with(url: impl AsRef<str>, options: BrokerOptions) -> Result<Broker> {
     let url = BrokerUrl::parse(url.as_ref())?;
-    Broker::connect_with(transport(&url)?, options).await
+    let transport = transport(&url, &options)?;
+    Broker::connect_with(transport, options).await
 }
 
-fn transport(url: &BrokerUrl) -> Result<Arc<dyn Transport>> {
+fn transport(url: &BrokerUrl, options: &BrokerOptions) -> Result<Arc<dyn Transport>> {
+    // In memory, a message is as large as its publisher may make it.
+    #[cfg(not(any(feature = "amqp091", feature = "amqp10")))]
+    let _ = options;
     match url.scheme() {
         #[cfg(feature = "memory")]
         "memory" => Ok(Arc::new(enoki_transport_memory::MemoryTransport::new(url)?)),
         #[cfg(feature = "amqp091")]
         "amqp091" | "amqp091s" => {
-            Ok(Arc::new(enoki_transport_amqp091::Amqp091Transport::new(url)?))
+            let transport = enoki_transport_amqp091::Amqp091Transport::new(url)?;
+            Ok(Arc::new(transport.with_limits(options.message_limits())))
         }
         #[cfg(feature = "amqp10")]
-        "amqp10" | "amqp10s" => Ok(Arc::new(enoki_transport_amqp10::Amqp10Transport::new(url)?)),
+        "amqp10" | "amqp10s" => {
+            let transport = enoki_transport_amqp10::Amqp10Transport::new(url)?;
+            Ok(Arc::new(transport.with_limits(options.message_limits())))
+        }
         #[cfg(not(feature = "memory"))]
         "memory" => Err(not_in_this_build(url, "memory")),
         #[cfg(not(feature = "amqp091"))]

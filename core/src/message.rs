@@ -170,14 +170,18 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What a publisher refuses before anything is written.
+/// How large messages may be.
+///
+/// A publisher refuses larger ones before anything is written. A consumer of AMQP takes no larger body
+/// into memory: it rejects the message as one that cannot be read, with the reason in the log, to where
+/// the queue sends its dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// The largest body in bytes; 16 MiB by default, as in RabbitMQ 4.
     pub max_body: usize,
-    /// The largest headers, encoded, in bytes; 124 KiB by default: they travel in one frame with the
-    /// properties, and RabbitMQ limits frames to 128 KiB.
+    /// The largest headers that publishers write, encoded, in bytes; 124 KiB by default: they travel
+    /// in one frame with the properties, and RabbitMQ limits frames to 128 KiB.
     pub max_headers: usize,
     /// Whether a header may be a list or a table, as by default. Without, one is refused unless its
     /// name begins with `x-`: for publishers on AMQP 0-9-1 whose messages are consumed on AMQP 1.0,

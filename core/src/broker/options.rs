@@ -73,11 +73,16 @@ impl BrokerOptions {
         self
     }
 
-    /// What publishers refuse before anything is written.
+    /// How large the messages may be that publishers send and consumers take.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// The limits that were set, for whoever makes the transport.
+    pub fn message_limits(&self) -> Limits {
+        self.limits
     }
 
     /// The encodings that publishers write and consumers accept, unless they have their own.
