@@ -329,6 +329,41 @@ fn a_stand_in_tells_each_fault() {
     }
 }
 
+/// `cargo test --release -p enoki-transport-amqp091 --lib guard -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, for release builds"]
+fn what_a_message_costs() {
+    let headers =
+        [&b"\x0anameko.bagS"[..], &long(b"value"), b"\x05countl\0\0\0\0\0\0\0\x07"].concat();
+    let id = short(b"0197c1d2-8f3a-7c54-9d0e-5a1b2c3d4e5f");
+    let properties = [&short(b"application/json")[..], &long(&headers), &[2], &id].concat();
+    for size in [0, 1024, 65_536] {
+        let message = [
+            deliver(1, b"order.placed.eu"),
+            header(1, size, 0xb080, &properties),
+            if size > 0 { body(1, &vec![b'x'; size as usize]) } else { Vec::new() },
+        ];
+        let chunk = message.concat().repeat(64);
+        let mut guard = Guard::new(usize::MAX);
+        let mut out = vec![0; 4 << 20];
+        let (began, mut passed) = (std::time::Instant::now(), 0);
+        for _ in 0..200 {
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let room = guard.room();
+                let count = room.len().min(rest.len());
+                room[..count].copy_from_slice(&rest[..count]);
+                guard.came(count);
+                rest = &rest[count..];
+                passed += guard.take(&mut out).unwrap();
+            }
+        }
+        let each = began.elapsed() / (200 * 64);
+        assert_eq!(passed, 200 * chunk.len());
+        println!("a body of {size} bytes: {each:?} for each message, with two copies of its bytes");
+    }
+}
+
 /// The bytes of a short string; of text, mostly.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![

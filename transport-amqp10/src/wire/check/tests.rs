@@ -154,6 +154,24 @@ fn the_deepest_frame_that_passes_fits_a_stack_of_two_mib() {
     }
 }
 
+/// `cargo test --release -p enoki-transport-amqp10 --lib check -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, for release builds"]
+fn what_a_frame_costs() {
+    let fields = [0x52, 1, 0x52, 7, 0xa0, 4, 0, 0, 0, 7, 0x43, 0x42, 0x42];
+    let transfer = frame(0, &[&described(0x14, &list(6, &fields))[..], &[0xff; 1024]].concat());
+    let state = described(0x24, &[0x45]);
+    let fields = [&[0x41, 0x52, 7, 0x52, 9, 0x41][..], &state].concat();
+    let disposition = frame(0, &described(0x15, &list(5, &fields)));
+    for (name, frame) in [("transfer", transfer), ("disposition", disposition)] {
+        let began = std::time::Instant::now();
+        for _ in 0..1_000_000 {
+            check(std::hint::black_box(&frame)).unwrap();
+        }
+        println!("a {name}: {:?}", began.elapsed() / 1_000_000);
+    }
+}
+
 fn value() -> impl Strategy<Value = Vec<u8>> {
     let fixed = |codes: &'static [u8], size: usize| {
         (prop::sample::select(codes), vec(any::<u8>(), size))
