@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle};
 
-use self::rule::Waiting;
+use self::rule::{AfterBytes, Waiting};
 pub use self::{
     flow::Flow,
     frame::Kind,
@@ -107,6 +107,7 @@ struct Shared {
     from_broker: watch::Sender<Flow>,
     cuts: watch::Sender<Option<Cut>>,
     rules: Mutex<Vec<Waiting>>,
+    after_bytes: Mutex<Vec<AfterBytes>>,
     traffic: watch::Sender<Traffic>,
 }
 
@@ -120,6 +121,10 @@ impl Shared {
 
     fn rules(&self) -> MutexGuard<'_, Vec<Waiting>> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn after_bytes(&self) -> MutexGuard<'_, Vec<AfterBytes>> {
+        self.after_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a frame, and says what a rule wants done to it.
@@ -152,6 +157,7 @@ impl Proxy {
             from_broker: watch::Sender::new(Flow::free()),
             cuts: watch::Sender::new(None),
             rules: Mutex::default(),
+            after_bytes: Mutex::default(),
             traffic: watch::Sender::new(Traffic::default()),
         });
         let task = tokio::spawn(door.keep(shared.clone())).abort_handle();
@@ -208,9 +214,18 @@ impl Proxy {
         armed
     }
 
+    /// Cuts a connection after so many bytes more in this direction, wherever in a frame that is. All
+    /// connections count; the one that carries the next byte is cut, without it.
+    pub fn cut_after(&self, direction: Direction, bytes: u64, cut: Cut) -> Armed {
+        let (rule, armed) = rule::after_bytes(direction, bytes, cut);
+        self.shared.after_bytes().push(rule);
+        armed
+    }
+
     /// Forgets the rules that have not come to anything.
     pub fn disarm(&self) {
         self.shared.rules().clear();
+        self.shared.after_bytes().clear();
     }
 
     /// What has passed so far.

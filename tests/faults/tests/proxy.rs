@@ -197,6 +197,25 @@ async fn a_connection_is_cut_at_a_frame_or_inside_it() {
 }
 
 #[tokio::test]
+async fn a_connection_is_cut_after_so_many_bytes_wherever_in_a_frame_that_is() {
+    let whole = [ack(1), ack(2), ack(3)].concat();
+    for bytes in [0, 1, ack(1).len(), ack(1).len() + 5, whole.len() - 1] {
+        let (_peer, proxy) = saying(whole.clone()).await;
+        let armed = proxy.cut_after(FromBroker, bytes as u64, Cut::Fin);
+        let mut socket = connect(&proxy).await;
+        assert_eq!(read_all(&mut socket).await.unwrap(), whole[..bytes], "{bytes}");
+        assert!(armed.fired().await, "{bytes}");
+    }
+    // Not yet: as many may pass.
+    let (_peer, proxy) = saying(whole.clone()).await;
+    let armed = proxy.cut_after(FromBroker, whole.len() as u64, Cut::Reset);
+    let mut socket = connect(&proxy).await;
+    assert_eq!(read(&mut socket, whole.len()).await, whole);
+    proxy.disarm();
+    assert!(!armed.fired().await);
+}
+
+#[tokio::test]
 async fn a_frame_that_is_held_holds_what_follows() {
     let (_peer, proxy) = saying([ack(1), ack(2), ack(3)].concat()).await;
     proxy.arm(FromBroker, Kind::Confirm, 2, Act::Hold);

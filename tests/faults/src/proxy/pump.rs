@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Act, Cut, Direction, Flow, Shared, frame::Splitter};
+use super::{Act, Cut, Direction, Flow, Shared, frame::Splitter, rule};
 
 /// What the two directions of a connection tell each other.
 #[derive(Debug, Default)]
@@ -162,9 +162,16 @@ impl<'l> Pump<'l> {
     }
 
     fn pass(&mut self, bytes: Bytes, flow: Flow) {
-        if !self.dropping && !bytes.is_empty() {
-            self.queued += bytes.len();
-            self.push(Item::Bytes(bytes), flow);
+        if self.dropping || bytes.is_empty() {
+            return;
+        }
+        let cut = rule::count(&mut self.shared.after_bytes(), self.direction, bytes.len());
+        let passing = cut.map_or(bytes.len(), |(passing, _)| passing);
+        self.queued += passing;
+        self.push(Item::Bytes(bytes.slice(..passing)), flow);
+        if let Some((_, cut)) = cut {
+            self.push(Item::Cut(cut), flow);
+            self.dropping = true;
         }
     }
 

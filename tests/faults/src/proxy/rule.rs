@@ -45,6 +45,37 @@ impl Armed {
     }
 }
 
+/// Cuts the connection that carries a certain byte.
+#[derive(Debug)]
+pub(super) struct AfterBytes {
+    direction: Direction,
+    left: u64,
+    cut: Cut,
+    fired: oneshot::Sender<()>,
+}
+
+pub(super) fn after_bytes(direction: Direction, bytes: u64, cut: Cut) -> (AfterBytes, Armed) {
+    let (fired, fires) = oneshot::channel();
+    (AfterBytes { direction, left: bytes, cut, fired }, Armed { fired: fires })
+}
+
+/// Counts bytes that are about to pass; says how many of them still may, and the cut that follows,
+/// if one does.
+pub(super) fn count(
+    rules: &mut Vec<AfterBytes>,
+    direction: Direction,
+    bytes: usize,
+) -> Option<(usize, Cut)> {
+    let length = bytes as u64;
+    let due = rules.iter().position(|rule| rule.direction == direction && rule.left < length);
+    for rule in rules.iter_mut().filter(|rule| rule.direction == direction && rule.left >= length) {
+        rule.left -= length;
+    }
+    let AfterBytes { left, cut, fired, .. } = rules.remove(due?);
+    let _ = fired.send(());
+    Some((usize::try_from(left).unwrap_or(bytes), cut))
+}
+
 pub(super) fn arm(direction: Direction, kind: Kind, nth: u64, act: Act) -> (Waiting, Armed) {
     let (fired, fires) = oneshot::channel();
     (Waiting { direction, kind, left: nth.max(1), act, fired }, Armed { fired: fires })
