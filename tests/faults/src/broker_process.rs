@@ -1,8 +1,13 @@
 //! A real broker of the test's own, run by `dev/brokers`: to kill, freeze and alarm.
 
-use std::{io, path::PathBuf, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, io, path::PathBuf, process::Stdio, time::Duration};
 
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+    sync::Mutex,
+    time::timeout,
+};
 
 /// A broker that nobody else uses, and that may be harmed.
 ///
@@ -24,7 +29,7 @@ pub enum Unavailable {
 }
 
 /// What a broker runs short of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
     /// Memory.
     Memory,
@@ -42,9 +47,11 @@ impl Alarm {
 }
 
 impl BrokerProcess {
-    /// Starts an instance of a broker, unless it runs: `start("rabbitmq-4", "faults")`.
+    /// Starts an instance of a broker, unless it runs: `start("rabbitmq-4", "faults")`. It is this
+    /// process's alone until that ends: who comes later waits here.
     pub async fn start(broker: &str, instance: &str) -> Result<Self, Unavailable> {
         let name = format!("{broker}@{instance}");
+        hold(&name).await.map_err(Unavailable::Failed)?;
         let started = brokers(&["start", &name]).await.map_err(Unavailable::Failed)?;
         match started.code {
             Some(0) => {}
@@ -76,6 +83,11 @@ impl BrokerProcess {
     /// Ends it as kill -9 does.
     pub async fn kill(&self) -> io::Result<()> {
         self.run("kill").await.map(drop)
+    }
+
+    /// Ends it politely.
+    pub async fn stop(&self) -> io::Result<()> {
+        self.run("stop").await.map(drop)
     }
 
     /// Brings it back, and returns when it listens.
@@ -163,11 +175,38 @@ impl Ran {
     }
 }
 
+/// Keeps other processes from the same instance until this one ends, however it does.
+async fn hold(name: &str) -> io::Result<()> {
+    let mut held = HELD.lock().await;
+    if held.contains_key(name) {
+        return Ok(());
+    }
+    // It holds on until its standard input ends.
+    let mut holder = Command::new(script())
+        .args(["hold", name])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut said = [0];
+    if let Some(output) = holder.stdout.as_mut() {
+        timeout(PATIENCE, output.read_exact(&mut said))
+            .await
+            .map_err(|_| io::Error::other(format!("{name} is used by another run")))??;
+    }
+    held.insert(name.to_owned(), holder);
+    Ok(())
+}
+
+static HELD: Mutex<BTreeMap<String, Child>> = Mutex::const_new(BTreeMap::new());
+
+fn script() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "..", "dev", "brokers"].iter().collect()
+}
+
 async fn brokers(arguments: &[&str]) -> io::Result<Ran> {
-    let script: PathBuf =
-        [env!("CARGO_MANIFEST_DIR"), "..", "..", "dev", "brokers"].iter().collect();
     let running =
-        Command::new(script).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+        Command::new(script()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(PATIENCE, running)
         .await
         .map_err(|_| io::Error::other(format!("dev/brokers {} hangs", arguments.join(" "))))??;
