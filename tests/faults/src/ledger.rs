@@ -3,9 +3,14 @@
 mod record;
 mod report;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use self::record::{Delivered, Fault, Lane, Record};
+use tokio::time::Instant;
+
+use self::record::{Delivered, Fault, Forgot, Lane, Record, Settled};
 pub use self::{
     record::{Answer, Arrival, Expect, How},
     report::{Duplicates, FaultReport, Report},
@@ -138,10 +143,11 @@ impl Ledger {
     /// A handler has settled a delivery.
     pub fn settled(&self, delivery: DeliveryOf, how: How) {
         let mut book = self.book();
-        let now = book.tick();
+        let at = book.tick();
+        let settled = Settled { at, time: Instant::now(), how };
         if let Some(message) = book.message(delivery.number)
             && let Some(delivered) = delivery.at.and_then(|at| message.deliveries.get_mut(at))
-            && delivered.settled.replace((now, how)).is_none()
+            && delivered.settled.replace(settled).is_none()
         {
             book.in_flight = book.in_flight.saturating_sub(1);
         }
@@ -164,6 +170,8 @@ impl Ledger {
             name: fault.into(),
             at_message: messages,
             began,
+            since: Instant::now(),
+            forgot: None,
             healed: None,
             outstanding: book.outstanding,
             in_flight: book.in_flight,
@@ -171,6 +179,16 @@ impl Ledger {
         };
         book.faults.push(fault);
         FaultAt(book.faults.len() - 1)
+    }
+
+    /// The broker is dead, and has forgotten what it had not yet written down: of what was
+    /// acknowledged `within` this time before the fault began, and until now, anything may come back.
+    pub fn killed(&self, fault: FaultAt, within: Duration) {
+        let mut book = self.book();
+        let at = book.tick();
+        if let Some(fault) = book.faults.get_mut(fault.0) {
+            fault.forgot.get_or_insert(Forgot { at, within });
+        }
     }
 
     /// What was broken works again: messages get through.
@@ -234,6 +252,8 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     const FIRST: Arrival = Arrival { redelivered: false, attempt: 1 };
@@ -427,6 +447,52 @@ mod tests {
         assert_eq!(ledger.report().faults[0].delivered_again, (2, 2));
         let failures = ledger.report().failures();
         assert_eq!(failures, vec!["1 delivered again beyond what the faults can have caused"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_broker_may_forget_what_was_acknowledged_just_before_and_nothing_older() {
+        let ledger = ledger();
+        let numbers: Vec<_> = (0..6).map(|_| publish(&ledger)).collect();
+        for number in &numbers {
+            handle(&ledger, *number, FIRST);
+            sleep(Duration::from_secs(1)).await;
+        }
+        let fault = ledger.broken("broker killed");
+        ledger.killed(fault, Duration::from_millis(4500));
+        for number in &numbers {
+            handle(&ledger, *number, AGAIN);
+        }
+        ledger.healed(fault);
+        let report = ledger.report();
+        // Four, and not against the bound of what was in flight, which is two.
+        assert_eq!((report.duplicates.forgotten, report.duplicates.unexplained), (4, 2));
+        assert_eq!(report.faults[0].forgotten, (4, 4));
+        assert_eq!(report.faults[0].oldest_forgotten, Some(Duration::from_secs(4)));
+        assert_eq!(report.faults[0].delivered_again, (0, 2));
+        assert_eq!(report.failures(), vec!["2 delivered again for no reason"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_acknowledged_to_a_dead_broker_is_not_what_it_forgot() {
+        let ledger = ledger();
+        let numbers: Vec<_> = (0..3).map(|_| publish(&ledger)).collect();
+        let deliveries: Vec<_> =
+            numbers.iter().map(|number| ledger.delivered(*number, FIRST)).collect();
+        let fault = ledger.broken("broker killed");
+        ledger.killed(fault, Duration::from_secs(1));
+        for delivery in deliveries {
+            ledger.settled(delivery, How::Acked);
+        }
+        for number in numbers {
+            handle(&ledger, number, AGAIN);
+        }
+        ledger.healed(fault);
+        let report = ledger.report();
+        assert_eq!(
+            (report.faults[0].forgotten, report.faults[0].delivered_again),
+            ((0, 0), (2, 2))
+        );
+        assert_eq!(report.duplicates.beyond_bounds, 1);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What is written down of each message and each fault.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::Number;
 
 /// What should become of a message.
@@ -86,7 +90,14 @@ pub(super) struct Record {
 pub(super) struct Delivered {
     pub(super) at: u64,
     pub(super) arrival: Arrival,
-    pub(super) settled: Option<(u64, How)>,
+    pub(super) settled: Option<Settled>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) at: u64,
+    pub(super) time: Instant,
+    pub(super) how: How,
 }
 
 impl Record {
@@ -99,13 +110,6 @@ impl Record {
             && self.expect == Expect::Handled
             && self.deliveries.is_empty()
             && self.dead_lettered == 0
-    }
-
-    /// How often it was stored, as far as its deliveries tell: the first delivery of each copy is
-    /// not marked, unless that one never reached a handler.
-    pub(super) fn copies(&self) -> u64 {
-        let unmarked = self.deliveries.iter().filter(|delivered| !delivered.arrival.redelivered);
-        (unmarked.count() as u64).max(u64::from(!self.deliveries.is_empty()))
     }
 }
 
@@ -129,6 +133,9 @@ pub(super) struct Fault {
     pub(super) name: String,
     pub(super) at_message: Number,
     pub(super) began: u64,
+    pub(super) since: Instant,
+    /// What a broker has forgotten that was killed.
+    pub(super) forgot: Option<Forgot>,
     pub(super) healed: Option<u64>,
     pub(super) outstanding: u64,
     pub(super) in_flight: u64,
@@ -141,4 +148,32 @@ impl Fault {
     pub(super) fn meets(&self, from: u64, to: u64) -> bool {
         self.began <= to && self.healed.is_none_or(|healed| from <= healed)
     }
+
+    /// Whether a broker was killed, but so long after the acknowledgement that it had written it down.
+    pub(super) fn is_too_late_for(&self, delivered: &Delivered) -> bool {
+        let is_older = |(forgot, settled): (&Forgot, &Settled)| {
+            let age = self.since.saturating_duration_since(settled.time);
+            settled.how == How::Acked && settled.at <= forgot.at && age > forgot.within
+        };
+        self.forgot.as_ref().zip(delivered.settled.as_ref()).is_some_and(is_older)
+    }
+
+    /// How long before it a delivery was acknowledged, if it is one whose acknowledgement the broker
+    /// may have forgotten.
+    pub(super) fn may_have_forgotten(&self, delivered: &Delivered) -> Option<Duration> {
+        let (forgot, settled) = (self.forgot.as_ref()?, delivered.settled.as_ref()?);
+        let age = self.since.saturating_duration_since(settled.time);
+        let is_concerned =
+            settled.how == How::Acked && settled.at <= forgot.at && age <= forgot.within;
+        is_concerned.then_some(age)
+    }
+}
+
+/// Acknowledgements that a broker had taken and not yet written down when it was killed.
+#[derive(Debug)]
+pub(super) struct Forgot {
+    /// When it was dead.
+    pub(super) at: u64,
+    /// How long before the fault the first of them may have been taken.
+    pub(super) within: Duration,
 }

@@ -1,10 +1,10 @@
 //! What a ledger says when it is closed.
 
-use std::{cmp::Reverse, collections::BinaryHeap, fmt};
+use std::{cmp::Reverse, collections::BinaryHeap, fmt, time::Duration};
 
 use super::{
     Book, Capacity,
-    record::{Answer, Expect, Fault, How, Record},
+    record::{Answer, Delivered, Expect, Fault, How, Record},
 };
 
 /// What a ledger says: numbers of messages, unless said otherwise.
@@ -59,6 +59,9 @@ pub struct Duplicates {
     pub published_again: u64,
     /// It was delivered again, because a fault came before its settlement.
     pub delivered_again: u64,
+    /// It was delivered again, because a broker was killed that had taken its acknowledgement and not
+    /// yet written it down.
+    pub forgotten: u64,
     /// A handler had given it back.
     pub returned: u64,
     /// No fault and no handler explains it.
@@ -70,8 +73,8 @@ pub struct Duplicates {
 impl Duplicates {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { published_again, delivered_again, returned, unexplained, .. } = self;
-        published_again + delivered_again + returned + unexplained
+        let Self { published_again, delivered_again, forgotten, returned, unexplained, .. } = self;
+        published_again + delivered_again + forgotten + returned + unexplained
     }
 }
 
@@ -91,6 +94,11 @@ pub struct FaultReport {
     pub published_again: (u64, u64),
     /// Deliveries repeated because of it, and how many that can be: what was in flight.
     pub delivered_again: (u64, u64),
+    /// Deliveries repeated because a killed broker had forgotten their acknowledgements, and how many
+    /// that can be: what was acknowledged within the time that it may forget.
+    pub forgotten: (u64, u64),
+    /// How long before the fault the oldest of them was acknowledged.
+    pub oldest_forgotten: Option<Duration>,
     /// Whether it has healed.
     pub healed: bool,
 }
@@ -144,18 +152,33 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
     report.duplicates.beyond_bounds += beyond;
     let (delivered_again, beyond) = share_out(causes.delivered_again, &delivered);
     report.duplicates.beyond_bounds += beyond;
+    let acknowledged = |fault: &Fault| {
+        let deliveries = book.messages.iter().flat_map(|message| &message.deliveries);
+        deliveries.filter(|delivered| fault.may_have_forgotten(delivered).is_some()).count() as u64
+    };
+    let forgotten = |at: usize, fault| {
+        let ages = causes.forgotten.iter().filter(|(fault, _)| *fault == at).map(|(_, age)| *age);
+        ((ages.clone().count() as u64, acknowledged(fault)), ages.max())
+    };
     let shares = published_again.into_iter().zip(published);
     let shares = shares.zip(delivered_again.into_iter().zip(delivered));
-    let of_fault = |(fault, (published_again, delivered_again)): (&Fault, _)| FaultReport {
-        name: fault.name.clone(),
-        at_message: fault.at_message,
-        outstanding: fault.outstanding,
-        in_flight: fault.in_flight,
-        published_again,
-        delivered_again,
-        healed: fault.healed.is_some(),
-    };
-    report.faults = book.faults.iter().zip(shares).map(of_fault).collect();
+    for (at, (fault, (published_again, delivered_again))) in
+        book.faults.iter().zip(shares).enumerate()
+    {
+        let (forgotten, oldest_forgotten) = forgotten(at, fault);
+        report.duplicates.beyond_bounds += forgotten.0.saturating_sub(forgotten.1);
+        report.faults.push(FaultReport {
+            name: fault.name.clone(),
+            at_message: fault.at_message,
+            outstanding: fault.outstanding,
+            in_flight: fault.in_flight,
+            published_again,
+            delivered_again,
+            forgotten,
+            oldest_forgotten,
+            healed: fault.healed.is_some(),
+        });
+    }
     report
 }
 
@@ -164,6 +187,8 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
 struct Causes {
     published_again: Vec<(usize, usize)>,
     delivered_again: Vec<(usize, usize)>,
+    /// The fault itself, and how long before it the acknowledgement was.
+    forgotten: Vec<(usize, Duration)>,
 }
 
 /// Shares duplicates out among the faults that may have caused them, to none more than its bound;
@@ -207,7 +232,7 @@ fn count(message: &Record, report: &mut Report) {
     } += 1;
     report.handled += u64::from(is_handled);
     report.deliveries += message.deliveries.len() as u64;
-    let unsettled = |delivered: &&super::Delivered| delivered.settled.is_none();
+    let unsettled = |delivered: &&Delivered| delivered.settled.is_none();
     report.unsettled += message.deliveries.iter().filter(unsettled).count() as u64;
     report.lost += u64::from(message.is_missing());
     let is_confirmed = message.is_confirmed();
@@ -224,51 +249,60 @@ impl Causes {
     fn look_for(&mut self, message: &Record, faults: &[Fault], duplicates: &mut Duplicates) {
         let mut deliveries = message.deliveries.iter();
         let Some(mut before) = deliveries.next() else { return };
-        // A copy more for each unmarked delivery beyond the first.
         let answered = message.answered.map_or(u64::MAX, |(at, _)| at);
-        for _ in 1..message.copies() {
-            match between(faults, message.attempted, answered) {
-                Some(cause) => {
-                    self.published_again.push(cause);
-                    duplicates.published_again += 1;
-                }
-                None => duplicates.unexplained += 1,
-            }
-        }
-        let mut marked =
-            message.deliveries.iter().filter(|it| it.arrival.redelivered).count() as u64;
-        // The first copy's first delivery never reached a handler: this one is no repetition.
-        if marked == message.deliveries.len() as u64 {
-            marked -= 1;
-        }
         for delivered in deliveries {
-            if marked > 0 && delivered.arrival.redelivered {
-                marked -= 1;
-                if matches!(before.settled, Some((_, How::Returned))) {
-                    duplicates.returned += 1;
-                } else if let Some(cause) = between(faults, before.at, delivered.at) {
-                    self.delivered_again.push(cause);
-                    duplicates.delivered_again += 1;
-                } else {
-                    duplicates.unexplained += 1;
-                }
+            let published = || between(faults, message.attempted, answered);
+            let is_marked = delivered.arrival.redelivered;
+            if is_marked && matches!(&before.settled, Some(settled) if settled.how == How::Returned)
+            {
+                duplicates.returned += 1;
+            } else if let Some(cause) = forgotten(faults, before, delivered).filter(|_| is_marked) {
+                self.forgotten.push(cause);
+                duplicates.forgotten += 1;
+            } else if let Some(cause) = redelivery(faults, before, delivered).filter(|_| is_marked)
+            {
+                self.delivered_again.push(cause);
+                duplicates.delivered_again += 1;
+            } else if let Some(cause) = published() {
+                // One more copy: not marked, unless its own first delivery never reached a handler.
+                self.published_again.push(cause);
+                duplicates.published_again += 1;
+            } else {
+                duplicates.unexplained += 1;
             }
             before = delivered;
         }
     }
 }
 
+/// The fault that had the broker forget the acknowledgement of one delivery, so that the other came.
+fn forgotten(faults: &[Fault], before: &Delivered, again: &Delivered) -> Option<(usize, Duration)> {
+    faults.iter().enumerate().find_map(|(at, fault)| {
+        let is_since = fault.forgot.as_ref().is_some_and(|forgot| forgot.at <= again.at);
+        Some((at, fault.may_have_forgotten(before).filter(|_| is_since)?))
+    })
+}
+
 /// The first and the last fault that may have hit something that went on from one event to the
 /// other.
 fn between(faults: &[Fault], from: u64, to: u64) -> Option<(usize, usize)> {
-    let first = faults.iter().position(|fault| fault.meets(from, to))?;
-    let last = faults.iter().rposition(|fault| fault.meets(from, to))?;
-    Some((first, last))
+    first_and_last(faults, |fault| fault.meets(from, to))
+}
+
+/// The first and the last fault that may have had a delivery repeated.
+fn redelivery(faults: &[Fault], before: &Delivered, again: &Delivered) -> Option<(usize, usize)> {
+    first_and_last(faults, |fault| {
+        fault.meets(before.at, again.at) && !fault.is_too_late_for(before)
+    })
+}
+
+fn first_and_last(faults: &[Fault], is_one: impl Fn(&Fault) -> bool) -> Option<(usize, usize)> {
+    Some((faults.iter().position(&is_one)?, faults.iter().rposition(&is_one)?))
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, count: u64| writeln!(f, "  {name:<44} {count:>9}");
+        let mut line = |name: &str, count: u64| writeln!(f, "  {name:<50} {count:>9}");
         line("attempted", self.attempted)?;
         line("confirmed", self.confirmed)?;
         line("unroutable", self.unroutable)?;
@@ -280,6 +314,7 @@ impl fmt::Display for Report {
         line("deliveries", self.deliveries)?;
         line("duplicates: published again after a fault", self.duplicates.published_again)?;
         line("duplicates: delivered again after a fault", self.duplicates.delivered_again)?;
+        line("duplicates: acknowledged, and forgotten in a kill", self.duplicates.forgotten)?;
         line("duplicates: given back by a handler", self.duplicates.returned)?;
         line("duplicates: unexplained", self.duplicates.unexplained)?;
         line("duplicates: more than the faults explain", self.duplicates.beyond_bounds)?;
