@@ -170,7 +170,6 @@ impl Ledger {
             name: fault.into(),
             at_message: messages,
             began,
-            since: Instant::now(),
             forgot: None,
             healed: None,
             outstanding: book.outstanding,
@@ -182,12 +181,12 @@ impl Ledger {
     }
 
     /// The broker is dead, and has forgotten what it had not yet written down: of what was
-    /// acknowledged `within` this time before the fault began, and until now, anything may come back.
+    /// acknowledged `within` this time before now, anything may come back.
     pub fn killed(&self, fault: FaultAt, within: Duration) {
         let mut book = self.book();
         let at = book.tick();
         if let Some(fault) = book.faults.get_mut(fault.0) {
-            fault.forgot.get_or_insert(Forgot { at, within });
+            fault.forgot.get_or_insert(Forgot { at, time: Instant::now(), within });
         }
     }
 

@@ -133,7 +133,6 @@ pub(super) struct Fault {
     pub(super) name: String,
     pub(super) at_message: Number,
     pub(super) began: u64,
-    pub(super) since: Instant,
     /// What a broker has forgotten that was killed.
     pub(super) forgot: Option<Forgot>,
     pub(super) healed: Option<u64>,
@@ -152,17 +151,17 @@ impl Fault {
     /// Whether a broker was killed, but so long after the acknowledgement that it had written it down.
     pub(super) fn is_too_late_for(&self, delivered: &Delivered) -> bool {
         let is_older = |(forgot, settled): (&Forgot, &Settled)| {
-            let age = self.since.saturating_duration_since(settled.time);
+            let age = forgot.time.saturating_duration_since(settled.time);
             settled.how == How::Acked && settled.at <= forgot.at && age > forgot.within
         };
         self.forgot.as_ref().zip(delivered.settled.as_ref()).is_some_and(is_older)
     }
 
-    /// How long before it a delivery was acknowledged, if it is one whose acknowledgement the broker
+    /// How long before the broker's death a delivery was acknowledged, if it is one whose acknowledgement the broker
     /// may have forgotten.
     pub(super) fn may_have_forgotten(&self, delivered: &Delivered) -> Option<Duration> {
         let (forgot, settled) = (self.forgot.as_ref()?, delivered.settled.as_ref()?);
-        let age = self.since.saturating_duration_since(settled.time);
+        let age = forgot.time.saturating_duration_since(settled.time);
         let is_concerned =
             settled.how == How::Acked && settled.at <= forgot.at && age <= forgot.within;
         is_concerned.then_some(age)
@@ -174,6 +173,7 @@ impl Fault {
 pub(super) struct Forgot {
     /// When it was dead.
     pub(super) at: u64,
-    /// How long before the fault the first of them may have been taken.
+    pub(super) time: Instant,
+    /// How long before that the first of them may have been taken.
     pub(super) within: Duration,
 }

@@ -97,7 +97,7 @@ pub struct FaultReport {
     /// Deliveries repeated because a killed broker had forgotten their acknowledgements, and how many
     /// that can be: what was acknowledged within the time that it may forget.
     pub forgotten: (u64, u64),
-    /// How long before the fault the oldest of them was acknowledged.
+    /// How long before the broker's death the oldest of them was acknowledged.
     pub oldest_forgotten: Option<Duration>,
     /// Whether it has healed.
     pub healed: bool,
@@ -187,7 +187,7 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
 struct Causes {
     published_again: Vec<(usize, usize)>,
     delivered_again: Vec<(usize, usize)>,
-    /// The fault itself, and how long before it the acknowledgement was.
+    /// The fault itself, and how long before the broker's death the acknowledgement was.
     forgotten: Vec<(usize, Duration)>,
 }
 

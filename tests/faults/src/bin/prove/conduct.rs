@@ -146,7 +146,7 @@ async fn attempt(
         () = ticking => Ok(()),
     };
     let stopped = stop(service, &broker, &queues).await;
-    finished.and(stopped)
+    finished.and(stopped).and(ground.clear().await)
 }
 
 async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues) -> Outcome {
@@ -203,7 +203,10 @@ impl Conductor<'_> {
         let fault = self.desk.ledger.broken(name.clone());
         let injected = match placed.fault {
             Fault::ConsumerCrashed => self.crash().await,
-            other => self.ground.inject(other, placed.chance, self.queues.doomed()).await,
+            other => {
+                let killed = || self.desk.ledger.killed(fault, FORGETS);
+                self.ground.inject(other, placed.chance, self.queues.doomed(), killed).await
+            }
         };
         if let Err(error) = injected {
             self.errors.push(format!("{name}: {error}"));
@@ -217,7 +220,7 @@ impl Conductor<'_> {
             self.errors.push(format!("after {name} nothing got through for {PATIENCE:?}"));
         }
         self.progress.fault_over(&name, placed.at, works.then_some(recovery));
-        self.marks.push(Mark { name, from, to: self.began.elapsed(), recovery });
+        self.marks.push(Mark { fault: placed.fault, from, to: self.began.elapsed(), recovery });
     }
 
     /// Ends the consumers in the middle of what they do, and starts them anew.
@@ -236,6 +239,10 @@ fn memory() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
+
+/// Acknowledgements of so long before its death a killed broker may have forgotten. A classic queue
+/// writes them down every 200 milliseconds; this is ten times as long, for a machine under load.
+const FORGETS: Duration = Duration::from_secs(2);
 
 /// How long it may take until something goes on that should.
 const PATIENCE: Duration = Duration::from_secs(60);

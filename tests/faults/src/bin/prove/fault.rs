@@ -5,7 +5,7 @@ use std::fmt;
 use enoki_faults::broker_process::Alarm;
 
 /// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     // To the broker.
     BrokerKilled,
@@ -16,6 +16,7 @@ pub(crate) enum Fault {
     // To the network.
     Reset,
     ResetInsideAFrame,
+    CutAfterBytes,
     Fin,
     HalfClosed,
     BlackHoleToBroker,
@@ -53,6 +54,7 @@ pub(crate) const OF_A_BROKER: &[Fault] = &[
     Fault::Alarm(Alarm::Disk),
     Fault::Reset,
     Fault::ResetInsideAFrame,
+    Fault::CutAfterBytes,
     Fault::Fin,
     Fault::HalfClosed,
     Fault::BlackHoleToBroker,
@@ -90,6 +92,36 @@ pub(crate) const IN_MEMORY: &[Fault] = &[
     Fault::DeliveriesHeld,
 ];
 
+/// What a fault hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hits {
+    Broker,
+    /// Between the program and the broker.
+    Way,
+    Message,
+    /// And its queues.
+    Program,
+}
+
+impl Fault {
+    pub(crate) fn hits(self) -> Hits {
+        match self {
+            Self::BrokerKilled
+            | Self::BrokerFrozen
+            | Self::BrokerRestarted
+            | Self::ConnectionsClosed
+            | Self::Alarm(_) => Hits::Broker,
+            Self::ConfirmLost
+            | Self::ConfirmsCutOff
+            | Self::AckLost
+            | Self::OutcomesHeld
+            | Self::DeliveriesHeld => Hits::Message,
+            Self::QueueDeleted | Self::ConsumerCrashed => Hits::Program,
+            _ => Hits::Way,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -101,6 +133,7 @@ impl fmt::Display for Fault {
             Self::Alarm(Alarm::Disk) => "disk alarm",
             Self::Reset => "reset",
             Self::ResetInsideAFrame => "reset inside a frame",
+            Self::CutAfterBytes => "cut after some bytes",
             Self::Fin => "fin",
             Self::HalfClosed => "half closed",
             Self::BlackHoleToBroker => "black hole to the broker",

@@ -62,6 +62,23 @@ impl Ground {
         }
     }
 
+    /// Ends what was started.
+    pub(crate) async fn clear(&self) -> Outcome {
+        match self {
+            Self::Memory { .. } => Ok(()),
+            Self::Process { process, .. } => Ok(process.stop().await?),
+        }
+    }
+
+    /// Ends what a run on this course had started that was given up.
+    pub(crate) async fn abandon(course: Course) {
+        if let Course::Amqp091(broker) | Course::Amqp10(broker) = course
+            && let Ok(process) = BrokerProcess::start(broker, "prove").await
+        {
+            let _ = process.stop().await;
+        }
+    }
+
     /// A handle on the broker, by way of what can be broken.
     pub(crate) async fn connect(&self) -> enoki::Result<Broker> {
         match self {
@@ -71,7 +88,14 @@ impl Ground {
     }
 
     /// Breaks something and puts it right again, with what it leaves to chance drawn from `chance`.
-    pub(crate) async fn inject(&self, fault: Fault, chance: u64, doomed: &str) -> Outcome {
+    /// Calls `killed` when a broker has just died.
+    pub(crate) async fn inject(
+        &self,
+        fault: Fault,
+        chance: u64,
+        doomed: &str,
+        killed: impl FnOnce() + Send,
+    ) -> Outcome {
         let mut random = fastrand::Rng::with_seed(chance);
         let a_while = Duration::from_millis(random.u64(200..2500));
         match self {
@@ -79,7 +103,8 @@ impl Ground {
                 in_memory(memory, between, fault, a_while, &mut random, doomed).await
             }
             Self::Process { process, proxy, .. } => {
-                Harm { process, proxy, a_while }.inject(fault, &mut random, doomed).await
+                let harm = Harm { process, proxy, a_while };
+                harm.inject(fault, &mut random, doomed, killed).await
             }
         }
     }
@@ -151,11 +176,18 @@ struct Harm<'g> {
 }
 
 impl Harm<'_> {
-    async fn inject(&self, fault: Fault, random: &mut fastrand::Rng, doomed: &str) -> Outcome {
+    async fn inject(
+        &self,
+        fault: Fault,
+        random: &mut fastrand::Rng,
+        doomed: &str,
+        killed: impl FnOnce() + Send,
+    ) -> Outcome {
         let Self { process, proxy, a_while } = *self;
         match fault {
             Fault::BrokerKilled => {
                 process.kill().await?;
+                killed();
                 process.restart().await?;
             }
             Fault::BrokerFrozen => {
@@ -188,6 +220,13 @@ impl Harm<'_> {
             Fault::ResetInsideAFrame => {
                 let act = Act::CutInside(Cut::Reset);
                 self.frame(Direction::ToBroker, Kind::Publish, random.u64(1..50), act).await;
+            }
+            Fault::CutAfterBytes => {
+                let direction =
+                    if random.bool() { Direction::ToBroker } else { Direction::FromBroker };
+                let cut = if random.bool() { Cut::Reset } else { Cut::Fin };
+                let armed = proxy.cut_after(direction, random.u64(0..20_000), cut);
+                let _ = timeout(PASSING, armed.fired()).await;
             }
             Fault::ConfirmLost => {
                 self.frame(Direction::FromBroker, Kind::Confirm, random.u64(1..20), Act::Drop)
@@ -235,7 +274,7 @@ impl Harm<'_> {
     /// Waits for a frame to come by; a run that is about to end may have none left.
     async fn frame(&self, direction: Direction, kind: Kind, nth: u64, act: Act) {
         let armed = self.proxy.arm(direction, kind, nth, act);
-        let _ = timeout(Duration::from_secs(2), armed.fired()).await;
+        let _ = timeout(PASSING, armed.fired()).await;
     }
 
     /// Long enough to be noticed, or not: both happen.
@@ -252,6 +291,9 @@ impl Harm<'_> {
         }
     }
 }
+
+/// How long to wait for something to pass by.
+const PASSING: Duration = Duration::from_secs(2);
 
 /// Seconds.
 const HEARTBEAT: u32 = 2;

@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use enoki_faults::seed::Seed;
 
-use self::{course::Course, progress::Progress};
+use self::{course::Course, ground::Ground, progress::Progress};
 
 /// Publishes and handles many messages while faults happen, on each transport and broker in turn,
 /// and checks that none was lost.
@@ -62,7 +62,15 @@ async fn main() -> ExitCode {
             faults: arguments.faults,
             only: arguments.only.clone(),
         };
-        let run = conduct::run(task, &progress).await;
+        let run = tokio::select! {
+            run = conduct::run(task, &progress) => run,
+            _ = tokio::signal::ctrl_c() => {
+                progress.finish();
+                println!("interrupted: its brokers are stopped");
+                Ground::abandon(*course).await;
+                return ExitCode::FAILURE;
+            }
+        };
         progress.finish();
         println!("{}", report::text(&run));
         runs.push(run);

@@ -27,7 +27,7 @@ pub(crate) fn text(run: &Run) -> String {
     let _ = write!(text, "{}", run.report);
     let slowest = run.marks.iter().max_by_key(|mark| mark.recovery);
     if let Some(mark) = slowest {
-        let (seconds, name) = (mark.recovery.as_secs_f64(), &mark.name);
+        let (seconds, name) = (mark.recovery.as_secs_f64(), mark.fault);
         let _ = writeln!(text, "  slowest recovery: {seconds:.1} s after {name}");
     }
     for failure in failures {
@@ -71,21 +71,26 @@ pub(crate) fn write(folder: &Path, seed: Seed, runs: &[Run]) -> io::Result<PathB
 fn faults(run: &Run) -> String {
     let mut table = String::from(
         "<table><tr><th>fault<th>at message<th>outstanding<th>in flight<th>published again\
-         <th>at most<th>delivered again<th>at most<th>recovery</tr>\n",
+         <th>at most<th>delivered again<th>at most<th>forgotten<th>at most<th>oldest<th>recovery</tr>\n",
     );
     for (at, fault) in run.report.faults.iter().enumerate() {
         let FaultReport { name, at_message, outstanding, in_flight, .. } = fault;
         let (published, delivered) = (fault.published_again, fault.delivered_again);
         let recovery = run.marks.get(at).map_or(0.0, |mark| mark.recovery.as_secs_f64());
+        let oldest = fault
+            .oldest_forgotten
+            .map_or(String::new(), |age| format!("{:.2} s", age.as_secs_f64()));
         let _ = writeln!(
             table,
             "<tr><td>{}<td>{at_message}<td>{outstanding}<td>{in_flight}<td>{}<td>{}<td>{}<td>{}\
-             <td>{recovery:.1} s</tr>",
+             <td>{}<td>{}<td>{oldest}<td>{recovery:.1} s</tr>",
             escape(name),
             published.0,
             published.1,
             delivered.0,
-            delivered.1
+            delivered.1,
+            fault.forgotten.0,
+            fault.forgotten.1
         );
     }
     table + "</table>\n"

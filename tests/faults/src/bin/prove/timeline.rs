@@ -10,6 +10,8 @@ use std::{
 
 use tokio::time::{Instant, interval};
 
+use crate::fault::Fault;
+
 /// Counts what is confirmed and handled.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -44,7 +46,7 @@ impl Sample {
 /// A fault in time.
 #[derive(Debug, Clone)]
 pub(crate) struct Mark {
-    pub(crate) name: String,
+    pub(crate) fault: Fault,
     pub(crate) from: Duration,
     /// When messages got through again.
     pub(crate) to: Duration,
