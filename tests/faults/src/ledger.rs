@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use enoki::Purpose;
 use tokio::time::Instant;
 
 use self::record::{Delivered, Fault, Forgot, Lane, Record, Settled};
@@ -48,7 +49,6 @@ struct Book {
     in_flight: u64,
     /// Deliveries of messages that nobody has published.
     unexpected: u64,
-    order_violations: u64,
 }
 
 /// A message in a ledger: its number, which also says where in the run it is.
@@ -134,7 +134,9 @@ impl Ledger {
             && let Some(lane) = book.lanes.get_mut(lane)
             && !lane.in_order(number)
         {
-            book.order_violations += 1;
+            if let Some(message) = book.message(number) {
+                message.came_late = Some(now);
+            }
         }
         book.note_peaks();
         DeliveryOf { number, at: Some(count - 1) }
@@ -174,6 +176,7 @@ impl Ledger {
             healed: None,
             outstanding: book.outstanding,
             in_flight: book.in_flight,
+            lost: (0, 0),
             peak_outstanding: book.outstanding,
         };
         book.faults.push(fault);
@@ -187,6 +190,16 @@ impl Ledger {
         let at = book.tick();
         if let Some(fault) = book.faults.get_mut(fault.0) {
             fault.forgot.get_or_insert(Forgot { at, time: Instant::now(), within });
+        }
+    }
+
+    /// A connection was lost, to the latest fault. Each that is lost may repeat as much as one.
+    pub fn lost(&self, purpose: Purpose) {
+        if let Some(fault) = self.book().faults.last_mut() {
+            match purpose {
+                Purpose::Publish => fault.lost.0 += 1,
+                Purpose::Consume => fault.lost.1 += 1,
+            }
         }
     }
 
@@ -492,6 +505,51 @@ mod tests {
             ((0, 0), (2, 2))
         );
         assert_eq!(report.duplicates.beyond_bounds, 1);
+    }
+
+    #[test]
+    fn each_connection_that_a_fault_costs_may_repeat_as_much_as_one() {
+        let ledger = ledger();
+        let numbers: Vec<_> = (0..5).map(|_| publish(&ledger)).collect();
+        for number in &numbers {
+            let _ = ledger.delivered(*number, FIRST);
+        }
+        let fault = ledger.broken("reset, and again");
+        ledger.lost(Purpose::Consume);
+        ledger.lost(Purpose::Consume);
+        for number in numbers {
+            handle(&ledger, number, AGAIN);
+        }
+        ledger.healed(fault);
+        let report = ledger.report();
+        assert_eq!(
+            (report.faults[0].delivered_again, report.duplicates.beyond_bounds),
+            ((4, 4), 1)
+        );
+    }
+
+    #[test]
+    fn only_what_a_fault_can_have_held_up_may_come_late() {
+        for (breaks, mark, late, violations) in
+            [(true, AGAIN, 1, 0), (true, FIRST, 0, 1), (false, AGAIN, 0, 1), (false, FIRST, 0, 1)]
+        {
+            let ledger = ledger();
+            let lane = ledger.ordered();
+            let numbers: Vec<_> =
+                (0..2).map(|_| ledger.attempted_in(lane, Expect::Handled)).collect();
+            if breaks {
+                let fault = ledger.broken("partition");
+                ledger.healed(fault);
+            }
+            let _ = ledger.delivered(numbers[1], FIRST);
+            let _ = ledger.delivered(numbers[0], mark);
+            let report = ledger.report();
+            assert_eq!(
+                (report.held_up, report.order_violations),
+                (late, violations),
+                "{breaks} {mark:?}"
+            );
+        }
     }
 
     #[test]

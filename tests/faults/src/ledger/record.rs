@@ -83,6 +83,8 @@ pub(super) struct Record {
     pub(super) attempted: u64,
     pub(super) answered: Option<(u64, Answer)>,
     pub(super) deliveries: Vec<Delivered>,
+    /// When it first came, if that was after a later message of its path.
+    pub(super) came_late: Option<u64>,
     pub(super) dead_lettered: u64,
 }
 
@@ -138,6 +140,8 @@ pub(super) struct Fault {
     pub(super) healed: Option<u64>,
     pub(super) outstanding: u64,
     pub(super) in_flight: u64,
+    /// How many connections were lost to it: for publishing, for consuming.
+    pub(super) lost: (u64, u64),
     /// The most that was outstanding between its beginning and its end.
     pub(super) peak_outstanding: u64,
 }

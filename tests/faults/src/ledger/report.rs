@@ -45,6 +45,9 @@ pub struct Report {
     pub unexpected: u64,
     /// First deliveries that came after that of a later message, where order was promised.
     pub order_violations: u64,
+    /// First handled after a later message of its path, but not first delivered: a connection that a
+    /// fault had ended held it when the later one was delivered.
+    pub held_up: u64,
     /// Deliveries beyond the first, by cause.
     pub duplicates: Duplicates,
     /// The faults, in the order in which they came.
@@ -90,9 +93,11 @@ pub struct FaultReport {
     pub outstanding: u64,
     /// Deliveries without a settlement when it came.
     pub in_flight: u64,
-    /// Copies published because of it, and how many that can be: what was outstanding.
+    /// Copies published because of it, and how many that can be: what was outstanding, for each
+    /// connection lost.
     pub published_again: (u64, u64),
-    /// Deliveries repeated because of it, and how many that can be: what was in flight.
+    /// Deliveries repeated because of it, and how many that can be: what was in flight, for each
+    /// connection lost.
     pub delivered_again: (u64, u64),
     /// Deliveries repeated because a killed broker had forgotten their acknowledgements, and how many
     /// that can be: what was acknowledged within the time that it may forget.
@@ -134,22 +139,30 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
     let mut report = Report {
         attempted: book.messages.len() as u64,
         unexpected: book.unexpected,
-        order_violations: book.order_violations,
         ..Report::default()
     };
     let mut causes = Causes::default();
     for message in &book.messages {
         count(message, &mut report);
         causes.look_for(message, &book.faults, &mut report.duplicates);
+        match causes.look_for_delay(message, &book.faults) {
+            Some(true) => report.held_up += 1,
+            Some(false) => report.order_violations += 1,
+            None => {}
+        }
     }
     let bounds = |of: fn(&Fault, Capacity) -> u64| {
         book.faults.iter().map(move |fault| of(fault, capacity)).collect::<Vec<_>>()
     };
-    let published = bounds(|fault, capacity| fault.peak_outstanding.min(capacity.outstanding));
+    let published = bounds(|fault, capacity| {
+        fault.peak_outstanding.min(capacity.outstanding) * fault.lost.0.max(1)
+    });
     // More than the program holds unsettled: an acknowledgement may be lost on its way.
-    let delivered = bounds(|_, capacity| capacity.in_flight);
+    let delivered = bounds(|fault, capacity| capacity.in_flight * fault.lost.1.max(1));
     let (published_again, beyond) = share_out(causes.published_again, &published);
     report.duplicates.beyond_bounds += beyond;
+    let (_, beyond) = share_out(causes.held_up, &delivered);
+    report.order_violations += beyond;
     let (delivered_again, beyond) = share_out(causes.delivered_again, &delivered);
     report.duplicates.beyond_bounds += beyond;
     let acknowledged = |fault: &Fault| {
@@ -187,6 +200,7 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
 struct Causes {
     published_again: Vec<(usize, usize)>,
     delivered_again: Vec<(usize, usize)>,
+    held_up: Vec<(usize, usize)>,
     /// The fault itself, and how long before the broker's death the acknowledgement was.
     forgotten: Vec<(usize, Duration)>,
 }
@@ -245,6 +259,15 @@ fn count(message: &Record, report: &mut Report) {
 }
 
 impl Causes {
+    /// Whether a fault may be why a message came late, if it did.
+    fn look_for_delay(&mut self, message: &Record, faults: &[Fault]) -> Option<bool> {
+        let came = message.came_late?;
+        let was_out = message.deliveries.first().is_some_and(|first| first.arrival.redelivered);
+        let cause = between(faults, message.attempted, came).filter(|_| was_out);
+        self.held_up.extend(cause);
+        Some(cause.is_some())
+    }
+
     /// Looks for what may have caused each delivery beyond the first.
     fn look_for(&mut self, message: &Record, faults: &[Fault], duplicates: &mut Duplicates) {
         let mut deliveries = message.deliveries.iter();
@@ -323,6 +346,7 @@ impl fmt::Display for Report {
         line("false Ok", self.false_ok)?;
         line("false failure", self.false_failure)?;
         line("unexpected", self.unexpected)?;
+        line("held up by a fault, in the hands of a connection", self.held_up)?;
         line("out of order", self.order_violations)?;
         line("without an outcome", self.unanswered)
     }

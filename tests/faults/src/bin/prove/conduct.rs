@@ -101,6 +101,7 @@ async fn attempt(
     let queues = Queues::of(task.course)?;
     let broker = ground.connect().await?;
     run.peer = broker.peer().to_string();
+    let watching = tokio::spawn(work::watch_losses(broker.health(), desk.clone()));
     let service = work::serve(&broker, &queues, desk).await?;
     let kinds: Vec<Fault> = ground
         .faults()
@@ -145,6 +146,7 @@ async fn attempt(
         finished = finishing => finished,
         () = ticking => Ok(()),
     };
+    watching.abort();
     let stopped = stop(service, &broker, &queues).await;
     finished.and(stopped).and(ground.clear().await)
 }

@@ -74,10 +74,11 @@ async fn main() -> ExitCode {
         progress.finish();
         println!("{}", report::text(&run));
         runs.push(run);
-    }
-    match report::write(&arguments.report, seed, &runs) {
-        Ok(file) => println!("report: {}", file.display()),
-        Err(error) => println!("the report could not be written: {error}"),
+        // After each: a run that is interrupted has not been for nothing.
+        match report::write(&arguments.report, seed, &runs) {
+            Ok(file) => println!("report: {}", file.display()),
+            Err(error) => println!("the report could not be written: {error}"),
+        }
     }
     let failed = runs.iter().filter(|run| !run.failures().is_empty()).count();
     println!("seed {seed}: {} of {} courses as promised", runs.len() - failed, runs.len());

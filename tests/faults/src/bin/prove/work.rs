@@ -6,8 +6,9 @@ use std::{
 };
 
 use enoki::{
-    Body, Broker, Envelope, Failure, Handler, Outcome as Settlement, Publisher, PublisherOptions,
-    QueueSpec, RouteSpec, RunningService, Service, State, Topology,
+    Body, Broker, BrokerHealth, Envelope, Failure, Handler, Health, Outcome as Settlement,
+    Publisher, PublisherOptions, Purpose, QueueSpec, RouteSpec, RunningService, Service, State,
+    Topology,
     transport::{Change, Found},
 };
 use enoki_faults::{
@@ -137,6 +138,26 @@ pub(crate) async fn serve(
         .consume(&of(&queues.probe), probed.concurrency(1))
         .start()
         .await
+}
+
+/// Writes down every connection that is lost.
+pub(crate) async fn watch_losses(mut health: watch::Receiver<BrokerHealth>, desk: Arc<Desk>) {
+    let is_up = |health: &Health| matches!(health, Health::Ready | Health::Blocked { .. });
+    let (mut publishing, mut consuming) = (false, false);
+    loop {
+        let now = health.borrow_and_update().clone();
+        for (was_up, now, purpose) in [
+            (&mut publishing, &now.publishing, Purpose::Publish),
+            (&mut consuming, &now.consuming, Purpose::Consume),
+        ] {
+            if std::mem::replace(was_up, is_up(now)) && !*was_up {
+                desk.ledger.lost(purpose);
+            }
+        }
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// How many messages may be published by now.
