@@ -16,7 +16,7 @@ type Area<'p> = DrawingArea<SVGBackend<'p>, Shift>;
 /// through again, with a letter that the legend below explains.
 pub(crate) fn svg(run: &Run) -> Result<String, Box<dyn Error>> {
     let kinds = kinds(run);
-    let legend = MARGIN + kinds.len().div_ceil(COLUMNS) as u32 * LINE;
+    let legend = MARGIN + (kinds.len().div_ceil(COLUMNS) as u32 + 1) * LINE;
     let mut picture = String::new();
     {
         let size = (WIDTH, HEIGHT + legend);
@@ -103,27 +103,20 @@ fn rates(run: &Run, kinds: &[(Fault, Kind)], area: &Area<'_>) -> Result<(), Box<
         let style = ("sans-serif", 13).into_font().style(FontStyle::Bold).color(&colour);
         chart.draw_series([Text::new(kind.letter.to_string(), (from, height), style)])?;
     }
-    for (name, colour, rate) in [
-        ("confirmed", BLUE, Sample::confirmed as fn(&Sample) -> f64),
-        ("handled", RGBColor(0, 130, 60), Sample::handled),
-    ] {
+    for (_, colour, rate) in CURVES {
         let points = run.samples.iter().map(|sample| (sample.at.as_secs_f64(), rate(sample)));
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(1)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], colour));
+        chart.draw_series(LineSeries::new(points, colour.stroke_width(1)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(("sans-serif", 13))
-        .background_style(WHITE.mix(0.9))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
     Ok(())
 }
 
-/// The legend: what each letter means, and how often it happened.
+/// Each with its name, its colour and what it shows.
+type Curve = (&'static str, RGBColor, fn(&Sample) -> f64);
+
+const CURVES: [Curve; 2] =
+    [("confirmed", BLUE, Sample::confirmed), ("handled", RGBColor(0, 130, 60), Sample::handled)];
+
+/// The legend: what each letter means, how often it happened, and which curve is which.
 fn explain(kinds: &[(Fault, Kind)], area: &Area<'_>) -> Result<(), Box<dyn Error>> {
     for (at, (fault, Kind { letter, times })) in kinds.iter().enumerate() {
         let column = (WIDTH - 9 * MARGIN) as usize / COLUMNS;
@@ -134,6 +127,12 @@ fn explain(kinds: &[(Fault, Kind)], area: &Area<'_>) -> Result<(), Box<dyn Error
         area.draw(&Text::new(letter.to_string(), (x, y), bold))?;
         let text = format!("{fault} ×{times}");
         area.draw(&Text::new(text, (x + 18, y), ("sans-serif", 13).into_font().color(&BLACK)))?;
+    }
+    let y = i32::try_from(kinds.len().div_ceil(COLUMNS) * LINE as usize)?;
+    for (x, (name, colour, _)) in (8 * MARGIN as i32..).step_by(150).zip(CURVES) {
+        let line = [(x, y + 7), (x + 30, y + 7)];
+        area.draw(&PathElement::new(line, colour.stroke_width(2)))?;
+        area.draw(&Text::new(name, (x + 38, y), ("sans-serif", 13).into_font().color(&BLACK)))?;
     }
     Ok(())
 }
