@@ -133,10 +133,9 @@ impl Ledger {
         if let (1, Some(lane)) = (count, lane)
             && let Some(lane) = book.lanes.get_mut(lane)
             && !lane.in_order(number)
+            && let Some(message) = book.message(number)
         {
-            if let Some(message) = book.message(number) {
-                message.came_late = Some(now);
-            }
+            message.came_late = Some(now);
         }
         book.note_peaks();
         DeliveryOf { number, at: Some(count - 1) }
