@@ -9,15 +9,19 @@
 //! cargo test -p enoki-faults --test cases
 //! ```
 
+// What clippy lets tests do it does not see here, for want of an attribute.
+#![allow(clippy::print_stdout)]
+
+mod brokers;
+mod child;
+mod consumer;
 mod equipment;
+mod network;
 mod publisher;
 mod stage;
+mod steps;
 
-use std::{
-    process::ExitCode,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::timeout;
@@ -51,18 +55,56 @@ const GENTLE: &[Case] = cases!(Connections:
     publisher::p01_a_lost_confirm_is_sent_again_with_the_same_id,
     publisher::p08_a_confirm_that_never_comes_is_indeterminate_at_the_deadline,
     publisher::p19_one_byte_at_a_time_is_enough,
+    network::p09_a_broker_that_is_down_is_told_at_once_or_waited_for,
+    network::p10_a_publish_on_a_connection_that_died_unnoticed_arrives,
+    network::p11_a_policy_of_two_retries_sends_three_times,
+    network::p21_closing_leaves_no_message_without_a_word,
+    consumer::k01_an_acknowledgement_after_the_connection_broke_is_stale,
+    consumer::k02_a_requeue_after_the_connection_broke_is_stale,
+    consumer::k03_a_lost_acknowledgement_is_a_redelivery,
+    consumer::k04_a_process_that_dies_before_it_acknowledges_loses_nothing,
+    consumer::k07_a_handler_that_never_returns_gives_its_message_back,
+    consumer::k09_a_queue_that_is_missing_at_the_start_fails_it_by_name,
+    consumer::k11_an_exclusive_queue_of_a_dead_connection_is_waited_for,
+    consumer::k20_a_slow_consumer_holds_its_prefetch_and_its_connection,
+    consumer::k21_a_handler_that_blocks_its_thread_loses_no_message,
+    network::r01_a_reset_of_idle_connections_costs_nothing,
+    network::r01_a_reset_inside_a_frame_costs_nothing,
+    network::r01_a_reset_of_a_login_is_told_or_tried_again,
+    network::r02_an_end_of_idle_connections_costs_nothing,
+    network::r02_an_end_inside_a_frame_costs_nothing,
+    network::r02_an_end_of_a_login_is_told_or_tried_again,
+    network::r03_a_broker_that_hears_nothing_is_left_and_nothing_is_lost,
+    network::r04_a_broker_that_falls_silent_is_left_and_nothing_is_lost,
+    network::r08_a_partition_loses_nothing,
+    network::r17_what_was_deleted_stays_away_and_what_was_exclusive_comes_back,
+    network::r30_a_runtime_that_goes_away_takes_its_connections_along,
 );
 
 /// Cases that harm a broker.
 const HARMFUL: &[Case] = cases!(TheBroker:
     equipment::a_broker_can_be_killed_frozen_and_alarmed_and_brought_back,
+    brokers::p13_p15_a_memory_alarm_holds_publishers_and_no_consumer,
+    brokers::p14_p15_a_disk_alarm_holds_publishers_and_no_consumer,
+    brokers::p16_an_alarm_before_connecting_or_that_flaps_loses_nothing,
+    brokers::r05_a_broker_that_freezes_is_left_and_found_again,
+    brokers::r09_a_broker_that_restarts_loses_nothing,
+    brokers::r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confirmed,
+    brokers::r28_a_connection_closed_by_an_administrator_says_so_and_comes_back,
+    brokers::r28_a_virtual_host_that_is_deleted_is_final,
 );
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    child::unless_child();
+    let mut arguments = Arguments::from_args();
+    // They wait most of the time.
+    arguments.test_threads.get_or_insert(16);
     let mut trials = Vec::new();
     for place in Place::all() {
         for case in GENTLE.iter().chain(HARMFUL) {
+            if place.is_optional() && place.url(case.harms).is_err() {
+                continue;
+            }
             let name = format!("{place}::{}", case.name);
             trials.push(Trial::ignorable_test(name, move || perform(place, case)));
         }
@@ -78,10 +120,7 @@ fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
         }
         Err(variable) => return Ok(Completion::ignored_with(format!("needs {variable}"))),
     };
-    // What one case does to a broker must not be another's business.
-    static HARMED: Mutex<()> = Mutex::new(());
-    let _alone = (case.harms == Harms::TheBroker)
-        .then(|| HARMED.lock().unwrap_or_else(PoisonError::into_inner));
+    let _alone = (case.harms == Harms::TheBroker).then(|| place.alone());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failed::from(error.to_string()))?;

@@ -2,41 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use enoki::{
-    Broker, Delivery, ErrorKind, Publisher, PublisherOptions, QueueSpec, RetryPolicy, RouteSpec,
-    ShortStr, Topology,
-};
+use enoki::{ErrorKind, PublisherOptions, RetryPolicy};
 use enoki_faults::proxy::{Act, Cut, Direction, Flow, Kind};
-use tokio::time::timeout;
 
-use crate::stage::{Checked, Stage, expect};
-
-/// A publisher to this queue, which exists.
-async fn publisher(
-    broker: &Broker,
-    queue: &QueueSpec,
-    options: PublisherOptions,
-) -> Checked<Publisher<u32>> {
-    broker.declare(&Topology::new().with_queue(&queue.clone().of::<u32>())).await?;
-    Ok(broker.publisher_with(RouteSpec::to_queue(queue.name.as_str())?, options).await?)
-}
-
-/// Waits until the queue has so many messages, and tells their ids.
-async fn expect_stored(stage: &Stage, queue: &QueueSpec, messages: u64) -> Checked<Vec<ShortStr>> {
-    let broker = stage.past_the_proxy().await?;
-    let queue = queue.clone().of::<u32>();
-    let mut deliveries = broker.subscribe(&queue, 100).await?;
-    let mut held = Vec::new();
-    for _ in 0..messages {
-        let next = timeout(Duration::from_secs(10), deliveries.next()).await;
-        let next = next.map_err(|_| format!("{} of {messages} stored", held.len()))?;
-        held.push(next?.ok_or("no delivery")?);
-    }
-    let more = timeout(Duration::from_millis(200), deliveries.next()).await;
-    expect(more.is_err(), format!("more than {messages} stored"))?;
-    let id = |delivery: &Delivery| delivery.message().properties.message_id.clone();
-    Ok(held.iter().filter_map(id).collect())
-}
+use crate::{
+    stage::{Checked, Stage, expect},
+    steps::{expect_stored, publisher},
+};
 
 pub(crate) async fn p01_a_lost_confirm_is_indeterminate_where_nothing_is_sent_again(
     stage: Stage,

@@ -1,6 +1,11 @@
 //! What a case gets: a broker behind a proxy, and names of its own.
 
-use std::{error::Error, fmt, net::SocketAddr};
+use std::{
+    error::Error,
+    fmt,
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use enoki::{Broker, BrokerUrl, QueueSpec};
 use enoki_faults::{
@@ -42,6 +47,23 @@ impl Place {
             places.push(place("amqp10", "rabbitmq-4.3", "ENOKI_RABBITMQ_4_3"));
         }
         places
+    }
+
+    /// Whether nobody has to have this one.
+    pub(crate) fn is_optional(self) -> bool {
+        self.broker == "rabbitmq-4.3"
+    }
+
+    /// Kept while something harms the broker: that must not be another case's business.
+    pub(crate) fn alone(self) -> MutexGuard<'static, ()> {
+        static ALONE: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
+        let [three, four, newest] = &ALONE;
+        let mutex = match self.broker {
+            "rabbitmq-3" => three,
+            "rabbitmq-4" => four,
+            _ => newest,
+        };
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The broker's URL, or the variable that does not tell it.
@@ -96,7 +118,34 @@ impl Stage {
 
     /// A handle on the broker, by way of the proxy.
     pub(crate) async fn broker(&self) -> enoki::Result<Broker> {
-        enoki::connect(format!("{}?heartbeat=2", self.proxy.url(&self.url))).await
+        self.broker_beating(2).await
+    }
+
+    /// The same, with heartbeats so many seconds apart.
+    pub(crate) async fn broker_beating(&self, heartbeat: u16) -> enoki::Result<Broker> {
+        enoki::connect(self.url(heartbeat)).await
+    }
+
+    /// The broker's URL, by way of the proxy.
+    pub(crate) fn url(&self, heartbeat: u16) -> String {
+        format!("{}?heartbeat={heartbeat}", self.proxy.url(&self.url))
+    }
+
+    /// The broker's URL with another virtual host, by way of the proxy.
+    pub(crate) fn url_of_host(&self, name: &str) -> Checked<String> {
+        let url = self.proxy.url(&self.url);
+        let (url, _) = url.rsplit_once('/').ok_or("the URL names no virtual host")?;
+        Ok(format!("{url}/{name}?heartbeat=10"))
+    }
+
+    /// The broker's URL, past the proxy.
+    pub(crate) fn direct_url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether the protocol is AMQP 0-9-1, where some things are told that AMQP 1.0 has no word for.
+    pub(crate) fn is_amqp091(&self) -> bool {
+        self.url.starts_with("amqp091")
     }
 
     /// A handle on the broker, past the proxy: to look at what is there.

@@ -1,0 +1,306 @@
+//! Brokers that are frozen, killed, restarted, short of memory, or administered under a program.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use enoki::{ErrorKind, Health, Outcome, PublisherOptions};
+use enoki_faults::{broker_process::Alarm, proxy::Direction, proxy::Kind};
+use tokio::time::timeout;
+
+use crate::{
+    stage::{Checked, Stage, expect},
+    steps::{PATIENCE, Pair, SLACK, next, publisher, soon},
+};
+
+/// What a broker takes to come back, and what a program takes to find it.
+const BACK: Duration = Duration::from_secs(60);
+
+async fn an_alarm(stage: Stage, alarm: Alarm) -> Checked {
+    let process = stage.process()?;
+    let mut pair = Pair::open(&stage, 10).await?;
+    let other = stage.broker_beating(10).await?;
+    let queue = stage.queue("alarmed")?;
+    let within = Duration::from_secs(1);
+    let options = PublisherOptions::new().timeout(within);
+    let hasty = publisher(&other, &queue, options).await?;
+    hasty.publish(&0).await?;
+    // Of these some are waiting to be handled when the alarm comes.
+    let before: Vec<u32> = (1..20).collect();
+    for outcome in pair.publisher.publish_all(&before).await {
+        outcome?;
+    }
+    process.alarm(alarm).await?;
+
+    // Deadlines hold. The first may still be confirmed: the broker stops reading when it has read.
+    let mut kinds = BTreeSet::new();
+    for number in 1..4 {
+        let began = Instant::now();
+        let outcome = hasty.publish(&number).await;
+        let took = began.elapsed();
+        expect(took < within + SLACK, format!("it was given up after {took:?}"))?;
+        if let Err(error) = outcome {
+            let out_of_time = [ErrorKind::Indeterminate, ErrorKind::Timeout];
+            expect(out_of_time.contains(&error.kind()), format!("{error:?}"))?;
+            kinds.insert(error.to_string());
+        }
+    }
+    expect(!kinds.is_empty(), "everything was confirmed in spite of the alarm")?;
+    if stage.is_amqp091() {
+        let blocked =
+            |health: &enoki::BrokerHealth| matches!(health.publishing, Health::Blocked { .. });
+        timeout(PATIENCE, other.health().wait_for(blocked)).await??;
+        let named = kinds.iter().any(|error| error.contains("block"));
+        expect(named, format!("no error names the alarm: {kinds:?}"))?;
+    }
+
+    // Consumers go on; whether what they settle reaches the broker is seen at the end, since a broker
+    // of AMQP 1.0 answers no question during an alarm.
+    for number in before {
+        pair.take(number).await?;
+    }
+    pair.deliveries.stop(soon()).await?;
+
+    // Closing is bounded.
+    let waiting: Vec<_> = {
+        let mut waiting = Vec::new();
+        for number in 100..150 {
+            waiting.push(pair.publisher.enqueue(&number).await?);
+        }
+        waiting
+    };
+    let began = Instant::now();
+    other.close(tokio::time::Instant::now() + within).await;
+    let took = began.elapsed();
+    expect(took < within + Duration::from_secs(1) + SLACK, format!("closing took {took:?}"))?;
+
+    // And nothing is lost when it is over, nor does anything come back that was settled.
+    process.clear(alarm).await?;
+    for confirm in waiting {
+        timeout(PATIENCE, confirm).await.map_err(|_| "no outcome after the alarm")??;
+    }
+    let mine = pair.queue.clone().of::<u32>();
+    let found = pair.broker.queue_status(&mine).await?.messages;
+    expect(found == 50, format!("{found} of 50 are stored"))
+}
+
+pub(crate) async fn p13_p15_a_memory_alarm_holds_publishers_and_no_consumer(
+    stage: Stage,
+) -> Checked {
+    an_alarm(stage, Alarm::Memory).await
+}
+
+pub(crate) async fn p14_p15_a_disk_alarm_holds_publishers_and_no_consumer(stage: Stage) -> Checked {
+    an_alarm(stage, Alarm::Disk).await
+}
+
+pub(crate) async fn p16_an_alarm_before_connecting_or_that_flaps_loses_nothing(
+    stage: Stage,
+) -> Checked {
+    let process = stage.process()?;
+    let queue = stage.queue("p16")?;
+    let early = stage.broker_beating(10).await?;
+    // It declares the queue.
+    drop(publisher(&early, &queue, PublisherOptions::new()).await?);
+    process.alarm(Alarm::Memory).await?;
+    // A broker with an alarm still lets people in.
+    let broker = timeout(PATIENCE, stage.broker_beating(10)).await??;
+    let publisher = {
+        let broker = broker.clone();
+        let route = enoki::RouteSpec::<u32>::to_queue(queue.name.as_str())?;
+        async move {
+            let publisher = broker.publisher(route).await?;
+            publisher.publish(&0).await?;
+            Ok::<_, enoki::Error>(publisher)
+        }
+    };
+    let publishing = tokio::spawn(publisher);
+    let held = Duration::from_millis(300);
+    tokio::time::sleep(held).await;
+    expect(!publishing.is_finished(), "it was confirmed in spite of the alarm")?;
+    process.clear(Alarm::Memory).await?;
+    let publisher = timeout(PATIENCE, publishing).await???;
+    // Twenty times on and off, within one call: each call takes a second.
+    let flapping = process.eval(
+        "[begin rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}), timer:sleep(50), \
+         rabbit_alarm:clear_alarm({resource_limit, memory, node()}), timer:sleep(50) end \
+         || _ <- lists:seq(1, 20)].",
+    );
+    let numbers: Vec<u32> = (1..500).collect();
+    let publishing = async {
+        for some in numbers.chunks(25) {
+            for outcome in publisher.publish_all(some).await {
+                outcome?;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok::<_, enoki::Error>(())
+    };
+    let both = async { tokio::join!(flapping, publishing) };
+    let (flapped, published) = timeout(PATIENCE, both).await?;
+    flapped?;
+    published?;
+    let found = broker.queue_status(&queue.of::<u32>()).await?.messages;
+    expect(found == 500, format!("{found} of 500 are stored"))
+}
+
+pub(crate) async fn r05_a_broker_that_freezes_is_left_and_found_again(stage: Stage) -> Checked {
+    const BEAT: u16 = 2;
+    let process = stage.process()?;
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    pair.publisher.publish(&1).await?;
+    let held = next(&mut pair.deliveries).await?;
+    process.freeze().await?;
+    let began = Instant::now();
+    let publishing = pair.publisher.enqueue(&2).await?;
+    let broken = pair.until_broken().await;
+    let found = began.elapsed();
+    process.thaw().await?;
+    broken?;
+    let promised = Duration::from_secs(u64::from(BEAT) * 2 + 1);
+    expect(found < promised + SLACK, format!("it was found after {found:?}"))?;
+    timeout(BACK, publishing).await??;
+    pair.until_subscribed(2).await?;
+    // What the old connection delivered is delivered by the next.
+    held.settle(Outcome::Ack);
+    let mut came = BTreeSet::new();
+    while came.len() < 2 {
+        let delivery = next(&mut pair.deliveries).await?;
+        let number: u32 = delivery.decode()?;
+        expect(number != 1 || delivery.redelivered(), "it does not say that it came before")?;
+        came.insert(number);
+        delivery.settle(Outcome::Ack);
+    }
+    expect(came == BTreeSet::from([1, 2]), format!("{came:?} came"))?;
+    pair.round(3).await
+}
+
+/// Publishes while something happens to the broker, and finds everything afterwards.
+async fn nothing_is_lost(
+    stage: &Stage,
+    harm: impl AsyncFnOnce() -> std::io::Result<()>,
+) -> Checked<Pair> {
+    const MESSAGES: u32 = 3000;
+    let mut pair = Pair::open(stage, 5).await?;
+    let publisher = pair.publisher.clone();
+    let numbers: Vec<u32> = (1..MESSAGES).collect();
+    let before = stage.proxy.traffic().frames(Direction::ToBroker, Kind::Publish);
+    let publishing = tokio::spawn(async move {
+        let mut failed = Vec::new();
+        for some in numbers.chunks(50) {
+            failed.extend(publisher.publish_all(some).await.into_iter().filter_map(Result::err));
+        }
+        failed
+    });
+    // In the middle of it.
+    let under_way = stage
+        .proxy
+        .until(|traffic| traffic.frames(Direction::ToBroker, Kind::Publish) >= before + 500);
+    timeout(PATIENCE, under_way).await?;
+    let expected: BTreeSet<u32> = (1..MESSAGES).collect();
+    let mut handled = BTreeSet::new();
+    let handling = async {
+        while handled != expected {
+            let delivery = pair.deliveries.next().await?.ok_or("the deliveries ended")?;
+            let number: u32 = delivery.decode()?;
+            handled.insert(number);
+            delivery.settle(Outcome::Ack);
+        }
+        Checked::Ok(())
+    };
+    let (harmed, handling) = tokio::join!(harm(), timeout(BACK, handling));
+    harmed?;
+    let failed = timeout(BACK, publishing).await??;
+    expect(failed.is_empty(), format!("{} failed: {:?}", failed.len(), failed.first()))?;
+    match handling {
+        Ok(handling) => handling?,
+        Err(_) => {
+            let lost = expected.difference(&handled).count();
+            return Err(format!("{lost} of {MESSAGES} were never handled").into());
+        }
+    }
+    pair.round(MESSAGES).await?;
+    Ok(pair)
+}
+
+pub(crate) async fn r09_a_broker_that_restarts_loses_nothing(stage: Stage) -> Checked {
+    let process = stage.process()?;
+    let restart = async || {
+        process.ctl(&["stop_app"]).await?;
+        process.ctl(&["start_app"]).await.map(drop)
+    };
+    nothing_is_lost(&stage, restart).await.map(drop)
+}
+
+pub(crate) async fn r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confirmed(
+    stage: Stage,
+) -> Checked {
+    let process = stage.process()?;
+    // Nobody consumes these.
+    let queue = stage.queue("p25")?;
+    let broker = stage.broker().await?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let numbers: Vec<u32> = (0..1000).collect();
+    for outcome in publisher.publish_all(&numbers).await {
+        outcome?;
+    }
+    let kill = async || {
+        process.kill().await?;
+        process.restart().await
+    };
+    nothing_is_lost(&stage, kill).await?;
+    let mut deliveries = broker.subscribe(&queue.of::<u32>(), 100).await?;
+    for number in numbers {
+        let delivery = next(&mut deliveries).await?;
+        let came: u32 = delivery.decode()?;
+        expect(came == number, format!("{came} came instead of {number}"))?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
+}
+
+pub(crate) async fn r28_a_connection_closed_by_an_administrator_says_so_and_comes_back(
+    stage: Stage,
+) -> Checked {
+    let process = stage.process()?;
+    let mut pair = Pair::open(&stage, 10).await?;
+    let mut health = pair.broker.health();
+    let reasons = async {
+        let broken =
+            |health: &enoki::BrokerHealth| matches!(health.consuming, Health::Reconnecting { .. });
+        let health = health.wait_for(broken).await?.to_string();
+        Checked::Ok(health)
+    };
+    let (closed, said) = tokio::join!(process.close_connections(), timeout(PATIENCE, reasons));
+    closed?;
+    let said = said??;
+    expect(said.contains("a test wants it so"), format!("it does not say why: {said}"))?;
+    pair.round(1).await
+}
+
+pub(crate) async fn r28_a_virtual_host_that_is_deleted_is_final(stage: Stage) -> Checked {
+    let process = stage.process()?;
+    let name = stage.queue("host")?.name;
+    process.ctl(&["add_vhost", &name]).await?;
+    process.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
+    let url = stage.url_of_host(&name)?;
+    let queue = stage.queue("r28")?;
+    let broker = enoki::connect(&url).await?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    publisher.publish(&1).await?;
+    process.ctl(&["delete_vhost", &name]).await?;
+    // Until the connection has gone, the last messages may have no outcome.
+    let refused = timeout(PATIENCE, async {
+        loop {
+            match publisher.publish(&2).await {
+                Err(error) if !error.is_transient() => return error,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    });
+    let error = refused.await.map_err(|_| "it is tried again and again")?;
+    let final_kinds = [ErrorKind::NotFound, ErrorKind::Denied];
+    expect(final_kinds.contains(&error.kind()), format!("{error:?}"))?;
+    expect(error.to_string().contains(name.as_str()), format!("it names no virtual host: {error}"))
+}

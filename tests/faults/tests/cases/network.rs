@@ -1,0 +1,393 @@
+//! Networks that break, and what works again afterwards.
+
+use std::time::{Duration, Instant};
+
+use enoki::{
+    BrokerOptions, ErrorKind, Health, Outcome, PublisherOptions, QueueSpec, RetryPolicy, Topology,
+    transport::Change,
+};
+use enoki_faults::proxy::{Act, Cut, Direction, Door, Flow, Kind};
+use tokio::time::timeout;
+
+use crate::{
+    stage::{Checked, Stage, expect},
+    steps::{PATIENCE, Pair, SLACK, expect_stored, next, publisher, soon},
+};
+
+/// Seconds between heartbeats, where a silence has to be found soon.
+const BEAT: u16 = 2;
+
+/// When a silence has to be found at the latest.
+const FOUND_WITHIN: Duration = Duration::from_secs(2 * BEAT as u64 + 1);
+
+/// How soon it has to work again, when the network does: the first pause of the supervisor, and some.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+
+async fn an_idle_connection_ends(stage: Stage, cut: Cut) -> Checked {
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    for number in 1..4 {
+        stage.proxy.cut(cut);
+        let began = Instant::now();
+        pair.round(number).await?;
+        let took = began.elapsed();
+        expect(took < BACK_WITHIN + SLACK, format!("it took {took:?} to work again"))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn r01_a_reset_of_idle_connections_costs_nothing(stage: Stage) -> Checked {
+    an_idle_connection_ends(stage, Cut::Reset).await
+}
+
+pub(crate) async fn r02_an_end_of_idle_connections_costs_nothing(stage: Stage) -> Checked {
+    an_idle_connection_ends(stage, Cut::Fin).await
+}
+
+async fn a_frame_is_cut(stage: Stage, cut: Cut) -> Checked {
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    let mut number = 0;
+    for (direction, kind) in [
+        (Direction::ToBroker, Kind::Publish),
+        (Direction::FromBroker, Kind::Confirm),
+        (Direction::FromBroker, Kind::Delivery),
+        (Direction::ToBroker, Kind::Settlement),
+    ] {
+        let armed = stage.proxy.arm(direction, kind, 1, Act::CutInside(cut));
+        number += 1;
+        pair.round(number).await?;
+        expect(armed.fired().await, format!("no {kind:?} came by"))?;
+        number += 1;
+        pair.round(number).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn r01_a_reset_inside_a_frame_costs_nothing(stage: Stage) -> Checked {
+    a_frame_is_cut(stage, Cut::Reset).await
+}
+
+pub(crate) async fn r02_an_end_inside_a_frame_costs_nothing(stage: Stage) -> Checked {
+    a_frame_is_cut(stage, Cut::Fin).await
+}
+
+async fn a_login_is_cut(stage: Stage, cut: Cut) -> Checked {
+    for act in [Act::Cut(cut), Act::CutInside(cut)] {
+        let armed = stage.proxy.arm(Direction::FromBroker, Kind::Opened, 1, act);
+        let began = Instant::now();
+        let at_once = BrokerOptions::new().reach_within(Duration::ZERO);
+        let connecting = enoki::connect_with(stage.url(BEAT), at_once).await;
+        let error = connecting.err().ok_or("it logged in")?;
+        expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
+        expect(error.is_transient(), format!("it is not worth another try: {error:?}"))?;
+        expect(began.elapsed() < SLACK, format!("it took {:?}", began.elapsed()))?;
+        expect(armed.fired().await, "the login never got that far")?;
+        // The same again, with some patience.
+        let armed = stage.proxy.arm(Direction::FromBroker, Kind::Opened, 1, act);
+        let options = BrokerOptions::new().reach_within(PATIENCE);
+        let broker = enoki::connect_with(stage.url(BEAT), options).await?;
+        expect(armed.fired().await, "the login never got that far")?;
+        broker.close(soon()).await;
+    }
+    Ok(())
+}
+
+pub(crate) async fn r01_a_reset_of_a_login_is_told_or_tried_again(stage: Stage) -> Checked {
+    a_login_is_cut(stage, Cut::Reset).await
+}
+
+pub(crate) async fn r02_an_end_of_a_login_is_told_or_tried_again(stage: Stage) -> Checked {
+    a_login_is_cut(stage, Cut::Fin).await
+}
+
+pub(crate) async fn r03_a_broker_that_hears_nothing_is_left_and_nothing_is_lost(
+    stage: Stage,
+) -> Checked {
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    stage.proxy.flow(Direction::ToBroker, Flow::held());
+    let began = Instant::now();
+    let publishing = pair.publisher.enqueue(&1).await?;
+    if stage.is_amqp091() {
+        // The broker misses the heartbeats, and ends the connections.
+        pair.until_broken().await?;
+        let found = began.elapsed();
+        expect(found < FOUND_WITHIN + SLACK, format!("it was found after {found:?}"))?;
+    } else {
+        // A broker of AMQP 1.0 waits as long as it was configured to. So what the program sees is
+        // the deadline of each call.
+        let little = PublisherOptions::new().timeout(Duration::from_secs(1));
+        let hasty = publisher_of(&pair, little).await?;
+        let outcome = timeout(Duration::from_secs(1) + SLACK, hasty.publish(&2)).await?;
+        let error = outcome.err().ok_or("it was confirmed")?;
+        let out_of_time = [ErrorKind::Indeterminate, ErrorKind::Timeout].contains(&error.kind());
+        expect(out_of_time, format!("{error:?}"))?;
+    }
+    stage.proxy.heal().await;
+    timeout(PATIENCE, publishing).await??;
+    pair.take(1).await?;
+    pair.round(3).await
+}
+
+/// Another publisher, made without a word to the broker.
+async fn publisher_of(pair: &Pair, options: PublisherOptions) -> Checked<enoki::Publisher<u32>> {
+    let route = enoki::RouteSpec::to_queue(pair.queue.name.as_str())?;
+    Ok(pair.broker.publisher_with(route, options).await?)
+}
+
+pub(crate) async fn r04_a_broker_that_falls_silent_is_left_and_nothing_is_lost(
+    stage: Stage,
+) -> Checked {
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    let other = stage.broker_beating(BEAT).await?;
+    stage.proxy.flow(Direction::FromBroker, Flow::held());
+    let began = Instant::now();
+    let publishing = pair.publisher.enqueue(&1).await?;
+    // Closing has its deadline, whoever does not answer.
+    let deadline = Duration::from_secs(1);
+    other.close(tokio::time::Instant::now() + deadline).await;
+    let closing = began.elapsed();
+    expect(closing < deadline + SLACK, format!("closing took {closing:?}"))?;
+    pair.until_broken().await?;
+    let found = began.elapsed();
+    expect(found < FOUND_WITHIN + SLACK, format!("it was found after {found:?}"))?;
+    let heartbeat = Duration::from_secs(u64::from(BEAT));
+    expect(found > heartbeat, format!("it was given up after {found:?}"))?;
+    stage.proxy.heal().await;
+    let healed = Instant::now();
+    timeout(PATIENCE, publishing).await??;
+    pair.take(1).await?;
+    pair.round(2).await?;
+    // One login may hang in the hole until its own deadline.
+    let back = healed.elapsed();
+    expect(back < Duration::from_secs(15) + SLACK, format!("it took {back:?} to work again"))
+}
+
+pub(crate) async fn r08_a_partition_loses_nothing(stage: Stage) -> Checked {
+    let mut pair = Pair::open(&stage, BEAT).await?;
+    for (number, is_found) in [(1, false), (2, true)] {
+        for direction in Direction::BOTH {
+            stage.proxy.flow(direction, Flow::held());
+        }
+        stage.proxy.door(Door::Hanging).await;
+        let publishing = pair.publisher.enqueue(&number).await?;
+        if is_found {
+            pair.until_broken().await?;
+            // A network that comes back does not know the old connections any more.
+            stage.proxy.cut(Cut::Reset);
+        } else {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        stage.proxy.heal().await;
+        timeout(PATIENCE, publishing).await??;
+        pair.take(number).await?;
+    }
+    pair.round(3).await
+}
+
+pub(crate) async fn r17_what_was_deleted_stays_away_and_what_was_exclusive_comes_back(
+    stage: Stage,
+) -> Checked {
+    let broker = stage.broker().await?;
+    let (mut mine, deleted, kept) =
+        (stage.queue("mine")?, stage.queue("deleted")?, stage.queue("kept")?);
+    mine.exclusive = true;
+    mine.expires = None;
+    let of = |queue: &QueueSpec| queue.clone().of::<u32>();
+    let topology =
+        Topology::new().with_queue(&of(&mine)).with_queue(&of(&deleted)).with_queue(&of(&kept));
+    broker.declare(&topology).await?;
+    broker.apply(&Change::DeleteQueue(deleted.name.clone())).await?;
+    for _ in 0..2 {
+        let mut health = broker.health();
+        stage.proxy.cut(Cut::Reset);
+        let broken = health.wait_for(|health| !health.consuming.is_ready());
+        timeout(PATIENCE, broken).await??;
+        // The next thing that needs the connection opens it, and finds what there was.
+        let back = timeout(PATIENCE, async {
+            loop {
+                match broker.queue_status(&of(&mine)).await {
+                    // The broker may not have noticed yet that the old connection is gone.
+                    Err(error) if error.is_transient() => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    other => return other,
+                }
+            }
+        });
+        back.await??;
+        broker.queue_status(&of(&kept)).await?;
+        let error = broker.queue_status(&of(&deleted)).await.err().ok_or("it is there again")?;
+        expect(error.kind() == ErrorKind::NotFound, format!("{error:?}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn r30_a_runtime_that_goes_away_takes_its_connections_along(
+    stage: Stage,
+) -> Checked {
+    let queue = stage.queue("runtimes")?;
+    let url = stage.url(BEAT);
+    // One with a single thread, and one with two, at the same time, each dropped in the middle.
+    let dropped = |threads: usize, number: u32| {
+        let (queue, url) = (queue.clone(), url.clone());
+        std::thread::spawn(move || -> Checked {
+            let runtime = if threads == 1 {
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?
+            } else {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(threads).enable_all().build()?
+            };
+            let kept = runtime.block_on(async {
+                let broker = enoki::connect(&url).await?;
+                let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+                publisher.publish(&number).await?;
+                let mut deliveries = broker.subscribe(&queue.of::<u32>(), 1).await?;
+                let held = next(&mut deliveries).await?;
+                Checked::Ok((broker, publisher, deliveries, held))
+            })?;
+            drop(runtime);
+            // What is left of them has no runtime any more, and does not mind.
+            drop(kept);
+            Ok(())
+        })
+    };
+    let threads = [dropped(1, 1), dropped(2, 2)];
+    let joined = tokio::task::spawn_blocking(|| threads.map(|thread| thread.join()));
+    for ended in timeout(PATIENCE, joined).await.map_err(|_| "it hangs")?? {
+        ended.map_err(|_| "it panicked")??;
+    }
+    // Both connections of each are gone, and what was not settled is in the queue.
+    timeout(PATIENCE, stage.proxy.until(|traffic| traffic.open == 0)).await?;
+    expect_stored(&stage, &queue, 2).await.map(drop)
+}
+
+pub(crate) async fn p09_a_broker_that_is_down_is_told_at_once_or_waited_for(
+    stage: Stage,
+) -> Checked {
+    stage.proxy.door(Door::Refusing).await;
+    let began = Instant::now();
+    let at_once = BrokerOptions::new().reach_within(Duration::ZERO);
+    let connecting = enoki::connect_with(stage.url(BEAT), at_once).await;
+    let error = connecting.err().ok_or("it reached a broker that is down")?;
+    expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
+    expect(error.to_string().contains("refused"), format!("it does not say why: {error}"))?;
+    expect(began.elapsed() < SLACK, format!("it took {:?}", began.elapsed()))?;
+
+    stage.proxy.heal().await;
+    let queue = stage.queue("p09")?;
+    let broker = stage.broker().await?;
+    let within = Duration::from_secs(1);
+    let patient = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let hasty = publisher(&broker, &queue, PublisherOptions::new().timeout(within)).await?;
+    let fast = publisher(&broker, &queue, PublisherOptions::new().fail_fast()).await?;
+    stage.proxy.door(Door::Refusing).await;
+    stage.proxy.cut(Cut::Reset);
+    let mut health = broker.health();
+    let down =
+        |health: &enoki::BrokerHealth| matches!(&health.publishing, Health::Reconnecting { .. });
+    timeout(PATIENCE, health.wait_for(down)).await??;
+
+    let began = Instant::now();
+    let error = fast.publish(&1).await.err().ok_or("it was confirmed")?;
+    expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
+    expect(began.elapsed() < within / 2, format!("failing fast took {:?}", began.elapsed()))?;
+
+    let waiting = patient.enqueue(&2).await?;
+    let began = Instant::now();
+    let error = hasty.publish(&3).await.err().ok_or("it was confirmed")?;
+    let took = began.elapsed();
+    expect(error.kind() == ErrorKind::Timeout, format!("{error:?}"))?;
+    // A message is given up a few milliseconds early, so that the reason comes in time.
+    let early = within * 9 / 10;
+    expect(took > early && took < within + SLACK, format!("it took {took:?}"))?;
+
+    stage.proxy.heal().await;
+    timeout(PATIENCE, waiting).await??;
+    fast.publish(&4).await?;
+    // What timed out without a connection was never sent, and is not sent later.
+    expect_stored(&stage, &queue, 2).await.map(drop)
+}
+
+pub(crate) async fn p10_a_publish_on_a_connection_that_died_unnoticed_arrives(
+    stage: Stage,
+) -> Checked {
+    let queue = stage.queue("p10")?;
+    let broker = stage.broker().await?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let mut ids = Vec::new();
+    for cut in [Cut::Reset, Cut::Fin] {
+        publisher.publish(&1).await?;
+        stage.proxy.cut(cut);
+        // Nobody has told the program yet.
+        ids.push(timeout(PATIENCE, publisher.publish(&2)).await??.message_id);
+    }
+    publisher.publish(&3).await?;
+    let mut deliveries = stage.past_the_proxy().await?.subscribe(&queue.of::<u32>(), 100).await?;
+    let mut found = Vec::new();
+    loop {
+        let delivery = next(&mut deliveries).await?;
+        found.extend(delivery.message().properties.message_id.clone());
+        let number: u32 = delivery.decode()?;
+        delivery.settle(Outcome::Ack);
+        if number == 3 {
+            break;
+        }
+    }
+    expect(ids.iter().all(|id| found.contains(id)), format!("{ids:?} are not all in {found:?}"))?;
+    // At most one copy more for each that was on its way.
+    expect(found.len() <= 7, format!("{} messages of five", found.len()))
+}
+
+pub(crate) async fn p11_a_policy_of_two_retries_sends_three_times(stage: Stage) -> Checked {
+    let queue = stage.queue("p11")?;
+    let broker = stage.broker().await?;
+    let soon = Duration::from_millis(10);
+    let policy = RetryPolicy::new().retries(2).backoff(soon, soon);
+    let publisher = publisher(&broker, &queue, PublisherOptions::new().retry(policy)).await?;
+    publisher.publish(&1).await?;
+    let lost = [1, 2, 3].map(|nth| {
+        stage.proxy.arm(Direction::FromBroker, Kind::Confirm, nth, Act::Cut(Cut::Reset))
+    });
+    let error = publisher.publish(&2).await.err().ok_or("it was confirmed")?;
+    expect(error.kind() == ErrorKind::Indeterminate, format!("{error:?}"))?;
+    for lost in lost {
+        expect(lost.fired().await, "it gave up too early")?;
+    }
+    let cause = std::error::Error::source(&error);
+    expect(cause.is_some(), format!("the last failure is not among its causes: {error:?}"))?;
+    let stored = expect_stored(&stage, &queue, 4).await?;
+    let copies = stored.iter().filter(|id| Some(*id) == stored.last()).count();
+    expect(copies == 3, format!("{copies} copies: {stored:?}"))
+}
+
+pub(crate) async fn p21_closing_leaves_no_message_without_a_word(stage: Stage) -> Checked {
+    const MESSAGES: u16 = 1000;
+    let queue = stage.queue("p21")?;
+    let broker = stage.broker_beating(30).await?;
+    let options = PublisherOptions::new().window(MESSAGES);
+    let publisher = publisher(&broker, &queue, options).await?;
+    stage.proxy.arm(Direction::ToBroker, Kind::Publish, 1, Act::HoldAnswers);
+    let mut confirms = Vec::new();
+    for number in 0..u32::from(MESSAGES) {
+        confirms.push(publisher.enqueue(&number).await?);
+    }
+    let deadline = Duration::from_secs(2);
+    let began = Instant::now();
+    broker.close(tokio::time::Instant::now() + deadline).await;
+    let took = began.elapsed();
+    // A second of grace for saying goodbye to somebody who does not answer.
+    expect(took < deadline + Duration::from_secs(1) + SLACK, format!("closing took {took:?}"))?;
+    let mut unknown = 0;
+    for confirm in confirms {
+        let outcome = timeout(SLACK, confirm).await.map_err(|_| "no word about a message")?;
+        match outcome.map_err(|error| error.kind()) {
+            Err(ErrorKind::Indeterminate) => unknown += 1,
+            // Where the broker gave no credit for it, it was never sent.
+            Err(ErrorKind::Closed | ErrorKind::Timeout) => {}
+            other => return Err(format!("the outcome is {other:?}").into()),
+        }
+    }
+    // Only what nobody knows about may be stored.
+    let viewer = stage.past_the_proxy().await?;
+    let stored = viewer.queue_status(&queue.of::<u32>()).await?.messages;
+    expect(stored > 0 && stored <= unknown, format!("{stored} are stored of {unknown} unknown"))
+}
