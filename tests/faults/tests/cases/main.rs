@@ -16,16 +16,22 @@ mod brokers;
 mod child;
 mod consumer;
 mod equipment;
+mod hostile;
 mod network;
 mod publisher;
 mod stage;
 mod steps;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::timeout;
 
+use self::hostile::Protocol;
 use self::stage::{Checked, Harms, Place, Stage};
 
 /// A sentence, and what checks it.
@@ -94,6 +100,34 @@ const HARMFUL: &[Case] = cases!(TheBroker:
     brokers::r28_a_virtual_host_that_is_deleted_is_final,
 );
 
+/// Cases against a peer that follows a script.
+struct Scripted {
+    name: &'static str,
+    run: fn(Protocol) -> Running,
+}
+
+macro_rules! scripted {
+    ($($group:ident::$case:ident),+ $(,)?) => {
+        &[$(Scripted {
+            name: concat!(stringify!($group), "::", stringify!($case)),
+            run: |protocol| Box::pin($group::$case(protocol)),
+        }),+]
+    };
+}
+
+const SCRIPTED: &[Scripted] = scripted!(
+    hostile::r16_a_peer_that_falls_silent_is_given_up_at_the_deadline,
+    hostile::t_s3_a_url_that_asks_for_tls_sends_nothing_in_the_clear,
+    hostile::t_s8_what_no_broker_says_is_an_error_in_time,
+);
+
+/// What panicked: nothing may, not even a task that nobody waits for.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn panics() -> MutexGuard<'static, Vec<String>> {
+    PANICS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn main() -> ExitCode {
     child::unless_child();
     let mut arguments = Arguments::from_args();
@@ -109,7 +143,18 @@ fn main() -> ExitCode {
             trials.push(Trial::ignorable_test(name, move || perform(place, case)));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    for protocol in Protocol::ALL {
+        for case in SCRIPTED {
+            let name = format!("{}_scripted::{}", protocol.scheme(), case.name);
+            trials.push(Trial::test(name, move || in_time(async { (case.run)(protocol).await })));
+        }
+    }
+    std::panic::set_hook(Box::new(|panic| panics().push(panic.to_string())));
+    let code = libtest_mimic::run(&arguments, trials).exit_code();
+    for panic in &*panics() {
+        println!("it panicked: {panic}");
+    }
+    if panics().is_empty() { code } else { ExitCode::FAILURE }
 }
 
 fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
@@ -121,18 +166,22 @@ fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
         Err(variable) => return Ok(Completion::ignored_with(format!("needs {variable}"))),
     };
     let _alone = (case.harms == Harms::TheBroker).then(|| place.alone());
+    let running = async {
+        let stage = Stage::open(place, case.harms, &url).await?;
+        (case.run)(stage).await
+    };
+    in_time(running).map(|()| Completion::Completed)
+}
+
+/// Runs a case in a runtime of its own.
+fn in_time(case: impl Future<Output = Checked>) -> Result<(), Failed> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failed::from(error.to_string()))?;
-    let result = runtime.block_on(async {
-        let running = async {
-            let stage = Stage::open(place, case.harms, &url).await?;
-            (case.run)(stage).await
-        };
-        timeout(LONG, running).await.unwrap_or_else(|_| Err("it hangs".into()))
-    });
+    let result = runtime
+        .block_on(async { timeout(LONG, case).await.unwrap_or_else(|_| Err("it hangs".into())) });
     runtime.shutdown_timeout(Duration::from_secs(5));
-    result.map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string()))
+    result.map_err(|error| Failed::from(error.to_string()))
 }
 
 /// A case that takes longer hangs.
