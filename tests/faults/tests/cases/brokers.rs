@@ -5,8 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enoki::{ErrorKind, Health, Outcome, PublisherOptions};
-use enoki_faults::{broker_process::Alarm, proxy::Direction, proxy::Kind};
+use enoki::{ErrorKind, Health, Outcome, Publisher, PublisherOptions};
+use enoki_faults::{
+    broker_process::Alarm,
+    proxy::{Cut, Direction, Kind},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -22,7 +25,7 @@ async fn an_alarm(stage: Stage, alarm: Alarm) -> Checked {
     let mut pair = Pair::open(&stage, 10).await?;
     let other = stage.broker_beating(10).await?;
     let queue = stage.queue("alarmed")?;
-    let within = Duration::from_secs(1);
+    let within = Duration::from_millis(500);
     let options = PublisherOptions::new().timeout(within);
     let hasty = publisher(&other, &queue, options).await?;
     hasty.publish(&0).await?;
@@ -284,23 +287,45 @@ pub(crate) async fn r28_a_virtual_host_that_is_deleted_is_final(stage: Stage) ->
     let name = stage.queue("host")?.name;
     process.ctl(&["add_vhost", &name]).await?;
     process.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
-    let url = stage.url_of_host(&name)?;
-    let queue = stage.queue("r28")?;
-    let broker = enoki::connect(&url).await?;
-    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let broker = enoki::connect(stage.url_of_host(&name)?).await?;
+    let publisher = publisher(&broker, &stage.queue("r28")?, PublisherOptions::new()).await?;
     publisher.publish(&1).await?;
     process.ctl(&["delete_vhost", &name]).await?;
-    // Until the connection has gone, the last messages may have no outcome.
-    let refused = timeout(PATIENCE, async {
+    let error = refused(&publisher).await?;
+    let expected = [ErrorKind::NotFound, ErrorKind::Denied];
+    expect(expected.contains(&error.kind()), format!("{error:?}"))?;
+    expect(error.to_string().contains(name.as_str()), format!("it names no virtual host: {error}"))
+}
+
+pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -> Checked {
+    let process = stage.process()?;
+    let name = stage.queue("user")?.name;
+    process.ctl(&["add_user", &name, "password"]).await?;
+    process.ctl(&["set_permissions", "-p", stage.host()?, &name, ".*", ".*", ".*"]).await?;
+    let broker = enoki::connect(stage.url_of_user(&name, "password")?).await?;
+    let publisher = publisher(&broker, &stage.queue("r28")?, PublisherOptions::new()).await?;
+    publisher.publish(&1).await?;
+    process.ctl(&["delete_user", &name]).await?;
+    // Not every broker ends their connections; so they stay until something else does.
+    stage.proxy.cut(Cut::Reset);
+    let error = refused(&publisher).await?;
+    expect(error.kind() == ErrorKind::Denied, format!("{error:?}"))?;
+    // And nobody tries again and again with a login that is not there.
+    let health = broker.health().borrow().clone();
+    let accepted = stage.proxy.traffic().accepted;
+    expect(accepted <= 10, format!("{accepted} connections, and now {health}"))
+}
+
+/// Publishes until it is refused for good, and says why.
+async fn refused(publisher: &Publisher<u32>) -> Checked<enoki::Error> {
+    let refused = async {
         loop {
             match publisher.publish(&2).await {
                 Err(error) if !error.is_transient() => return error,
+                // Until the connection has gone, this may be confirmed, or have no outcome.
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-    });
-    let error = refused.await.map_err(|_| "it is tried again and again")?;
-    let final_kinds = [ErrorKind::NotFound, ErrorKind::Denied];
-    expect(final_kinds.contains(&error.kind()), format!("{error:?}"))?;
-    expect(error.to_string().contains(name.as_str()), format!("it names no virtual host: {error}"))
+    };
+    Ok(timeout(PATIENCE, refused).await.map_err(|_| "it is tried again and again")?)
 }

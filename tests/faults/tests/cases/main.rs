@@ -98,6 +98,7 @@ const HARMFUL: &[Case] = cases!(TheBroker:
     brokers::r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confirmed,
     brokers::r28_a_connection_closed_by_an_administrator_says_so_and_comes_back,
     brokers::r28_a_virtual_host_that_is_deleted_is_final,
+    brokers::r28_a_user_who_is_deleted_is_denied_for_good,
 );
 
 /// Cases against a peer that follows a script.
@@ -131,18 +132,22 @@ fn panics() -> MutexGuard<'static, Vec<String>> {
 fn main() -> ExitCode {
     child::unless_child();
     let mut arguments = Arguments::from_args();
-    // They wait most of the time.
-    arguments.test_threads.get_or_insert(16);
     let mut trials = Vec::new();
-    for place in Place::all() {
-        for case in GENTLE.iter().chain(HARMFUL) {
-            if place.is_optional() && place.url(case.harms).is_err() {
+    // Those that take turns come first, so that the others fill the time.
+    for (cases, harms) in [(HARMFUL, Harms::TheBroker), (GENTLE, Harms::Connections)] {
+        for place in Place::all() {
+            if place.is_optional() && place.url(harms).is_err() {
                 continue;
             }
-            let name = format!("{place}::{}", case.name);
-            trials.push(Trial::ignorable_test(name, move || perform(place, case)));
+            for case in cases {
+                let name = format!("{place}::{}", case.name);
+                trials.push(Trial::ignorable_test(name, move || perform(place, case)));
+            }
         }
     }
+    // Beside those that wait for their turn; the others wait for brokers most of the time.
+    let waiting = HARMFUL.len() * Place::all().len();
+    arguments.test_threads.get_or_insert(waiting + 12);
     for protocol in Protocol::ALL {
         for case in SCRIPTED {
             let name = format!("{}_scripted::{}", protocol.scheme(), case.name);

@@ -138,6 +138,19 @@ impl Stage {
         Ok(format!("{url}/{name}?heartbeat=10"))
     }
 
+    /// The virtual host.
+    pub(crate) fn host(&self) -> Checked<&str> {
+        Ok(self.url.rsplit_once('/').ok_or("the URL names no virtual host")?.1)
+    }
+
+    /// The broker's URL with another login, by way of the proxy.
+    pub(crate) fn url_of_user(&self, name: &str, password: &str) -> Checked<String> {
+        let url = self.proxy.url(&self.url);
+        let (login, rest) = url.split_once('@').ok_or("the URL names no user")?;
+        let (scheme, _) = login.split_once("://").ok_or("the URL has no scheme")?;
+        Ok(format!("{scheme}://{name}:{password}@{rest}?heartbeat=10"))
+    }
+
     /// The broker's URL, past the proxy.
     pub(crate) fn direct_url(&self) -> &str {
         &self.url
