@@ -170,10 +170,21 @@ fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
         }
         Err(variable) => return Ok(Completion::ignored_with(format!("needs {variable}"))),
     };
-    let _alone = (case.harms == Harms::TheBroker).then(|| place.alone());
+    if case.harms == Harms::Connections {
+        let running = async { (case.run)(Stage::open(&url, None).await?).await };
+        return in_time(running).map(|()| Completion::Completed);
+    }
+    let mut well = place.alone();
+    let last = well.take();
     let running = async {
-        let stage = Stage::open(place, case.harms, &url).await?;
-        (case.run)(stage).await
+        let process = match last {
+            Some(process) => process,
+            None => place.process().await?,
+        };
+        (case.run)(Stage::open(&url, Some(process.clone())).await?).await?;
+        // A case that fails may have left it in any state.
+        *well = Some(process);
+        Ok(())
     };
     in_time(running).map(|()| Completion::Completed)
 }

@@ -54,9 +54,10 @@ impl Place {
         self.broker == "rabbitmq-4.3"
     }
 
-    /// Kept while something harms the broker: that must not be another case's business.
-    pub(crate) fn alone(self) -> MutexGuard<'static, ()> {
-        static ALONE: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
+    /// Kept while something harms the broker: that must not be another case's business. It holds
+    /// the broker's process, if that is known to be well.
+    pub(crate) fn alone(self) -> MutexGuard<'static, Option<BrokerProcess>> {
+        static ALONE: [Mutex<Option<BrokerProcess>>; 3] = [const { Mutex::new(None) }; 3];
         let [three, four, newest] = &ALONE;
         let mutex = match self.broker {
             "rabbitmq-3" => three,
@@ -64,6 +65,17 @@ impl Place {
             _ => newest,
         };
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broker's process, well, whatever became of it.
+    pub(crate) async fn process(self) -> Checked<BrokerProcess> {
+        let started = BrokerProcess::start(self.broker, "faults").await;
+        let process = started.map_err(|error| match error {
+            Unavailable::NotHere(reason) => reason,
+            Unavailable::Failed(error) => error.to_string(),
+        })?;
+        process.recover().await?;
+        Ok(process)
     }
 
     /// The broker's URL, or the variable that does not tell it.
@@ -92,19 +104,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) async fn open(place: Place, harms: Harms, url: &str) -> Checked<Self> {
-        let process = match harms {
-            Harms::Connections => None,
-            Harms::TheBroker => {
-                let started = BrokerProcess::start(place.broker, "faults").await;
-                let process = started.map_err(|error| match error {
-                    Unavailable::NotHere(reason) => reason,
-                    Unavailable::Failed(error) => error.to_string(),
-                })?;
-                process.recover().await?;
-                Some(process)
-            }
-        };
+    pub(crate) async fn open(url: &str, process: Option<BrokerProcess>) -> Checked<Self> {
         let parsed = BrokerUrl::parse(url)?;
         let host = parsed.host().ok_or("the URL names no host")?;
         let address: SocketAddr = tokio::net::lookup_host((host, parsed.port().unwrap_or(5672)))
