@@ -73,7 +73,7 @@ const GENTLE: &[Case] = cases!(Connections:
     consumer::k09_a_queue_that_is_missing_at_the_start_fails_it_by_name,
     consumer::k11_an_exclusive_queue_of_a_dead_connection_is_waited_for,
     consumer::k20_a_slow_consumer_holds_its_prefetch_and_its_connection,
-    consumer::k21_a_handler_that_blocks_its_thread_loses_no_message,
+    consumer::k21_a_handler_that_blocks_its_thread_keeps_its_connection,
     network::r01_a_reset_of_idle_connections_costs_nothing,
     network::r01_a_reset_inside_a_frame_costs_nothing,
     network::r01_a_reset_of_a_login_is_told_or_tried_again,
