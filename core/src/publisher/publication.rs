@@ -69,7 +69,9 @@ impl<M> Publication<'_, M> {
     ///
     /// Nothing of it is declared by this: its exchange is there, by
     /// [`PublisherOptions::declare`](super::PublisherOptions::declare) or
-    /// [`Broker::declare`](crate::Broker::declare), or the message fails.
+    /// [`Broker::declare`](crate::Broker::declare), or the message fails. On AMQP 0-9-1 a missing
+    /// exchange ends the channel, so what else is on its way by this publisher is
+    /// [`Indeterminate`](crate::ErrorKind::Indeterminate) then.
     pub fn route(self, route: impl Into<RouteSpec<M>>) -> Self {
         let RouteSpec { exchange, kind, key, headers, .. } = route.into();
         Self { exchange, kind, key, headers, ..self }
