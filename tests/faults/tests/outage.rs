@@ -86,9 +86,10 @@ async fn r12(reach: Reach) {
         }
         delivery.settle(Outcome::Ack);
     }
-    // The longest pause between two tries, and one that was under way.
+    // A try that hangs until its deadline, and the longest pauses after it: of the connection, and of
+    // the consumer that waits for it.
     let back = healed.elapsed();
-    assert!(back < Duration::from_secs(45), "it took {back:?} to work again");
+    assert!(back < Duration::from_secs(90), "it took {back:?} to work again");
     let deadline = Instant::now() + Duration::from_secs(5);
     broker.close(deadline).await;
     assert_eq!(publisher.publish(&1).await.unwrap_err().kind(), ErrorKind::Closed);
