@@ -72,6 +72,11 @@ mod connect;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So do those for who comes from nameko, and they run.
+#[cfg(all(doctest, feature = "memory", feature = "msgpack", feature = "compression"))]
+#[doc = include_str!("../docs/coming-from-nameko.md")]
+struct ComingFromNameko;
+
 pub use connect::{connect, connect_with};
 pub use enoki_core::*;
 

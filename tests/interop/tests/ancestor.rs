@@ -10,6 +10,7 @@ mod ancestor {
     pub(super) mod context;
     pub(super) mod disconnections;
     pub(super) mod events;
+    pub(super) mod guide;
     pub(super) mod messaging;
     pub(super) mod place;
     pub(super) mod publish;
@@ -27,8 +28,8 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::timeout;
 
 use crate::ancestor::{
-    container, context, disconnections, events, messaging, place::Place, publish, queue_consumer,
-    retry, serialization, stage::Stage, table,
+    container, context, disconnections, events, guide, messaging, place::Place, publish,
+    queue_consumer, retry, serialization, stage::Stage, table,
 };
 
 /// A port of one of nameko's tests.
@@ -156,6 +157,10 @@ fn main() -> ExitCode {
             let names: Vec<_> = ports().map(|port| port.name).collect();
             table::check(&names).map_err(Failed::from)
         })];
+    trials.push(Trial::test(
+        "ancestor::the_guide_leaves_no_name_out_and_shows_what_it_names",
+        || guide::check().map_err(Failed::from),
+    ));
     for place in Place::all() {
         for port in ports().filter(|port| place.is_remote() || !port.needs_proxy) {
             let name = format!("ancestor::{place}::{}", port.name);
