@@ -11,6 +11,7 @@ use fe2o3_amqp::{
         primitives::Binary,
     },
 };
+use futures_util::FutureExt;
 use serde_json::Value as Json;
 
 use crate::{
@@ -41,25 +42,25 @@ pub(crate) type Answer = std::result::Result<Json, String>;
 
 impl Node for Artemis {
     async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
-        let mut channel = session.channel(operation, subject).await?;
-        let handle =
-            channel.handle().map_err(|cause| session.failed(operation, subject, &cause))?;
-        let attach = Sender::builder()
+        let channel = session.channel(operation, subject).await?;
+        let builder = Sender::builder()
             .name(session.link_name("requests"))
             .target(ADDRESS)
-            .sender_settle_mode(SenderSettleMode::Unsettled)
-            .attach(handle);
-        let requests =
-            session.answered(operation, subject, attach).await.map_err(unless_permitted)?;
-        let attach = Receiver::builder()
+            .sender_settle_mode(SenderSettleMode::Unsettled);
+        let (requests, channel) = session
+            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
+            .await
+            .map_err(unless_permitted)?;
+        let builder = Receiver::builder()
             .name(session.link_name("answers"))
             .source(Source::builder().dynamic(true).capabilities(address::queue_like()).build())
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
-            .credit_mode(CreditMode::Manual)
-            .attach(handle);
-        let answers =
-            session.answered(operation, subject, attach).await.map_err(unless_permitted)?;
+            .credit_mode(CreditMode::Manual);
+        let (answers, channel) = session
+            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
+            .await
+            .map_err(unless_permitted)?;
         let reply_to = answers.source().as_ref().and_then(|source| source.address.clone());
         let reply_to = reply_to.ok_or_else(|| {
             let cause = Cause::Local("the broker made no queue for its answers".to_owned());

@@ -3,6 +3,9 @@
 //! A session that ends leaves its channel to the next, and RabbitMQ may take what arrives on it at once
 //! for something that the old one left behind: the next session then never begins. So sessions are
 //! ended only where they have to be.
+//!
+//! And not before a link on them is attached. Artemis counts one that its session's end overtakes twice,
+//! fails at that, and from then on writes nothing more on the whole connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

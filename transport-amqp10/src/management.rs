@@ -12,6 +12,8 @@ use fe2o3_amqp::{
     },
 };
 
+use futures_util::FutureExt;
+
 use crate::{
     channel::Channel,
     decode::{self, Body},
@@ -61,30 +63,30 @@ impl Answer {
 
 impl Node for Management {
     async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
-        let mut channel = session.channel(operation, subject).await?;
-        let handle =
-            channel.handle().map_err(|cause| session.failed(operation, subject, &cause))?;
+        let channel = session.channel(operation, subject).await?;
         let mut properties = Fields::new();
         properties.insert(Symbol::from("paired"), WireValue::Bool(true));
-        let attach = Sender::builder()
+        let builder = Sender::builder()
             .name(paired(PAIR_SENDER))
             .source(HERE)
             .target(NODE)
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
-            .properties(properties.clone())
-            .attach(handle);
-        let requests = session.answered(operation, subject, attach).await?;
-        let attach = Receiver::builder()
+            .properties(properties.clone());
+        let (requests, channel) = session
+            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
+            .await?;
+        let builder = Receiver::builder()
             .name(paired(PAIR_RECEIVER))
             .source(NODE)
             .target(HERE)
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .properties(properties)
-            .credit_mode(CreditMode::Manual)
-            .attach(handle);
-        let answers = session.answered(operation, subject, attach).await?;
+            .credit_mode(CreditMode::Manual);
+        let (answers, channel) = session
+            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
+            .await?;
         Ok(Self { requests, answers, _channel: channel, number: 0, sound: true })
     }
 

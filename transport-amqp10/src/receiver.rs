@@ -91,18 +91,18 @@ impl Amqp10Receiver {
                 .because("a prefetch of 0 would receive nothing"));
         }
         let delays = topology::delays(session, queue).await;
-        let mut channel = session.channel(CONSUME, &subject).await?;
-        let handle = channel.handle().map_err(|cause| session.failed(CONSUME, &subject, &cause))?;
+        let channel = session.channel(CONSUME, &subject).await?;
         let name = session.link_name("receiver");
         let gauge = session.line().links.watch(&name);
-        let attach = fe2o3_amqp::Receiver::builder()
+        let builder = fe2o3_amqp::Receiver::builder()
             .name(name)
             .source(address::source(queue, peer::dialect(session.peer())))
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .receiver_settle_mode(ReceiverSettleMode::First)
-            .credit_mode(CreditMode::Manual)
-            .attach(handle);
-        let mut link = session.answered(CONSUME, &subject, attach).await?;
+            .credit_mode(CreditMode::Manual);
+        let (mut link, channel) = session
+            .attach(CONSUME, &subject, channel, |handle| builder.attach(handle).boxed())
+            .await?;
         let prefetch = u32::from(prefetch);
         session.answered(CONSUME, &subject, link.set_credit(prefetch)).await?;
         Ok(Self {

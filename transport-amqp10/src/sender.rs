@@ -85,14 +85,14 @@ impl Future for UnderWay {
 impl Amqp10Sender {
     pub(crate) async fn open(session: &Amqp10Session, window: usize) -> Result<Self> {
         let subject = session.options().subject();
-        let mut channel = session.channel(OPEN, &subject).await?;
-        let handle = channel.handle().map_err(|cause| session.failed(OPEN, &subject, &cause))?;
-        let attach = fe2o3_amqp::Sender::builder()
+        let channel = session.channel(OPEN, &subject).await?;
+        let builder = fe2o3_amqp::Sender::builder()
             .name(session.link_name("sender"))
             .target(address::anonymous(peer::dialect(session.peer())))
-            .sender_settle_mode(SenderSettleMode::Unsettled)
-            .attach(handle);
-        let link = session.answered(OPEN, &subject, attach).await?;
+            .sender_settle_mode(SenderSettleMode::Unsettled);
+        let (link, channel) = session
+            .attach(OPEN, &subject, channel, |handle| builder.attach(handle).boxed())
+            .await?;
         Ok(Self {
             link: Some(link),
             channel,

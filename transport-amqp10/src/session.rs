@@ -23,6 +23,7 @@ use fe2o3_amqp::{
         primitives::{Symbol, Value},
     },
 };
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
@@ -209,6 +210,32 @@ impl Amqp10Session {
             }
         };
         Ok(self.idle.channel(self.answered(operation, subject, begun).await?))
+    }
+
+    /// Attaches a link. Where the caller gives up, a task waits for the broker all the same, and then
+    /// lets go of the link and its session: see `channel.rs`.
+    pub(crate) async fn attach<L, E>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        mut channel: Channel,
+        attach: impl for<'s> FnOnce(&'s mut SessionHandle<()>) -> BoxFuture<'s, Result<L, E>>
+        + Send
+        + 'static,
+    ) -> Result<(L, Channel)>
+    where
+        L: Send + 'static,
+        E: Into<Cause> + 'static,
+    {
+        let attaching = tokio::spawn(timeout(REPLY_TIMEOUT, async {
+            let link = attach(channel.handle()?).await.map_err(Into::into)?;
+            Ok::<_, Cause>((link, channel))
+        }));
+        match attaching.await {
+            Ok(Ok(attached)) => attached.map_err(|cause| self.failed(operation, subject, &cause)),
+            Ok(Err(_)) => Err(error::timed_out(operation, subject)),
+            Err(_) => Err(self.failed(operation, subject, &Cause::Ended)),
+        }
     }
 
     /// Waits for an answer of the broker, and not longer than [`REPLY_TIMEOUT`].

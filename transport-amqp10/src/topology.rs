@@ -8,6 +8,7 @@ use enoki_core::{
     transport::{Change, Found, Session},
 };
 use fe2o3_amqp::{Sender, types::definitions::SenderSettleMode};
+use futures_util::FutureExt;
 
 use crate::{
     address::{self, segment},
@@ -171,15 +172,15 @@ async fn verify_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result
 /// refused. On a session of its own, since some versions end the session with the link.
 async fn probe_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result<()> {
     let subject = spec.subject();
-    let mut channel = session.channel("verify", &subject).await?;
-    let handle = channel.handle().map_err(|cause| session.failed("verify", &subject, &cause))?;
-    let attach = Sender::builder()
+    let channel = session.channel("verify", &subject).await?;
+    let builder = Sender::builder()
         .name(session.link_name("probe"))
         .target(address::exchange(&spec.name))
-        .sender_settle_mode(SenderSettleMode::Unsettled)
-        .attach(handle);
-    match session.answered("verify", &subject, attach).await {
-        Ok(link) => {
+        .sender_settle_mode(SenderSettleMode::Unsettled);
+    let attached =
+        session.attach("verify", &subject, channel, |handle| builder.attach(handle).boxed()).await;
+    match attached {
+        Ok((link, mut channel)) => {
             if session.answered("verify", &subject, link.close()).await.is_ok() {
                 channel.release();
             }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,8 +17,11 @@ use enoki_core::{
 use enoki_transport_amqp10::Amqp10Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::Notify,
     time::{Instant, timeout},
 };
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         trial("a_connection_that_falls_silent_ends", "ENOKI_RABBITMQ_4", falls_silent),
         trial("a_broker_before_4_is_refused_with_the_way_out", "ENOKI_RABBITMQ_3", too_old),
         trial("artemis_keeps_a_message_to_a_queue_that_it_makes_for_it", "ENOKI_ARTEMIS", unknown),
+        trial("a_session_ends_after_its_links_are_attached", "ENOKI_RABBITMQ_4", given_up),
+        trial("so_it_does_on_artemis", "ENOKI_ARTEMIS", given_up),
         trial("artemis_is_sent_to_no_name_that_is_more", "ENOKI_ARTEMIS", more_than_a_name),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -117,6 +122,114 @@ async fn way(url: &str) -> Result<Way, Box<dyn std::error::Error>> {
         }
     });
     Ok(Way { url: url.replacen(&broker, &here, 1), cut, silent, hushed })
+}
+
+/// A slow way to the broker, and the frames of links and sessions that go along it, in their order.
+async fn watched(url: &str) -> Result<(String, Arc<Mutex<Vec<Seen>>>), Box<dyn std::error::Error>> {
+    let parsed = BrokerUrl::parse(url)?;
+    let broker = format!("{}:{}", parsed.host().ok_or("no host")?, parsed.port().ok_or("no port")?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let here = listener.local_addr()?.to_string();
+    let seen = Arc::default();
+    let (there, noted) = (broker.clone(), Arc::clone(&seen));
+    tokio::spawn(async move {
+        let (Ok((near, _)), Ok(far)) = (listener.accept().await, TcpStream::connect(there).await)
+        else {
+            return;
+        };
+        let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+        tokio::join!(
+            pass_on(near_in, far_out, Seen::from_us, &noted),
+            pass_on(far_in, near_out, Seen::from_broker, &noted),
+        );
+    });
+    Ok((url.replacen(&broker, &here, 1), seen))
+}
+
+/// What is to be known of a frame.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Attach,
+    Attached,
+    End,
+    Other,
+}
+
+impl Seen {
+    fn from_us(performative: u8) -> Self {
+        match performative {
+            0x12 => Self::Attach,
+            0x17 => Self::End,
+            _ => Self::Other,
+        }
+    }
+
+    fn from_broker(performative: u8) -> Self {
+        if performative == 0x12 { Self::Attached } else { Self::Other }
+    }
+}
+
+/// Passes frames on after a while, for others to happen meanwhile.
+async fn pass_on(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    seen: fn(u8) -> Seen,
+    noted: &Mutex<Vec<Seen>>,
+) {
+    let mut bytes = Vec::new();
+    while from.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        let mut whole = 0;
+        while let Some(frame) = bytes.get(whole..).filter(|rest| rest.len() >= 8) {
+            let size = match frame {
+                [b'A', b'M', b'Q', b'P', ..] => 8,
+                [a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]) as usize,
+                _ => break,
+            };
+            if frame.len() < size {
+                break;
+            }
+            // A body begins with a descriptor: 0x00, 0x53 and the performative.
+            if let Some([0x00, 0x53, performative]) = frame.get(8..11).filter(|_| size > 8) {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push(seen(*performative));
+            }
+            whole += size;
+        }
+        if to.write_all(bytes.get(..whole).unwrap_or_default()).await.is_err() {
+            return;
+        }
+        bytes.drain(..whole);
+    }
+}
+
+/// Artemis would from then on write nothing more on the connection.
+async fn given_up(url: String) -> Checked {
+    let queue = queue("given-up")?;
+    let (url, seen) = watched(&url).await?;
+    let session = open(&url).await?;
+    session.apply(&Change::DeclareQueue(queue.clone())).await?;
+    for millis in 0..12 {
+        // It leaves an AMQP session for the next, which thereby begins with its attach.
+        session.receiver(&queue.name, 5).await?.close().await?;
+        let opening = session.receiver(&queue.name, 5);
+        if let Ok(opened) = timeout(Duration::from_millis(millis), opening).await {
+            opened?.close().await?;
+        }
+    }
+    session.apply(&Change::VerifyQueue(queue.clone())).await?;
+    session.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    session.close(Instant::now() + PATIENCE).await;
+    let (mut unanswered, mut ends) = (0, 0);
+    for frame in seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        match frame {
+            Seen::Attach => unanswered += 1,
+            Seen::Attached => unanswered -= 1,
+            Seen::End if unanswered > 0 => return Err("a session ended during an attach".into()),
+            Seen::End => ends += 1,
+            Seen::Other => {}
+        }
+    }
+    if ends == 0 { Err("no session ended, so nothing was tried".into()) } else { Ok(()) }
 }
 
 async fn dies(url: String) -> Checked {
