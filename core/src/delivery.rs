@@ -39,6 +39,21 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A handler has one delivery, so this does not build:
+///
+/// ```compile_fail,E0080
+/// use enoki::{Broker, Delivery, Service, WorkQueue};
+///
+/// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+///
+/// async fn bill(delivery: Delivery, the_same: Delivery) {}
+///
+/// fn service(broker: Broker) -> Service {
+///     Service::new("billing", broker).consume(&BILLING, bill)
+/// }
+/// # fn main() { let _ = service as fn(Broker) -> Service; }
+/// ```
 #[must_use = "an unsettled delivery is requeued"]
 pub struct Delivery {
     envelope: Envelope,

@@ -37,6 +37,10 @@ use crate::{
     note = "other arguments: `Attempt`, `Context`, `Envelope`, `Delivery`"
 )]
 pub trait FromDelivery<M, S>: Sized {
+    /// Whether it is the delivery itself, which a handler has one of.
+    #[doc(hidden)]
+    const IS_THE_DELIVERY: bool = false;
+
     /// Takes the argument out. An error is a delivery that cannot be decoded: no handler sees it.
     fn from_delivery(
         incoming: &mut Incoming<'_>,
@@ -146,6 +150,8 @@ impl<M, S: Sync> FromDelivery<M, S> for Context {
 }
 
 impl<M, S: Sync> FromDelivery<M, S> for Delivery {
+    const IS_THE_DELIVERY: bool = true;
+
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
         // The arguments after this one find the same message, without the right to settle it.
         let to_look_at = incoming.delivery()?.without_token();

@@ -275,6 +275,10 @@ macro_rules! handlers {
         {
             #[allow(non_snake_case, unused_mut, unused_variables)]
             fn call<'c>(&'c self, mut incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
+                const {
+                    let deliveries = 0 $(+ $argument::IS_THE_DELIVERY as u8)*;
+                    assert!(deliveries <= 1, "a handler settles its delivery once, so it has one `Delivery`");
+                }
                 Box::pin(async move {
                     $(let $argument = match $argument::from_delivery(&mut incoming, state).await {
                         Ok(argument) => argument,
