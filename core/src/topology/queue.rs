@@ -269,7 +269,8 @@ impl<M> ReplicatedQueue<M> {
         Self::of(name, QueueKind::Replicated, false)
     }
 
-    /// How many failed deliveries a message may have before the broker dead-letters it.
+    /// How many failed deliveries a message may have before the broker dead-letters it. Else it is 20 in
+    /// memory and on RabbitMQ 4, and without end on RabbitMQ 3.
     #[must_use]
     pub const fn delivery_limit(mut self, deliveries: u32) -> Self {
         self.def.delivery_limit = Some(deliveries);

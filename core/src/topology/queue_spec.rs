@@ -92,7 +92,8 @@ pub struct QueueSpec {
     pub max_priority: Option<u8>,
     /// Whether one consumer at a time gets its messages.
     pub single_active_consumer: bool,
-    /// How many failed deliveries a message may have before it is dead-lettered.
+    /// How many failed deliveries a message may have before it is dead-lettered; for a replicated queue
+    /// 20 by default, in memory and on RabbitMQ 4.
     pub delivery_limit: Option<u32>,
     /// Further arguments, as the broker names them.
     pub arguments: Table,

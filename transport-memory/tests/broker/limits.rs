@@ -1,6 +1,8 @@
 //! Length, priority and delivery limits.
 
-use enoki_core::{DeadLetter, Message, Outcome, Overflow, Value, transport::PublishOutcome};
+use enoki_core::{
+    DeadLetter, Message, Outcome, Overflow, QueueKind, Value, transport::PublishOutcome,
+};
 
 use super::support::*;
 
@@ -113,6 +115,31 @@ async fn more_failures_than_the_limit_are_the_end_and_releases_are_none() {
     let reason = delivered.message.headers.get("x-first-death-reason").and_then(Value::as_str);
     assert_eq!(reason, Some("delivery_limit"));
     assert_eq!((delivered.redelivered, delivered.attempt.number), (false, 1), "a new life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replicated_queue_takes_20_failures_unless_told_otherwise() {
+    let mut bench = Bench::new().await;
+    for (queue, kind, limit, deliveries) in [
+        ("replicated", QueueKind::Replicated, None, Some(21)),
+        ("told", QueueKind::Replicated, Some(2), Some(3)),
+        ("classic", QueueKind::Classic, None, None),
+    ] {
+        bench
+            .declare(queue, |q| {
+                q.kind = kind;
+                q.delivery_limit = limit;
+            })
+            .await;
+        bench.send(queue, "poison").await;
+        let mut receiver = bench.consume(queue, 1).await;
+        for _ in 0..deliveries.unwrap_or(50) {
+            let delivered = next(&mut receiver).await;
+            settle(&mut receiver, &delivered, Outcome::Requeue);
+        }
+        let left = usize::from(deliveries.is_none());
+        assert_eq!(all(&mut receiver).await.len(), left, "{queue}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
