@@ -22,6 +22,7 @@ mod short_str;
 mod source;
 mod subscription;
 pub mod testing;
+mod tls;
 mod topology;
 pub mod transport;
 mod url;
@@ -64,6 +65,7 @@ pub use service::extension::Extension;
 pub use service::{RunningService, Service, Started};
 pub use short_str::ShortStr;
 pub use subscription::Subscription;
+pub use tls::Tls;
 pub use topology::binding::{Binding, HeadersMatch};
 pub use topology::exchange::{
     Argument, Arguments, Direct, DirectKind, Exchange, Fanout, FanoutKind, Headers, HeadersKind,
@@ -79,5 +81,5 @@ pub use topology::{
     BindingSpec, DeadLetter, Destination, ExchangeKind, ExchangeSpec, Overflow, QueueKind,
     QueueSpec, Topology,
 };
-pub use transport::{Purpose, Transport};
+pub use transport::{Login, Purpose, Transport};
 pub use url::{BrokerUrl, Secret};

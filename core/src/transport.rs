@@ -10,13 +10,17 @@
 
 pub mod crossing;
 mod endpoint;
+mod settings;
 
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 
-pub use self::endpoint::Endpoint;
+pub use self::{
+    endpoint::Endpoint,
+    settings::{Login, Settings},
+};
 use crate::{
     capability::Peer,
     error::{Error, Result},

@@ -7,6 +7,8 @@ use crate::{
     context::header_codec::{HeaderCodec, PrefixCodec},
     message::Limits,
     message::codec::Codecs,
+    tls::Tls,
+    transport::{Login, Settings},
 };
 
 /// What holds for everything that a broker handle does.
@@ -24,6 +26,8 @@ pub struct BrokerOptions {
     pub(super) reach_within: Duration,
     pub(crate) declare_timeout: Duration,
     pub(crate) limits: Limits,
+    tls: Tls,
+    login: Login,
     pub(crate) codecs: Codecs,
     pub(crate) header_codec: Arc<dyn HeaderCodec>,
     pub(crate) parent_calls: usize,
@@ -36,6 +40,8 @@ impl Default for BrokerOptions {
             reach_within: Duration::from_secs(10),
             declare_timeout: Duration::from_secs(10),
             limits: Limits::default(),
+            tls: Tls::default(),
+            login: Login::default(),
             codecs: Codecs::default(),
             header_codec: Arc::new(PrefixCodec::default()),
             parent_calls: Context::PARENT_CALLS,
@@ -80,9 +86,23 @@ impl BrokerOptions {
         self
     }
 
-    /// The limits that were set, for whoever makes the transport.
-    pub fn message_limits(&self) -> Limits {
-        self.limits
+    /// Whom to trust where the URL asks for TLS, and which certificate to show.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// How to log in; by the password of the URL by default.
+    #[must_use]
+    pub fn login(mut self, login: Login) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// What of this concerns the transport, for whoever makes it.
+    pub fn settings(&self) -> Settings {
+        Settings { limits: self.limits, tls: self.tls.clone(), login: self.login }
     }
 
     /// The encodings that publishers write and consumers accept, unless they have their own.

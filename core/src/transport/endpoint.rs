@@ -1,33 +1,41 @@
 //! Where an AMQP broker is, and as whom to log in.
 
+use std::net::IpAddr;
+
 use crate::{
     error::{Error, ErrorKind, Result},
+    transport::settings::{Login, Settings},
     url::{BrokerUrl, Secret},
 };
 
 /// What the URL of an AMQP broker says, checked once for all transports.
 ///
 /// ```
-/// use enoki_core::{BrokerUrl, transport::Endpoint};
+/// use enoki_core::{BrokerUrl, transport::{Endpoint, Settings}};
 ///
-/// let url = BrokerUrl::parse("amqp091://shop:s3cret@[::1]/eu?heartbeat=5")?;
-/// let endpoint = Endpoint::read(&url, "amqp091")?;
-/// assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 5672));
+/// let url = BrokerUrl::parse("amqp091s://shop:s3cret@[::1]/eu?heartbeat=5")?;
+/// let endpoint = Endpoint::read(&url, "amqp091", &Settings::default())?;
+/// assert!(endpoint.encrypted);
+/// assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 5671));
 /// assert_eq!(endpoint.heartbeat, 5);
 /// # Ok::<(), enoki_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Endpoint {
+    /// Whether the URL asks for TLS. A transport that has none has to refuse it, before a byte is sent.
+    pub encrypted: bool,
     /// The host: a name or an address, an IPv6 address without its brackets.
     pub host: String,
-    /// The port; 5672 unless the URL says otherwise.
+    /// The port; 5672, with TLS 5671, unless the URL says otherwise.
     pub port: u16,
     /// The virtual host.
     pub virtual_host: String,
-    /// The login.
+    /// How to log in.
+    pub login: Login,
+    /// As whom; empty where the certificate says it.
     pub username: String,
-    /// Its password.
+    /// The password; empty where there is none.
     pub password: Secret,
     /// Seconds between heartbeats: a dead broker is noticed after twice as long.
     pub heartbeat: u16,
@@ -36,22 +44,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a URL of this scheme: `amqp091://user:password@host:5672/vhost?heartbeat=10`.
+    /// Reads a URL of this scheme, or of this scheme with an `s` behind it, which asks for TLS:
+    /// `amqp091://user:password@host:5672/vhost?heartbeat=10`.
     ///
-    /// The scheme with an `s` behind it is refused: TLS is not compiled in. Parameters are
-    /// `heartbeat` (seconds from 1 to 65,535; 10 by default) and `connection_name`; what nobody
-    /// knows is refused, and what other clients take for TLS settings, too. Without user and
+    /// Parameters are `heartbeat` (seconds from 1 to 65,535; 10 by default) and `connection_name`; what
+    /// nobody knows is refused, and what other clients take for TLS settings, too. Without user and
     /// password the login is `guest`, without a path the virtual host is `/`.
-    pub fn read(url: &BrokerUrl, scheme: &str) -> Result<Self> {
+    pub fn read(url: &BrokerUrl, scheme: &str, settings: &Settings) -> Result<Self> {
         let refuse = |reason: &'static str| {
             Error::new(ErrorKind::Configuration, "read the broker URL").because(reason)
         };
-        if url.scheme().strip_suffix('s') == Some(scheme) {
-            return Err(Error::new(ErrorKind::Unsupported, "read the broker URL")
-                .because("TLS is not compiled in, so nothing is sent")
-                .remedy(format!("use {scheme}:// over a network you trust, or a TLS tunnel")));
-        }
-        if url.scheme() != scheme {
+        let encrypted = url.scheme().strip_suffix('s') == Some(scheme);
+        if !encrypted && url.scheme() != scheme {
             return Err(Error::new(ErrorKind::Configuration, "read the broker URL")
                 .because(format!("{:?} is not a scheme of the {scheme} transport", url.scheme())));
         }
@@ -62,20 +66,35 @@ impl Endpoint {
         if virtual_host.len() > 255 {
             return Err(refuse("the virtual host has more than 255 bytes"));
         }
-        // As every AMQP client does: RabbitMQ has this login from the start, for localhost only.
-        let (username, password) = match (url.username(), url.password()) {
-            (None, None) => ("guest", Secret::new("guest")),
-            (Some(username), Some(password)) => (username, password.clone()),
-            (Some(username), None) => (username, Secret::new("")),
-            (None, Some(_)) => {
+        let (username, password) = match (settings.login, url.username(), url.password()) {
+            (Login::External, None, None) if !encrypted => {
+                return Err(refuse("a login by certificate needs TLS")
+                    .remedy(format!("write {scheme}s://")));
+            }
+            (Login::External, None, None) if settings.tls.certificate().is_none() => {
+                return Err(refuse("a login by certificate needs a certificate")
+                    .remedy("give one to Tls::client_certificate"));
+            }
+            (Login::External, None, None) => ("", Secret::new("")),
+            (Login::External, ..) => {
+                return Err(refuse("it names a user, and the login is to be by certificate")
+                    .remedy("leave user and password out"));
+            }
+            // As every AMQP client does: RabbitMQ has this login from the start, for localhost only.
+            (Login::Password, None, None) => ("guest", Secret::new("guest")),
+            (Login::Password, Some(username), Some(password)) => (username, password.clone()),
+            (Login::Password, Some(username), None) => (username, Secret::new("")),
+            (Login::Password, None, Some(_)) => {
                 return Err(refuse("it has a password and no user name")
                     .remedy(format!("write {scheme}://user:password@host")));
             }
         };
         let mut options = Self {
+            encrypted,
             host: host.to_owned(),
-            port: url.port().unwrap_or(5672),
+            port: url.port().unwrap_or(if encrypted { 5671 } else { 5672 }),
             virtual_host: virtual_host.to_owned(),
+            login: settings.login,
             username: username.to_owned(),
             password,
             heartbeat: HEARTBEAT,
@@ -115,7 +134,8 @@ impl Endpoint {
             key if TLS_PARAMETERS.contains(&key) => {
                 return Err(url.bad_parameter(
                     key,
-                    "it is about TLS, which is not supported here, so it would protect nothing",
+                    "TLS and logins are not set in the URL but by BrokerOptions::tls and login, so it \
+                     would protect nothing",
                 ));
             }
             _ => return Err(url.unknown_parameter(key, PARAMETERS)),
@@ -125,9 +145,36 @@ impl Endpoint {
 
     /// How errors name the broker. Never the password.
     pub fn subject(&self) -> String {
-        let Self { host, port, virtual_host, username, .. } = self;
+        let Self { host, port, virtual_host, .. } = self;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        format!("{host}:{port}, virtual host {virtual_host:?}, as {username:?}")
+        let user = match self.user() {
+            Some(user) => format!("as {user:?}"),
+            None => "by certificate".to_owned(),
+        };
+        format!("{host}:{port}, virtual host {virtual_host:?}, {user}")
+    }
+
+    /// The name that the broker knows this login by, where it is known here.
+    pub fn user(&self) -> Option<&str> {
+        (self.login == Login::Password).then_some(self.username.as_str())
+    }
+
+    /// What may be wrong when what answers does not speak AMQP, as the remedy of an error.
+    pub fn other_port(&self) -> &'static str {
+        if self.encrypted {
+            "is this the port of AMQP over TLS?"
+        } else {
+            "is this an AMQP port, and not that of TLS?"
+        }
+    }
+
+    /// Whether a password goes over a network in the clear.
+    pub fn exposes_password(&self) -> bool {
+        let loopback = match self.host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => self.host == "localhost" || self.host.ends_with(".localhost"),
+        };
+        self.login == Login::Password && !self.encrypted && !loopback
     }
 }
 
@@ -154,3 +201,53 @@ const TLS_PARAMETERS: &[&str] = &[
 
 /// Seconds between heartbeats, unless the URL says otherwise.
 const HEARTBEAT: u16 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Tls;
+
+    fn read(url: &str, settings: &Settings) -> Result<Endpoint> {
+        Endpoint::read(&BrokerUrl::parse(url)?, "amqp091", settings)
+    }
+
+    #[test]
+    fn an_s_asks_for_tls_and_moves_the_port() {
+        let plain = read("amqp091://host", &Settings::default()).unwrap();
+        assert_eq!((plain.encrypted, plain.port), (false, 5672));
+        let encrypted = read("amqp091s://host", &Settings::default()).unwrap();
+        assert_eq!((encrypted.encrypted, encrypted.port), (true, 5671));
+        assert_eq!(read("amqp091s://host:5672", &Settings::default()).unwrap().port, 5672);
+        assert!(read("amqp10s://host", &Settings::default()).is_err());
+    }
+
+    #[test]
+    fn a_login_by_certificate_takes_a_certificate_tls_and_no_password() {
+        let mut settings = Settings { login: Login::External, ..Settings::default() };
+        let refused = |url, settings: &Settings| read(url, settings).unwrap_err().to_string();
+        assert!(refused("amqp091s://host", &settings).contains("Tls::client_certificate"));
+        settings.tls = Tls::new().client_certificate("chain", "key");
+        assert!(refused("amqp091://host", &settings).contains("write amqp091s://"));
+        for url in ["amqp091s://me:CANARY@host", "amqp091s://me@host", "amqp091s://:CANARY@host"] {
+            let error = refused(url, &settings);
+            assert!(error.contains("leave user and password out"), "{error}");
+            assert!(!error.contains("CANARY"), "{error}");
+        }
+        let endpoint = read("amqp091s://host", &settings).unwrap();
+        assert_eq!((endpoint.user(), endpoint.password.reveal()), (None, ""));
+        assert_eq!(endpoint.subject(), "host:5671, virtual host \"/\", by certificate");
+    }
+
+    #[test]
+    fn a_password_is_exposed_on_the_way_to_another_machine_without_tls() {
+        let exposes = |url| read(url, &Settings::default()).unwrap().exposes_password();
+        for url in ["amqp091://10.0.0.1", "amqp091://broker.example", "amqp091://[2001:db8::5]"] {
+            assert!(exposes(url), "{url}");
+        }
+        for url in
+            ["amqp091://localhost", "amqp091://127.0.0.2", "amqp091://[::1]", "amqp091s://10.0.0.1"]
+        {
+            assert!(!exposes(url), "{url}");
+        }
+    }
+}
