@@ -5,7 +5,8 @@ use std::sync::Arc;
 use enoki_core::{Broker, BrokerOptions, BrokerUrl, Error, ErrorKind, Result, Transport};
 
 /// Reaches the broker that a URL names: `memory:`, `memory://name`,
-/// `amqp091://user:password@host:port/vhost`, or `amqp10://` and the same.
+/// `amqp091://user:password@host:port/vhost`, or `amqp10://` and the same; with TLS `amqp091s://` and
+/// `amqp10s://`.
 ///
 /// Fails with [`ErrorKind::Configuration`] for a URL that makes no sense,
 /// [`ErrorKind::Unsupported`] for a transport that this build does not have, and otherwise like
@@ -31,7 +32,7 @@ pub async fn connect_with(url: impl AsRef<str>, options: BrokerOptions) -> Resul
 }
 
 fn transport(url: &BrokerUrl, options: &BrokerOptions) -> Result<Arc<dyn Transport>> {
-    // In memory, a message is as large as its publisher may make it.
+    // In memory there is nobody to trust, and a message is as large as its publisher may make it.
     #[cfg(not(any(feature = "amqp091", feature = "amqp10")))]
     let _ = options;
     match url.scheme() {
@@ -39,13 +40,13 @@ fn transport(url: &BrokerUrl, options: &BrokerOptions) -> Result<Arc<dyn Transpo
         "memory" => Ok(Arc::new(enoki_transport_memory::MemoryTransport::new(url)?)),
         #[cfg(feature = "amqp091")]
         "amqp091" | "amqp091s" => {
-            let transport = enoki_transport_amqp091::Amqp091Transport::new(url)?;
-            Ok(Arc::new(transport.with_limits(options.message_limits())))
+            use enoki_transport_amqp091::Amqp091Transport;
+            Ok(Arc::new(Amqp091Transport::with_settings(url, &options.settings())?))
         }
         #[cfg(feature = "amqp10")]
         "amqp10" | "amqp10s" => {
-            let transport = enoki_transport_amqp10::Amqp10Transport::new(url)?;
-            Ok(Arc::new(transport.with_limits(options.message_limits())))
+            use enoki_transport_amqp10::Amqp10Transport;
+            Ok(Arc::new(Amqp10Transport::with_settings(url, &options.settings())?))
         }
         #[cfg(not(feature = "memory"))]
         "memory" => Err(not_in_this_build(url, "memory")),
@@ -92,6 +93,24 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("amqp091://") && text.contains("amqp10://"), "{text}");
         assert!(!format!("{error:?} {text}").contains("CANARY"), "{error:?}");
+    }
+
+    /// `dev/test` builds it so; the workspace as a whole has TLS.
+    #[cfg(all(not(feature = "tls"), any(feature = "amqp091", feature = "amqp10")))]
+    #[tokio::test]
+    async fn without_tls_what_asks_for_it_is_refused_before_a_byte_is_sent() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        for scheme in ["amqp091s", "amqp10s"] {
+            let error = error(&format!("{scheme}://shop:CANARY@{address}")).await;
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            let built = cfg!(all(feature = "amqp091", feature = "amqp10"));
+            assert!(!built || error.to_string().contains("feature `tls`"), "{error}");
+            assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
+            let nobody = listener.accept().expect_err("somebody called");
+            assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+        }
     }
 
     #[tokio::test]

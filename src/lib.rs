@@ -57,6 +57,7 @@
 //! | `memory` (default) | `memory:`, `memory://name`: a broker in this process, nothing to install |
 //! | `amqp091` | `amqp091://`: RabbitMQ and others, over AMQP 0-9-1 |
 //! | `amqp10` | `amqp10://`: RabbitMQ 4 and later, over AMQP 1.0 |
+//! | `tls` | `amqp091s://`, `amqp10s://`: the same over TLS, with [`Tls`] to say whom to trust |
 //! | `msgpack` | `MessagePack`, as kombu and nameko write and read it |
 //! | `postcard` | `Postcard`, for programs built from the same types |
 //! | `bincode` | `Bincode`, for peers that speak it already; the crate is no longer maintained |

@@ -3,7 +3,8 @@
 //! Programs name it by a URL, `amqp091://user:password@host:5672/vhost`, and see nothing else of
 //! it. Parameters: `heartbeat` (seconds, 10 by default) and `connection_name` (shown by the
 //! broker). Without user and password it logs in as `guest`, without a path to the virtual host
-//! `/`. TLS (`amqp091s`) is refused before anything is sent: it is not compiled in.
+//! `/`. With TLS it is `amqp091s://…`, on port 5671; without the feature `tls` that is refused, before
+//! anything is sent. [`Settings`] say whom to trust, and whether to log in by a certificate.
 //!
 //! What this transport does that lapin does not:
 //!
@@ -15,7 +16,7 @@
 //! - it says who the broker is, and what differs when a declaration does not match;
 //! - a message that lapin cannot read, or that would end the process, is rejected as one message, with
 //!   the reason in the log; the others flow on;
-//! - lapin's own thread logs nothing, since it would log returned bodies and the password.
+//! - lapin's own thread and tasks log nothing, since they would log returned bodies and the password.
 //!
 //! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
 
@@ -37,7 +38,10 @@ mod topology;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enoki_core::{BrokerUrl, Limits, Purpose, Result, Transport, transport::Session};
+use enoki_core::{
+    BrokerUrl, Purpose, Result, Transport,
+    transport::{Session, Settings},
+};
 use tokio::time::Instant;
 
 use crate::options::Options;
@@ -64,14 +68,12 @@ impl Amqp091Transport {
     /// # Ok::<(), enoki_core::Error>(())
     /// ```
     pub fn new(url: &BrokerUrl) -> Result<Self> {
-        Ok(Self { options: Arc::new(Options::read(url)?) })
+        Self::with_settings(url, &Settings::default())
     }
 
-    /// Sets the largest body that consumers take; larger ones are rejected unread.
-    #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        Arc::make_mut(&mut self.options).max_body = limits.max_body;
-        self
+    /// Like [`new`](Self::new), with what the program says besides the URL.
+    pub fn with_settings(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
+        Ok(Self { options: Arc::new(Options::read(url, settings)?) })
     }
 }
 

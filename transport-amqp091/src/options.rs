@@ -3,11 +3,15 @@
 
 use std::ops::Deref;
 
-use enoki_core::{BrokerUrl, Limits, Result, transport::Endpoint};
+use enoki_core::{
+    BrokerUrl, Result,
+    transport::{Endpoint, Settings},
+};
+use enoki_socket::Connector;
 use lapin::{
     ConnectionProperties,
     types::LongString,
-    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
+    uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
 };
 
 use crate::guard::FRAME_MAX;
@@ -16,6 +20,7 @@ use crate::guard::FRAME_MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     endpoint: Endpoint,
+    pub(crate) connector: Connector,
     /// The largest body that consumers take.
     pub(crate) max_body: usize,
 }
@@ -30,12 +35,13 @@ impl Deref for Options {
 
 impl Options {
     /// Reads a URL: `amqp091://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
-    pub(crate) fn read(url: &BrokerUrl) -> Result<Self> {
-        let endpoint = Endpoint::read(url, "amqp091")?;
-        Ok(Self { endpoint, max_body: Limits::default().max_body })
+    pub(crate) fn read(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
+        let endpoint = Endpoint::read(url, "amqp091", settings)?;
+        let connector = Connector::new(&endpoint, &settings.tls)?;
+        Ok(Self { endpoint, connector, max_body: settings.limits.max_body })
     }
 
-    /// Where and as whom lapin connects. Its Debug shows the password, so it is made, used and
+    /// As whom lapin connects; where is the connector's affair. Its Debug shows the password, so it is made, used and
     /// forgotten in one place.
     pub(crate) fn uri(&self) -> AMQPUri {
         AMQPUri {
@@ -52,6 +58,10 @@ impl Options {
             query: AMQPQueryString {
                 frame_max: Some(FRAME_MAX),
                 heartbeat: Some(self.heartbeat),
+                auth_mechanism: Some(match self.user() {
+                    Some(_) => SASLMechanism::Plain,
+                    None => SASLMechanism::External,
+                }),
                 ..AMQPQueryString::default()
             },
         }
@@ -79,7 +89,7 @@ mod tests {
     use super::*;
 
     fn read(url: &str) -> Result<Options> {
-        Options::read(&BrokerUrl::parse(url)?)
+        Options::read(&BrokerUrl::parse(url)?, &Settings::default())
     }
 
     #[test]
@@ -118,13 +128,14 @@ mod tests {
     fn what_cannot_be_meant_is_refused_by_name() {
         let table = [
             ("amqp091:", ErrorKind::Configuration, "names no host"),
+            #[cfg(not(feature = "tls"))]
             ("amqp091s://host", ErrorKind::Unsupported, "TLS is not compiled in"),
             ("amqp091://host?heartbeat=0", ErrorKind::Configuration, "never be noticed"),
             ("amqp091://host?heartbeat=65536", ErrorKind::Configuration, "from 1 to 65535"),
             ("amqp091://host?heartbeat=1&heartbeat=2", ErrorKind::Configuration, "twice"),
             ("amqp091://host?hearbeat=1", ErrorKind::Configuration, "did you mean \"heartbeat\""),
             ("amqp091://host?prefetch_everything=1", ErrorKind::Configuration, "known are"),
-            ("amqp091://host?verify=verify_peer", ErrorKind::Configuration, "about TLS"),
+            ("amqp091://host?verify=verify_peer", ErrorKind::Configuration, "not set in the URL"),
             ("amqp091://:secret@host", ErrorKind::Configuration, "no user name"),
             ("amqp091://host/", ErrorKind::Configuration, "empty name"),
             ("memory://host", ErrorKind::Configuration, "not a scheme"),

@@ -24,8 +24,8 @@ use crate::{
 pub(crate) struct Amqp091Sender {
     window: Window,
     health: watch::Receiver<Health>,
-    /// The login, which the broker compares with the user id of messages.
-    login: String,
+    /// The login, which the broker compares with the user id of messages, if it is known here.
+    login: Option<String>,
     /// Outcomes of messages that were never sent.
     unsent: Vec<(u64, PublishOutcome)>,
     failed: Option<Failed>,
@@ -42,7 +42,7 @@ impl Amqp091Sender {
     pub(crate) fn new(
         channel: Channel,
         health: watch::Receiver<Health>,
-        login: String,
+        login: Option<String>,
         window: usize,
     ) -> Self {
         Self {
@@ -57,13 +57,13 @@ impl Amqp091Sender {
     /// What the broker would answer by closing the channel, with everything under way on it.
     fn check(&self, outgoing: &Outgoing) -> Result<()> {
         let properties = &outgoing.message.properties;
-        if let Some(user) = &properties.user_id
-            && *user != self.login.as_str()
+        if let (Some(user), Some(login)) = (&properties.user_id, &self.login)
+            && *user != login.as_str()
         {
             return Err(refused(outgoing, ErrorKind::Denied).because(format!(
                 "its user id is {:?}, and the broker takes only the login's own, {:?}",
                 user.as_str(),
-                self.login
+                login
             )));
         }
         if outgoing.mandatory && properties.message_id.is_none() {

@@ -11,6 +11,7 @@ use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
     transport::{Change, Found, Receiver, Sender, Session},
 };
+use enoki_socket::tls_error;
 use futures_util::StreamExt;
 use lapin::{Channel, Event, protocol::constants::REPLY_SUCCESS};
 use tokio::{
@@ -57,8 +58,7 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(line.clone()));
-    let opening =
-        socket::open(options.uri(), options.properties(), options.max_body, &line, deadline);
+    let opening = socket::open(options, &line, deadline);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(refused(options, &error, line.stage())),
@@ -70,6 +70,11 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
 
 /// Why a connection was not opened.
 fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
+    if let lapin::ErrorKind::IOError(io) = error.kind()
+        && let Some(error) = tls_error(io, CONNECT)
+    {
+        return error.on(options.subject());
+    }
     let refused = error::failed(CONNECT, options.subject(), error);
     match (stage, error.kind()) {
         (_, lapin::ErrorKind::IOError(io)) if Broken::within(io).is_some() => {
@@ -79,7 +84,7 @@ fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
             match stage {
                 Stage::Unreachable | Stage::Silent => unsupported
                     .because("what answered does not speak AMQP 0-9-1")
-                    .remedy("is this an AMQP port, and not that of TLS?"),
+                    .remedy(options.other_port()),
                 Stage::Greeted | Stage::Answered => unsupported.because(io.to_string()),
             }
         }
@@ -87,11 +92,9 @@ fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
         (Stage::Greeted, lapin::ErrorKind::IOError(_)) => Error::new(ErrorKind::Denied, CONNECT)
             .on(options.subject())
             .because("the broker hung up during the login, which is how some refuse one")
-            .remedy("check user name and password")
+            .remedy(who(options))
             .caused_by(error.clone()),
-        (Stage::Silent, lapin::ErrorKind::IOError(_)) => {
-            refused.remedy("is this an AMQP port, and not that of TLS?")
-        }
+        (Stage::Silent, lapin::ErrorKind::IOError(_)) => refused.remedy(options.other_port()),
         (_, lapin::ErrorKind::IOError(io)) if io.kind() == std::io::ErrorKind::TimedOut => {
             silent(options, stage)
         }
@@ -100,9 +103,20 @@ fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
             .because("what answered does not speak AMQP 0-9-1")
             .caused_by(error.clone()),
         (_, lapin::ErrorKind::ProtocolError(reply)) if reply.get_id() == 403 => {
-            refused.remedy("check user name and password")
+            refused.remedy(who(options))
         }
         _ => refused,
+    }
+}
+
+/// What may be wrong when a login is refused.
+fn who(options: &Options) -> &'static str {
+    match options.user() {
+        Some(_) => "check user name and password",
+        None => {
+            "check that the broker takes logins by certificate (EXTERNAL; RabbitMQ has a plugin for it), \
+             and knows whom this one names"
+        }
     }
 }
 
@@ -276,7 +290,7 @@ impl Session for Amqp091Session {
         let channel = self.channel("open a sender at", &subject).await?;
         self.answered("open a sender at", &subject, channel.confirm_select(Default::default()))
             .await?;
-        let login = self.options.username.clone();
+        let login = self.options.user().map(str::to_owned);
         Ok(Box::new(Amqp091Sender::new(channel.keep(), self.health.subscribe(), login, window)))
     }
 

@@ -21,19 +21,26 @@ use std::{
 };
 
 use async_rs::{Runtime, Tokio, traits::*, util::Task};
+use enoki_socket::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::{Stream, task::AtomicWaker};
+use futures_util::task::AtomicWaker;
 use lapin::AsyncTcpStream;
 use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::TcpStream,
     sync::Notify,
     time::{Instant, timeout_at},
 };
 
-use tracing::subscriber::{DefaultGuard, NoSubscriber, set_default};
+use tracing::{
+    instrument::WithSubscriber,
+    subscriber::{DefaultGuard, NoSubscriber, set_default, with_default},
+};
 
 use crate::{
     greeting::Greeting,
     guard::Guard,
+    options::Options,
     outbound::{Outbound, Run},
 };
 
@@ -41,29 +48,25 @@ use crate::{
 ///
 /// The caller bounds the handshake: by [`Line::cut`], since dropping this future stops nothing.
 pub(crate) async fn open(
-    uri: lapin::uri::AMQPUri,
-    properties: lapin::ConnectionProperties,
-    max_body: usize,
+    options: &Options,
     line: &Arc<Line>,
     deadline: Instant,
 ) -> lapin::Result<lapin::Connection> {
-    let tokio = Tokio::current();
-    let runtime = Runtime::new(Kit { tokio: tokio.clone() });
-    let line = line.clone();
-    let connect = async move |uri: lapin::uri::AMQPUri, _| {
+    let runtime = Runtime::new(Kit { tokio: Tokio::current() });
+    let (connector, max_body, line) = (options.connector.clone(), options.max_body, line.clone());
+    let connect = async move |_, _| {
         silence_this_thread();
-        let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
-        let opened = timeout_at(deadline, connect(&tokio, host, port)).await;
+        let opening = connector.connect(|| line.opened.store(true, Ordering::Release));
+        let opened = timeout_at(deadline, opening).await;
         let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        line.opened.store(true, Ordering::Release);
         Ok(AsyncTcpStream::Plain(Watched::new(io, Guard::new(max_body), line.clone())))
     };
-    lapin::Connection::connector(uri, runtime, connect, properties).await
+    lapin::Connection::connector(options.uri(), runtime, connect, options.properties()).await
 }
 
 /// Keeps what lapin logs on its own thread out of the program's log: every returned message with its
 /// body (as a warning), and every frame, that with the password among them (as a trace). What it
-/// logs there as errors comes to this crate as errors.
+/// logs there as errors comes to this crate as errors. Its tasks are silenced, too ([`Kit`]).
 fn silence_this_thread() {
     thread_local! {
         static SILENCE: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
@@ -72,20 +75,6 @@ fn silence_this_thread() {
         silence.borrow_mut().get_or_insert_with(|| set_default(NoSubscriber::default()));
     });
 }
-
-/// The first address that answers.
-async fn connect(tokio: &Tokio, host: &str, port: u16) -> io::Result<Tcp> {
-    let mut failed = None;
-    for address in ::tokio::net::lookup_host((host, port)).await? {
-        match tokio.tcp_connect_addr(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or_else(|| io::Error::other("the name has no address")))
-}
-
-type Tcp = <Tokio as Reactor>::TcpStream;
 
 /// What both ends of a socket's life share: lapin's thread, which has it, and the session.
 #[derive(Default)]
@@ -170,14 +159,14 @@ pub(crate) enum Stage {
 
 /// The socket as lapin sees it.
 pub(crate) struct Watched {
-    io: Tcp,
+    io: Stream,
     line: Arc<Line>,
     guard: Guard,
     outbound: Outbound,
 }
 
 impl Watched {
-    fn new(io: Tcp, guard: Guard, line: Arc<Line>) -> Self {
+    fn new(io: Stream, guard: Guard, line: Arc<Line>) -> Self {
         Self { io, line, guard, outbound: Outbound::default() }
     }
 
@@ -232,7 +221,9 @@ impl AsyncRead for Watched {
             if count > 0 || buf.is_empty() {
                 return Poll::Ready(Ok(count));
             }
-            match ready!(Pin::new(&mut this.io).poll_read(cx, this.guard.room()))? {
+            let mut room = ReadBuf::new(this.guard.room());
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut room))?;
+            match room.filled().len() {
                 0 => return Poll::Ready(Ok(0)),
                 count => this.guard.came(count),
             }
@@ -265,7 +256,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_close(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -276,7 +267,7 @@ impl Drop for Watched {
     }
 }
 
-/// Tokio, except that its sockets are [`Watched`].
+/// Tokio, except that its sockets are [`Watched`], and its tasks log nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Kit {
     tokio: Tokio,
@@ -295,14 +286,14 @@ impl Executor for Kit {
         &self,
         f: F,
     ) -> Task<Self::Task<T>> {
-        self.tokio.spawn(f)
+        self.tokio.spawn(f.with_subscriber(NoSubscriber::default()))
     }
 
     fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
         &self,
         f: F,
     ) -> Task<Self::Task<T>> {
-        self.tokio.spawn_blocking(f)
+        self.tokio.spawn_blocking(|| with_default(NoSubscriber::default(), f))
     }
 }
 
@@ -341,16 +332,23 @@ impl Reactor for Kit {
         self.tokio.sleep(dur)
     }
 
-    fn interval(&self, dur: Duration) -> impl Stream<Item = std::time::Instant> + Send + 'static {
+    fn interval(
+        &self,
+        dur: Duration,
+    ) -> impl futures_util::Stream<Item = std::time::Instant> + Send + 'static {
         self.tokio.interval(dur)
     }
 
+    // An `async fn` would borrow the kit, and this may not.
+    #[expect(clippy::manual_async_fn)]
     fn tcp_connect_addr(
         &self,
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         // lapin never calls it: sockets come from `open`, which knows the line.
-        let connecting = self.tokio.tcp_connect_addr(addr);
-        async move { Ok(Watched::new(connecting.await?, Guard::new(usize::MAX), Arc::default())) }
+        async move {
+            let socket = TcpStream::connect(addr).await?;
+            Ok(Watched::new(socket.into(), Guard::new(usize::MAX), Arc::default()))
+        }
     }
 }

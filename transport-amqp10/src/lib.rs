@@ -4,7 +4,8 @@
 //! Programs name it by a URL, `amqp10://user:password@host:5672/vhost`, and see nothing else of
 //! it. Parameters: `heartbeat` (seconds, 10 by default) and `connection_name` (shown by the
 //! broker). Without user and password it logs in as `guest`, without a path to the virtual host
-//! `/`. TLS (`amqp10s`) is refused before anything is sent: it is not compiled in.
+//! `/`. With TLS it is `amqp10s://…`, on port 5671; without the feature `tls` that is refused, before
+//! anything is sent. [`Settings`] say whom to trust, and whether to log in by a certificate.
 //!
 //! What this transport does that fe2o3-amqp does not:
 //!
@@ -58,7 +59,10 @@ mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use enoki_core::{BrokerUrl, Limits, Purpose, Result, Transport, transport::Session};
+use enoki_core::{
+    BrokerUrl, Purpose, Result, Transport,
+    transport::{Session, Settings},
+};
 use tokio::time::Instant;
 
 use crate::options::Options;
@@ -85,14 +89,12 @@ impl Amqp10Transport {
     /// # Ok::<(), enoki_core::Error>(())
     /// ```
     pub fn new(url: &BrokerUrl) -> Result<Self> {
-        Ok(Self { options: Arc::new(Options::read(url)?) })
+        Self::with_settings(url, &Settings::default())
     }
 
-    /// Sets the largest body that consumers take; larger ones are rejected unread.
-    #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        Arc::make_mut(&mut self.options).max_body = limits.max_body;
-        self
+    /// Like [`new`](Self::new), with what the program says besides the URL.
+    pub fn with_settings(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
+        Ok(Self { options: Arc::new(Options::read(url, settings)?) })
     }
 }
 

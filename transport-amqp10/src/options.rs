@@ -6,13 +6,18 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use enoki_core::{BrokerUrl, Limits, Result, transport::Endpoint};
+use enoki_core::{
+    BrokerUrl, Result,
+    transport::{Endpoint, Settings},
+};
+use enoki_socket::Connector;
 use fe2o3_amqp::sasl_profile::SaslProfile;
 
 /// What a URL says, checked, and as the client library wants it.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     endpoint: Endpoint,
+    pub(crate) connector: Connector,
     /// The largest body that consumers take.
     pub(crate) max_body: usize,
 }
@@ -27,9 +32,10 @@ impl Deref for Options {
 
 impl Options {
     /// Reads a URL: `amqp10://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
-    pub(crate) fn read(url: &BrokerUrl) -> Result<Self> {
-        let endpoint = Endpoint::read(url, "amqp10")?;
-        Ok(Self { endpoint, max_body: Limits::default().max_body })
+    pub(crate) fn read(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
+        let endpoint = Endpoint::read(url, "amqp10", settings)?;
+        let connector = Connector::new(&endpoint, &settings.tls)?;
+        Ok(Self { endpoint, connector, max_body: settings.limits.max_body })
     }
 
     /// The largest message that comes in whole: a body, and whatever else is with it.
@@ -39,9 +45,13 @@ impl Options {
 
     /// The login. RabbitMQ asks for one even where it lets everybody in.
     pub(crate) fn login(&self) -> SaslProfile {
-        SaslProfile::Plain {
-            username: self.username.clone(),
-            password: self.password.reveal().to_owned(),
+        match self.user() {
+            Some(user) => SaslProfile::Plain {
+                username: user.to_owned(),
+                password: self.password.reveal().to_owned(),
+            },
+            // What becomes of it on the wire, `wire/login.rs` says.
+            None => SaslProfile::Anonymous,
         }
     }
 
@@ -81,7 +91,7 @@ mod tests {
     use super::*;
 
     fn read(url: &str) -> Result<Options> {
-        Options::read(&BrokerUrl::parse(url)?)
+        Options::read(&BrokerUrl::parse(url)?, &Settings::default())
     }
 
     #[test]
@@ -118,13 +128,14 @@ mod tests {
     fn what_cannot_be_meant_is_refused_by_name() {
         let table = [
             ("amqp10:", ErrorKind::Configuration, "names no host"),
+            #[cfg(not(feature = "tls"))]
             ("amqp10s://host", ErrorKind::Unsupported, "TLS is not compiled in"),
             ("amqp10://host?heartbeat=0", ErrorKind::Configuration, "never be noticed"),
             ("amqp10://host?heartbeat=65536", ErrorKind::Configuration, "from 1 to 65535"),
             ("amqp10://host?heartbeat=1&heartbeat=2", ErrorKind::Configuration, "twice"),
             ("amqp10://host?hearbeat=1", ErrorKind::Configuration, "did you mean \"heartbeat\""),
             ("amqp10://host?prefetch_everything=1", ErrorKind::Configuration, "known are"),
-            ("amqp10://host?verify=verify_peer", ErrorKind::Configuration, "about TLS"),
+            ("amqp10://host?verify=verify_peer", ErrorKind::Configuration, "not set in the URL"),
             ("amqp10://:secret@host", ErrorKind::Configuration, "no user name"),
             ("amqp10://host/", ErrorKind::Configuration, "empty name"),
             ("memory://host", ErrorKind::Configuration, "not a scheme"),

@@ -41,8 +41,8 @@ pub(crate) struct Amqp10Sender {
     /// Dropped after the link: links end before their session.
     channel: Channel,
     health: watch::Receiver<Option<Ended>>,
-    /// The login, which the broker compares with the user id of messages.
-    login: String,
+    /// The login, which the broker compares with the user id of messages, if it is known here.
+    login: Option<String>,
     dialect: Dialect,
     window: usize,
     /// Taken, and waiting for credit.
@@ -97,7 +97,7 @@ impl Amqp10Sender {
             link: Some(link),
             channel,
             health: session.health(),
-            login: session.options().username.clone(),
+            login: session.options().user().map(str::to_owned),
             dialect: peer::dialect(session.peer()),
             window: window.max(1),
             waiting: VecDeque::new(),
@@ -112,15 +112,15 @@ impl Amqp10Sender {
     /// way on it, and what leads nowhere.
     fn encode(&self, outgoing: &Outgoing) -> Result<Encoded, PublishOutcome> {
         let properties = &outgoing.message.properties;
-        if let Some(user) = &properties.user_id
-            && *user != self.login.as_str()
+        if let (Some(user), Some(login)) = (&properties.user_id, &self.login)
+            && *user != login.as_str()
         {
             return Err(PublishOutcome::Rejected(
                 Error::new(ErrorKind::Denied, PUBLISH).on(target(&outgoing.exchange)).because(
                     format!(
                         "its user id is {:?}, and the broker takes only the login's own, {:?}",
                         user.as_str(),
-                        self.login
+                        login
                     ),
                 ),
             ));

@@ -14,6 +14,7 @@ use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
     transport::{Change, Found, Receiver, Sender, Session},
 };
+use enoki_socket::tls_error;
 use fe2o3_amqp::{
     Connection,
     connection::{ConnectionHandle, OpenError},
@@ -72,7 +73,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
 }
 
 async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
-    let wire = wire::open(&options.host, options.port, options.max_message(), line).await?;
+    let wire = wire::open(options, line).await?;
     let hostname = options.hostname();
     let mut properties = Fields::new();
     for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
@@ -91,6 +92,13 @@ async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle
 
 /// Why a connection was not opened.
 fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) -> Error {
+    let by_tls = match &error {
+        OpenError::Io(io) => tls_error(io, CONNECT),
+        _ => None,
+    };
+    if let Some(error) = by_tls.or_else(|| line.refusal()) {
+        return error.on(options.subject());
+    }
     let cause = Cause::from(error);
     if let Some(fault) = line.fault() {
         let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
@@ -98,7 +106,7 @@ fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) ->
             .because(fault.to_owned());
         return match line.stage() {
             Stage::Unreachable | Stage::Silent | Stage::Answered => {
-                unsupported.remedy("is this an AMQP port, and not that of TLS?")
+                unsupported.remedy(options.other_port())
             }
             Stage::LoggedIn | Stage::Opened => unsupported,
         };
@@ -108,13 +116,17 @@ fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) ->
         (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
             "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
         ),
-        (Cause::Lost(_), Stage::Silent) => error::failed(CONNECT, options.subject(), &cause)
-            .remedy("is this an AMQP port, and not that of TLS?"),
+        (Cause::Lost(_), Stage::Silent) => {
+            error::failed(CONNECT, options.subject(), &cause).remedy(options.other_port())
+        }
         // Refused logins, by brokers that just hang up.
         (Cause::Lost(_), Stage::Answered) => Error::new(ErrorKind::Denied, CONNECT)
             .on(options.subject())
             .because("the broker hung up during the login, which is how some refuse one")
-            .remedy("check user name, password and virtual host"),
+            .remedy(match options.user() {
+                Some(_) => "check user name, password and virtual host",
+                None => BY_CERTIFICATE,
+            }),
         // So does RabbitMQ, after three seconds of silence; a connection that breaks does not wait.
         (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => {
             Error::new(ErrorKind::NotFound, CONNECT)
@@ -125,6 +137,8 @@ fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) ->
         _ => error::failed(CONNECT, options.subject(), &cause),
     }
 }
+
+const BY_CERTIFICATE: &str = "check that the broker knows whom the certificate names";
 
 /// A connection that its deadline ended is one that could not be made; the next try may do better.
 fn silent(options: &Options, stage: Stage) -> Error {
@@ -467,7 +481,7 @@ fn end(health: &watch::Sender<Option<Ended>>, reason: Ended) {
     });
 }
 
-const CONNECT: &str = "connect to";
+pub(crate) const CONNECT: &str = "connect to";
 
 /// How long the broker may take to answer a request.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@
 //! - it lets no frame pass that fe2o3-amqp could fail at: see `wire/check.rs`;
 //! - it hands fe2o3-amqp every message as one opaque data section, and takes outgoing ones out of it:
 //!   see `decode.rs` and `encode.rs` for why;
+//! - it makes a login by certificate of an anonymous one: see `wire/login.rs`;
 //! - it gives the two links of the management pair the one name that RabbitMQ asks for;
 //! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
 //! - it writes to the socket what has gathered since the last time, not each frame by itself.
@@ -12,6 +13,7 @@
 mod check;
 mod frame;
 mod links;
+mod login;
 
 use std::{
     fmt, io,
@@ -24,42 +26,40 @@ use std::{
     time::Duration,
 };
 
+use enoki_core::{Error, ErrorKind};
+use enoki_socket::{Stream, tls_error};
 use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::Notify,
     time::Sleep,
 };
 
-use self::frame::{Inbound, Outbound};
 pub(crate) use self::{
     frame::{Greeting, OVERHEAD, PAIR_RECEIVER, PAIR_SENDER, paired},
     links::{Gauge, Links},
 };
-use crate::decode::Fault;
+use self::{
+    frame::{Inbound, Outbound},
+    login::Offer,
+};
+use crate::{decode::Fault, options::Options, session::CONNECT};
 
 /// Opens the socket.
-pub(crate) async fn open(
-    host: &str,
-    port: u16,
-    max_message: usize,
-    line: &Arc<Line>,
-) -> io::Result<Wire> {
-    let socket = TcpStream::connect((host, port)).await?;
-    // A request of some ten bytes must not wait for the answer to the one before it.
-    socket.set_nodelay(true)?;
-    line.reached(Stage::Silent);
+pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire> {
+    let socket = options.connector.connect(|| line.reached(Stage::Silent)).await?;
     Ok(Wire {
         socket,
-        inbound: Inbound::new(line.links.clone(), max_message),
+        inbound: Inbound::new(line.links.clone(), options.max_message()),
         outbound: Outbound::default(),
+        logging_in: options.user().is_none(),
         received: Vec::new(),
         ready: Vec::new(),
         taken: 0,
         scratch: vec![0; CHUNK].into_boxed_slice(),
         begun: Vec::new(),
         gathered: Vec::new(),
+        unflushed: false,
         quiet: false,
         closing: None,
         line: line.clone(),
@@ -73,6 +73,8 @@ pub(crate) struct Line {
     greeting: OnceLock<Greeting>,
     /// What came that was no sound frame.
     fault: OnceLock<String>,
+    /// What the broker said below AMQP, of the certificate it was shown.
+    refusal: OnceLock<Error>,
     pub(crate) links: Arc<Links>,
     cut: AtomicBool,
     waker: AtomicWaker,
@@ -106,6 +108,11 @@ impl Line {
     /// What the broker sent that ended the connection here, if that is why.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.get().map(String::as_str)
+    }
+
+    /// What the broker said of the certificate it was shown, if that is why.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.refusal.get().cloned()
     }
 
     /// How far the broker went along.
@@ -157,9 +164,11 @@ pub(crate) enum Stage {
 
 /// The socket as fe2o3-amqp sees it.
 pub(crate) struct Wire {
-    socket: TcpStream,
+    socket: Stream,
     inbound: Inbound,
     outbound: Outbound,
+    /// Whether the login is by certificate, and not over yet.
+    logging_in: bool,
     /// The beginning of a frame that has not all come yet.
     received: Vec<u8>,
     /// Whole frames for fe2o3-amqp, and how much of them it has.
@@ -170,6 +179,8 @@ pub(crate) struct Wire {
     begun: Vec<u8>,
     /// Whole frames for the broker.
     gathered: Vec<u8>,
+    /// Whether the socket has taken more than it has sent.
+    unflushed: bool,
     /// Whether nothing was written since fe2o3-amqp last asked for something to read.
     quiet: bool,
     closing: Option<Pin<Box<Sleep>>>,
@@ -183,7 +194,10 @@ impl Wire {
         let outcome = loop {
             let rest = self.gathered.get(written..).unwrap_or_default();
             if rest.is_empty() {
-                break Poll::Ready(Ok(()));
+                // Encrypted, the rest of it may wait in the socket.
+                let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+                self.unflushed = flushed.is_pending();
+                break flushed;
             }
             match Pin::new(&mut self.socket).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -207,7 +221,12 @@ impl Wire {
                 .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.into_owned()))?;
             let Some(length) = length else { break };
             let Some(whole) = rest.get(..length) else { break };
-            self.outbound.pass(whole, &mut self.gathered);
+            if self.logging_in && login::is_choice(whole) {
+                self.gathered.extend_from_slice(login::EXTERNAL);
+                self.logging_in = false;
+            } else {
+                self.outbound.pass(whole, &mut self.gathered);
+            }
             from += length;
         }
         self.begun.drain(..from);
@@ -223,6 +242,18 @@ impl Wire {
             let Some(length) = frame::length(rest, FRAME_MAX)? else { break };
             let Some(whole) = rest.get(..length) else { break };
             check::check(whole)?;
+            from += length;
+            match login::offer(whole).filter(|_| self.logging_in) {
+                Some(Offer::External) => {
+                    self.ready.extend_from_slice(login::ANONYMOUS);
+                    continue;
+                }
+                Some(Offer::Others(others)) => {
+                    let _ = self.line.refusal.set(no_external(&others));
+                    return Err("no login that this side could take".into());
+                }
+                None => {}
+            }
             if whole == LAYER {
                 self.line.reached(Stage::LoggedIn);
             }
@@ -230,11 +261,16 @@ impl Wire {
                 let _ = self.line.greeting.set(greeting);
                 self.line.reached(Stage::Opened);
             }
-            from += length;
         }
         self.received.drain(..from);
         Ok(())
     }
+}
+
+fn no_external(others: &str) -> Error {
+    Error::new(ErrorKind::Denied, CONNECT)
+        .because(format!("the broker takes no login by certificate, but {others}"))
+        .remedy("set it up for EXTERNAL; RabbitMQ has a plugin for it")
 }
 
 impl AsyncRead for Wire {
@@ -248,8 +284,8 @@ impl AsyncRead for Wire {
         this.line.check()?;
         // fe2o3-amqp's task asks for something to read whenever it is about to wait. It may have
         // more to write a moment later, so it is asked to look once more before anything goes out.
-        if !this.gathered.is_empty() {
-            if this.quiet || this.gathered.len() >= CHUNK {
+        if !this.gathered.is_empty() || this.unflushed {
+            if this.quiet || this.unflushed || this.gathered.len() >= CHUNK {
                 if let Poll::Ready(Err(error)) = this.poll_write_out(cx) {
                     return Poll::Ready(Err(error));
                 }
@@ -273,7 +309,13 @@ impl AsyncRead for Wire {
             let mut chunk = ReadBuf::new(&mut this.scratch);
             match Pin::new(&mut this.socket).poll_read(cx, &mut chunk) {
                 Poll::Ready(Ok(())) => {}
-                other => return other,
+                Poll::Ready(Err(error)) => {
+                    if let Some(told) = tls_error(&error, CONNECT) {
+                        let _ = this.line.refusal.set(told);
+                    }
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => return Poll::Pending,
             }
             let count = chunk.filled().len();
             if count == 0 {

@@ -20,9 +20,8 @@ use std::{
 use bytes::Bytes;
 use enoki_core::{
     BindingSpec, Body, Broker, BrokerUrl, DeadLetter, Destination, ErrorKind, ExchangeKind,
-    ExchangeSpec, Handler, Limits, Message, Purpose, QueueSpec, Raw, Service, ShortStr, State,
-    Transport,
-    transport::{Change, Outgoing, PublishOutcome, Session},
+    ExchangeSpec, Handler, Message, Purpose, QueueSpec, Raw, Service, ShortStr, State, Transport,
+    transport::{Change, Outgoing, PublishOutcome, Session, Settings},
 };
 use enoki_transport_amqp091::Amqp091Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -123,9 +122,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LIMITS: usize = 1024 * 1024;
 
 fn transport(url: &str) -> Result<Arc<dyn Transport>, enoki_core::Error> {
-    let mut limits = Limits::default();
-    limits.max_body = LIMITS;
-    Ok(Arc::new(Amqp091Transport::new(&BrokerUrl::parse(url)?)?.with_limits(limits)))
+    let mut settings = Settings::default();
+    settings.limits.max_body = LIMITS;
+    Ok(Arc::new(Amqp091Transport::with_settings(&BrokerUrl::parse(url)?, &settings)?))
 }
 
 async fn session(url: &str) -> Result<Arc<dyn Session>, enoki_core::Error> {

@@ -19,9 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use enoki_core::{
-    Body, Broker, BrokerUrl, DeadLetter, ErrorKind, Handler, Limits, Purpose, QueueSpec, Raw,
-    Service, ShortStr, State, Transport,
-    transport::{Change, Session},
+    Body, Broker, BrokerUrl, DeadLetter, ErrorKind, Handler, Purpose, QueueSpec, Raw, Service,
+    ShortStr, State, Transport,
+    transport::{Change, Session, Settings},
 };
 use enoki_transport_amqp10::Amqp10Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -114,9 +114,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LIMITS: usize = 1024 * 1024;
 
 fn transport(url: &str) -> Result<Arc<dyn Transport>, enoki_core::Error> {
-    let mut limits = Limits::default();
-    limits.max_body = LIMITS;
-    Ok(Arc::new(Amqp10Transport::new(&BrokerUrl::parse(url)?)?.with_limits(limits)))
+    let mut settings = Settings::default();
+    settings.limits.max_body = LIMITS;
+    Ok(Arc::new(Amqp10Transport::with_settings(&BrokerUrl::parse(url)?, &settings)?))
 }
 
 async fn session(url: &str) -> Result<Arc<dyn Session>, enoki_core::Error> {
