@@ -1,6 +1,7 @@
 //! What tests across transports and brokers share: where the brokers are, and what it means that
 //! one is missing.
 
+pub mod encrypted;
 pub mod example;
 pub mod neutral;
 
