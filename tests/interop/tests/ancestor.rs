@@ -2,7 +2,8 @@
 //! on RabbitMQ over both protocols. Each has the name of the one that it is a port of;
 //! `docs/nameko-tests.md` has them all, with those that are elsewhere and those that there are not.
 //!
-//! Those that break connections do so by a proxy, so they need a broker that is reached by TCP. With
+//! Those that break connections do so by a proxy, so they need a broker that is reached by TCP; those
+//! about TLS need one that listens with TLS. With
 //! `ENOKI_SLOW=1` the one runs, too, in which RabbitMQ takes three minutes to notice.
 
 mod ancestor {
@@ -17,6 +18,7 @@ mod ancestor {
     pub(super) mod queue_consumer;
     pub(super) mod retry;
     pub(super) mod serialization;
+    pub(super) mod ssl;
     pub(super) mod stage;
     pub(super) mod table;
 }
@@ -29,32 +31,41 @@ use tokio::time::timeout;
 
 use crate::ancestor::{
     container, context, disconnections, events, guide, messaging, place::Place, publish,
-    queue_consumer, retry, serialization, stage::Stage, table,
+    queue_consumer, retry, serialization, ssl, stage::Stage, table,
 };
 
 /// A port of one of nameko's tests.
 struct Port {
     /// The name of the origin: module, class, test.
     name: &'static str,
-    /// Whether it breaks connections.
-    needs_proxy: bool,
+    needs: Need,
     run: for<'s> fn(&'s Stage) -> Running<'s>,
+}
+
+/// What a port needs besides a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Nothing,
+    /// Somebody between here and the broker, who breaks connections.
+    Proxy,
+    /// A broker that listens with TLS.
+    Tls,
 }
 
 type Running<'s> = Pin<Box<dyn Future<Output = Checked> + 's>>;
 
 macro_rules! ports {
-    ($needs_proxy:literal: $($name:literal => $module:ident::$test:ident),+ $(,)?) => {
+    ($needs:expr; $($name:literal => $module:ident::$test:ident),+ $(,)?) => {
         &[$(Port {
             name: $name,
-            needs_proxy: $needs_proxy,
+            needs: $needs,
             run: |stage| Box::pin($module::$test(stage)),
         }),+]
     };
 }
 
 /// Those that leave connections alone.
-const QUIET: &[Port] = ports!(false:
+const QUIET: &[Port] = ports!(Need::Nothing;
     "test_messaging::test_consume_provider" => messaging::consume_provider,
     "test_messaging::test_publish_to_exchange" => messaging::publish_to_exchange,
     "test_messaging::test_publish_custom_headers" => messaging::publish_custom_headers,
@@ -112,7 +123,7 @@ const QUIET: &[Port] = ports!(false:
 );
 
 /// Those that break them.
-const ROUGH: &[Port] = ports!(true:
+const ROUGH: &[Port] = ports!(Need::Proxy;
     "test_messaging::TestConsumerDisconnections::test_normal" => disconnections::consumer_normal,
     "test_messaging::TestConsumerDisconnections::test_down" => disconnections::consumer_down,
     "test_messaging::TestConsumerDisconnections::test_upstream_timeout"
@@ -149,9 +160,16 @@ const ROUGH: &[Port] = ports!(true:
         => disconnections::service_disconnect_with_active_async_worker,
 );
 
+/// Those about TLS.
+const ENCRYPTED: &[Port] = ports!(Need::Tls;
+    "test_messaging::TestSSL::test_consume_over_ssl" => ssl::consume_over_ssl,
+    "test_messaging::TestSSL::test_publisher_over_ssl" => ssl::publisher_over_ssl,
+    "test_publish::TestLoginMethod::test_login_method" => ssl::login_method,
+);
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let ports = || QUIET.iter().chain(ROUGH);
+    let ports = || QUIET.iter().chain(ROUGH).chain(ENCRYPTED);
     let mut trials =
         vec![Trial::test("ancestor::the_table_in_the_docs_has_these_tests", move || {
             let names: Vec<_> = ports().map(|port| port.name).collect();
@@ -162,7 +180,7 @@ fn main() -> ExitCode {
         || guide::check().map_err(Failed::from),
     ));
     for place in Place::all() {
-        for port in ports().filter(|port| place.is_remote() || !port.needs_proxy) {
+        for port in ports().filter(|port| place.is_remote() || port.needs == Need::Nothing) {
             let name = format!("ancestor::{place}::{}", port.name);
             trials.push(Trial::ignorable_test(name, move || perform(place, port)));
         }
@@ -182,10 +200,17 @@ fn perform(place: Place, port: &Port) -> Result<Completion, Failed> {
         Ok(url) => url,
         Err(variable) => return without(variable),
     };
+    let encrypted = match port.needs {
+        Need::Tls => match place.encrypted() {
+            Ok(encrypted) => Some(encrypted),
+            Err(variable) => return without(&variable),
+        },
+        Need::Nothing | Need::Proxy => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(|error| error.to_string())?.block_on(async {
         let running = async {
-            let stage = Stage::open(url, port.needs_proxy).await?;
+            let stage = Stage::open(url, port.needs == Need::Proxy, encrypted).await?;
             let result = (port.run)(&stage).await;
             let tidied = stage.tidy().await;
             result.and(tidied)

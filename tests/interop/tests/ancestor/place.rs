@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3};
+use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, encrypted::Encrypted};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Place {
@@ -38,6 +38,16 @@ impl Place {
             // One for each test: it is as if nobody else were there.
             Self::Memory => Ok(format!("memory://ancestor-{}", uuid::Uuid::now_v7().simple())),
             Self::Remote { broker, scheme } => broker.url(scheme).ok_or(broker.variable),
+        }
+    }
+
+    /// The same with TLS.
+    pub(crate) fn encrypted(self) -> Result<Encrypted, String> {
+        match self {
+            Self::Memory => Err("there is no network in memory".to_owned()),
+            Self::Remote { broker, scheme } => {
+                broker.encrypted(scheme).ok_or_else(|| broker.tls_variable())
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use enoki::{
     RouteSpec, Subscription, Topology, transport::Change,
 };
 use enoki_faults::proxy::Proxy;
-use enoki_interop::Checked;
+use enoki_interop::{Checked, encrypted::Encrypted};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -18,16 +18,21 @@ use uuid::Uuid;
 pub(crate) struct Stage {
     url: String,
     proxy: Option<Proxy>,
+    encrypted: Option<Encrypted>,
     prefix: String,
     made: RefCell<Vec<Change>>,
 }
 
 impl Stage {
-    pub(crate) async fn open(url: String, needs_proxy: bool) -> Checked<Self> {
+    pub(crate) async fn open(
+        url: String,
+        needs_proxy: bool,
+        encrypted: Option<Encrypted>,
+    ) -> Checked<Self> {
         let proxy =
             if needs_proxy { Some(Proxy::start(address(&url).await?).await?) } else { None };
         let prefix = format!("ancestor.{}", Uuid::now_v7().simple());
-        Ok(Self { url, proxy, prefix, made: RefCell::default() })
+        Ok(Self { url, proxy, encrypted, prefix, made: RefCell::default() })
     }
 
     /// A handle of its own on the broker.
@@ -50,6 +55,14 @@ impl Stage {
         match &self.proxy {
             Some(proxy) => proxy,
             None => unreachable!("the test does not say that it needs a proxy"),
+        }
+    }
+
+    /// How the broker is reached by TLS; only for tests that are about it.
+    pub(crate) fn encrypted(&self) -> &Encrypted {
+        match &self.encrypted {
+            Some(encrypted) => encrypted,
+            None => unreachable!("the test does not say that it needs TLS"),
         }
     }
 
