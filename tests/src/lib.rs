@@ -56,6 +56,7 @@
 //! Numbers such as `C05` in the sources of cases are those of the project's list of reliability
 //! tests.
 
+mod at_url;
 mod case;
 mod cases;
 mod expect;
@@ -64,6 +65,7 @@ mod run;
 mod stage;
 mod steps;
 
+pub use at_url::AtUrl;
 pub use case::{Case, Need};
 pub use cases::all as cases;
 pub use harness::{Broken, Harness};
