@@ -10,9 +10,12 @@
 //! | a message whose properties or headers cannot be read, or go too deep | its body, and a stand-in for the header that says why |
 //! | a message for an exchange or with a key that is not UTF-8 | the same, and `?` for the bytes that are not |
 //! | a message whose body is too large | no body, and a stand-in for the header that says why |
-//! | a returned message whose body is too large | its header, and no body |
 //! | any other text that is not UTF-8, such as a reason that RabbitMQ cut within a character | `?` for the bytes that are not |
 //! | a frame that is too large, or that is none | an error, which ends the connection |
+//!
+//! What the broker says of published messages goes to their sender ([`Outlet`]) in place of lapin:
+//! answers, and messages that nobody gets. lapin pairs a returned message with whichever answer comes
+//! next, which is wrong as soon as several are under way.
 //!
 //! The consumer turns a stand-in into [`Delivered::undecodable`](enoki_core::transport::Delivered), and
 //! rejects the delivery; the broker still has the original. A publisher may write a stand-in itself:
@@ -25,7 +28,7 @@ mod inbox;
 mod method;
 mod table;
 
-use std::{borrow::Cow, error::Error, fmt, io};
+use std::{borrow::Cow, error::Error, fmt, io, sync::Arc};
 
 use lapin::{
     protocol::constants::FRAME_END,
@@ -33,7 +36,12 @@ use lapin::{
 };
 
 use self::{header::Header, inbox::Inbox};
-use crate::greeting::{self, Greeting};
+use crate::{
+    cursor::Cursor,
+    frames::OVERHEAD,
+    greeting::{self, Greeting},
+    sender::outlet::{Answer, Outlet},
+};
 
 /// Looks at what came in before lapin does.
 #[derive(Debug)]
@@ -50,6 +58,12 @@ pub(crate) struct Guard {
     greeting: Option<Greeting>,
     /// Whether anything came after the greeting.
     answered: bool,
+    /// The channels that messages are published on.
+    outlets: Vec<Arc<Outlet>>,
+    /// Whether something was kept from lapin since it last got something.
+    withheld: bool,
+    /// Whether the broker asks for no messages.
+    blocked: bool,
 }
 
 /// What is special about the content that follows on a channel.
@@ -75,10 +89,65 @@ impl Guard {
             content: Vec::new(),
             greeting: None,
             answered: false,
+            outlets: Vec::new(),
+            withheld: false,
+            blocked: false,
         }
     }
 
-    /// Room for bytes from the socket. Asked for when [`Guard::take`] has nothing.
+    /// From now on the broker's answers on this channel go there.
+    pub(crate) fn attach(&mut self, outlet: Arc<Outlet>) {
+        self.detach(outlet.channel());
+        self.outlets.push(outlet);
+    }
+
+    /// The channel is gone.
+    pub(crate) fn detach(&mut self, channel: u16) {
+        if let Some(at) = self.outlets.iter().position(|outlet| outlet.channel() == channel) {
+            self.outlets.swap_remove(at).stop();
+        }
+    }
+
+    /// The channels that messages are published on.
+    pub(crate) fn outlets(&self) -> &[Arc<Outlet>] {
+        &self.outlets
+    }
+
+    /// The one with this number.
+    pub(crate) fn outlet(&self, channel: u16) -> Option<&Arc<Outlet>> {
+        self.outlets.iter().find(|outlet| outlet.channel() == channel)
+    }
+
+    /// Whether the broker asks for no messages (`connection.blocked`).
+    pub(crate) fn blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// How much lapin has not taken.
+    pub(crate) fn ready(&self) -> usize {
+        self.inbox.ready()
+    }
+
+    /// Whether something was kept from lapin since it last got something.
+    pub(crate) fn withheld(&self) -> bool {
+        self.withheld
+    }
+
+    /// Shows lapin that the broker is alive, if nothing else does. The broker sends no heartbeats while it
+    /// has something else to say, and lapin would give it up.
+    pub(crate) fn show_life(&mut self) {
+        if self.left == 0 || !self.wanted {
+            self.inbox.insert(&A_HEARTBEAT);
+        }
+        self.withheld = false;
+    }
+
+    /// Why nothing more will be handed on.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    /// Room for bytes from the socket.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.inbox.room()
     }
@@ -90,6 +159,7 @@ impl Guard {
             // What came before it is still handed on.
             self.failed = Some(broken);
         }
+        self.outlets.iter().for_each(|outlet| outlet.tell());
     }
 
     /// Hands on what lapin may read; an error after the last of it.
@@ -161,6 +231,7 @@ impl Guard {
             self.inbox.pass(count);
         } else {
             self.inbox.drop(count);
+            self.withheld = true;
         }
         ended.map(|()| self.left == 0)
     }
@@ -179,49 +250,96 @@ impl Guard {
             )));
         }
         match found.method {
-            method::RETURN => self.expect(frame.channel, Content::Returned),
+            method::ACK | method::NACK | method::RETURN => {
+                if found.method == method::RETURN {
+                    self.expect(frame.channel, Content::Returned);
+                } else {
+                    self.answer(frame, found.method);
+                }
+                self.inbox.drop(frame.length);
+                self.withheld = true;
+                return Ok(());
+            }
             method::DELIVER | method::GET_OK if found.repaired => {
                 self.expect(frame.channel, Content::Unreadable(Fault::NotUtf8));
             }
+            method::CLOSE | method::FLOW => self.tell_outlet(frame, found.method),
+            method::CLOSE_OK => self.detach(frame.channel),
+            method::BLOCKED => self.blocked = true,
+            method::UNBLOCKED => self.blocked = false,
             _ => {}
         }
         self.inbox.pass(frame.length);
         Ok(())
     }
 
+    /// The arguments of a method that was found sound.
+    fn arguments(&self, frame: &Frame) -> Cursor<'_> {
+        Cursor::new(self.inbox.pending().get(11..frame.length).unwrap_or_default())
+    }
+
+    /// `basic.ack` or `basic.nack`.
+    fn answer(&self, frame: &Frame, method: (u16, u16)) {
+        let mut arguments = self.arguments(frame);
+        let answer = if method == method::ACK { Answer::Ack } else { Answer::Nack };
+        if let Some(outlet) = self.outlet(frame.channel)
+            && let (Some(number), Some(bits)) = (arguments.long_long(), arguments.byte())
+        {
+            outlet.answered(number, bits & 1 == 1, answer);
+        }
+    }
+
+    /// `channel.close` or `channel.flow`.
+    fn tell_outlet(&self, frame: &Frame, method: (u16, u16)) {
+        let mut arguments = self.arguments(frame);
+        let Some(outlet) = self.outlet(frame.channel) else { return };
+        if method == method::FLOW {
+            outlet.pause(arguments.byte() == Some(0));
+        } else if let (Some(code), Some(text)) = (arguments.short(), arguments.short_string()) {
+            outlet.closed(code, &String::from_utf8_lossy(text));
+        }
+    }
+
     fn header(&mut self, frame: &Frame) -> Result<(), Broken> {
         let expected = self.expected(frame.channel);
         let bytes = self.inbox.pending().get(7..frame.length - 1).unwrap_or_default();
         let header = Header::read(bytes).ok_or("a content header that is too short")?;
-        let large = header.body > self.max_body;
-        let fault = match (expected, header.check()) {
-            (Some(Content::Unreadable(fault)), _) | (_, Err(fault)) => Some(fault),
-            // What was returned is told by its header; nobody wants its body.
-            (Some(Content::Returned), Ok(())) => None,
-            (_, Ok(())) => large.then_some(Fault::TooLarge),
-        };
-        if fault.is_none() && !large {
-            self.inbox.pass(frame.length);
+        if expected == Some(Content::Returned) {
+            let Some(message_id) = header.message_id() else {
+                // It would pass for another one, and that for published.
+                return Err(Broken::from("a returned message that nothing identifies"));
+            };
+            if let Some(outlet) = self.outlet(frame.channel) {
+                outlet.returned(&String::from_utf8_lossy(message_id));
+            }
+            let body = header.body;
+            self.inbox.drop(frame.length);
+            self.leave_out(frame.channel, body);
             return Ok(());
         }
-        let body = if large { 0 } else { header.body };
-        let other = match fault {
-            None => header.with_body(frame.channel, body),
-            Some(fault) => {
-                let message_id = header.message_id();
-                if expected == Some(Content::Returned) && message_id.is_none() {
-                    // It would pass for another one, and that for published.
-                    return Err(Broken::from("a returned message that nothing identifies"));
-                }
-                header.stand_in(frame.channel, body, fault, message_id)
+        let large = header.body > self.max_body;
+        let fault = match (expected, header.check()) {
+            (Some(Content::Unreadable(fault)), _) | (_, Err(fault)) => fault,
+            (_, Ok(())) if large => Fault::TooLarge,
+            (_, Ok(())) => {
+                self.inbox.pass(frame.length);
+                return Ok(());
             }
         };
-        let dropped = header.body;
+        let body = header.body;
+        let other = header.stand_in(frame.channel, if large { 0 } else { body }, fault);
         self.inbox.replace(frame.length, &other);
         if large {
-            self.expect(frame.channel, Content::Body(dropped));
+            self.leave_out(frame.channel, body);
         }
         Ok(())
+    }
+
+    /// Nobody wants the body that follows.
+    fn leave_out(&mut self, channel: u16, body: u64) {
+        if body > 0 {
+            self.expect(channel, Content::Body(body));
+        }
     }
 
     /// Whether lapin gets this part of a body.
@@ -381,8 +499,8 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// Type, channel and length before a frame's payload, and the end behind it.
-const OVERHEAD: usize = 8;
+/// A frame that says nothing.
+const A_HEARTBEAT: [u8; 8] = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
 
 #[cfg(test)]
 mod tests;

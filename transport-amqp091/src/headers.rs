@@ -23,7 +23,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
 
-use crate::guard::Fault;
+use crate::{frames::no_type, guard::Fault};
 
 /// A text as lapin takes it, which panics on longer ones.
 pub(crate) fn short(text: &str) -> Result<ShortString> {
@@ -37,63 +37,7 @@ pub(crate) fn from_short(text: ShortString) -> ShortStr {
     ShortStr::new(String::from(text)).unwrap_or_default()
 }
 
-/// The properties and headers of a message on its way out.
-pub(crate) fn properties_out(message: &Message) -> Result<BasicProperties> {
-    let Properties {
-        content_type,
-        content_encoding,
-        message_id,
-        correlation_id,
-        reply_to,
-        kind,
-        app_id,
-        user_id,
-        timestamp,
-        priority,
-        persistent,
-        ..
-    } = &message.properties;
-    let mut out = BasicProperties::default().with_delivery_mode(if *persistent { 2 } else { 1 });
-    if let Some(text) = content_type {
-        out = out.with_content_type(short(text)?);
-    }
-    if let Some(text) = content_encoding {
-        out = out.with_content_encoding(short(text)?);
-    }
-    if let Some(text) = message_id {
-        out = out.with_message_id(short(text)?);
-    }
-    if let Some(text) = correlation_id {
-        out = out.with_correlation_id(short(text)?);
-    }
-    if let Some(text) = reply_to {
-        out = out.with_reply_to(short(text)?);
-    }
-    if let Some(text) = kind {
-        out = out.with_type(short(text)?);
-    }
-    if let Some(text) = app_id {
-        out = out.with_app_id(short(text)?);
-    }
-    if let Some(text) = user_id {
-        out = out.with_user_id(short(text)?);
-    }
-    if let Some(time) = timestamp {
-        out = out.with_timestamp(time.unix_seconds());
-    }
-    if let Some(millis) = message.properties.expiration_millis() {
-        out = out.with_expiration(short(&millis.to_string())?);
-    }
-    if let Some(priority) = priority {
-        out = out.with_priority(*priority);
-    }
-    if !message.headers.is_empty() {
-        out = out.with_headers(table_out(&message.headers)?);
-    }
-    Ok(out)
-}
-
-/// A table on its way out: headers, or the arguments of a queue.
+/// The arguments of a queue or a binding.
 pub(crate) fn table_out(table: &Table) -> Result<FieldTable> {
     let mut out = FieldTable::default();
     for (name, value) in table.iter() {
@@ -115,10 +59,7 @@ fn value_out(value: &Value) -> Result<AMQPValue> {
             values.iter().map(value_out).collect::<Result<Vec<_>>>()?,
         )),
         Value::Table(table) => AMQPValue::FieldTable(table_out(table)?),
-        other => {
-            return Err(Error::new(ErrorKind::Codec, "encode a header")
-                .because(format!("AMQP 0-9-1 has no type for {other:?}")));
-        }
+        other => return Err(no_type(other)),
     })
 }
 

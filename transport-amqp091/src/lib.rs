@@ -8,9 +8,9 @@
 //!
 //! What this transport does that lapin does not:
 //!
-//! - it tells which message was returned as unroutable, with hundreds of them under way;
-//! - it writes publishes and acknowledgements without waiting for the socket, and acknowledges a
-//!   row of deliveries in one frame;
+//! - it publishes beside lapin, on the same connection: many messages for each system call, and it tells
+//!   which of hundreds under way was returned as unroutable;
+//! - it acknowledges a row of deliveries in one frame, without waiting for the socket;
 //! - every wait has an end: the login, a blocked or a silent broker, closing;
 //! - a refused publish or declaration costs its channel, not the connection;
 //! - it says who the broker is, and what differs when a declaration does not match;
@@ -23,9 +23,11 @@
 mod channel;
 mod cursor;
 mod error;
+mod frames;
 mod greeting;
 mod guard;
 mod headers;
+mod line;
 mod options;
 mod outbound;
 mod peer;

@@ -1,10 +1,10 @@
 //! Publishing, pipelined: frames are written in order and nobody waits for one to be confirmed.
 
-mod attribution;
-mod ready;
-mod window;
+mod flights;
+mod last_words;
+pub(crate) mod outlet;
 
-use std::{collections::VecDeque, fmt, future::poll_fn, task::Poll};
+use std::{collections::VecDeque, fmt, future::poll_fn, sync::Arc};
 
 use async_trait::async_trait;
 use enoki_core::{
@@ -12,17 +12,22 @@ use enoki_core::{
     transport::{Outgoing, PublishOutcome, Sender},
 };
 use lapin::Channel;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
-use self::window::Window;
+use self::outlet::{Closed, Outlet};
 use crate::{
-    error,
-    session::{Ended, Health},
+    error, frames,
+    line::Line,
+    session::{Ended, Health, REPLY_TIMEOUT},
 };
 
 /// A confirm channel.
 pub(crate) struct Amqp091Sender {
-    window: Window,
+    /// Closed when the last clone of it is gone.
+    channel: Channel,
+    line: Arc<Line>,
+    outlet: Arc<Outlet>,
+    window: usize,
     health: watch::Receiver<Health>,
     /// The login, which the broker compares with the user id of messages, if it is known here.
     login: Option<String>,
@@ -41,12 +46,16 @@ enum Failed {
 impl Amqp091Sender {
     pub(crate) fn new(
         channel: Channel,
+        line: Arc<Line>,
         health: watch::Receiver<Health>,
         login: Option<String>,
         window: usize,
     ) -> Self {
         Self {
-            window: Window::new(channel, window.max(1)),
+            outlet: line.attach(channel.id()),
+            channel,
+            line,
+            window: window.max(1),
             health,
             login,
             unsent: Vec::new(),
@@ -73,17 +82,19 @@ impl Amqp091Sender {
         Ok(())
     }
 
-    /// What the state of the session says about an idle channel.
+    /// Puts a message behind those before it.
+    fn take(&self, outgoing: &Outgoing) -> Result<()> {
+        self.check(outgoing)?;
+        let head = frames::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
+        self.outlet.take(outgoing, head);
+        Ok(())
+    }
+
+    /// Whether the session is over.
     fn look_at_session(&mut self) {
-        if self.failed.is_some() {
-            return;
+        if let Some(ended) = &self.health.borrow_and_update().ended {
+            self.failed = Some(Failed::Session(ended.clone()));
         }
-        let health = self.health.borrow_and_update();
-        self.failed = match (&health.ended, &health.channel_error) {
-            (Some(ended), _) => Some(Failed::Session(ended.clone())),
-            (None, Some(error)) if !self.window.is_open() => Some(Failed::Channel(error.clone())),
-            _ => None,
-        };
     }
 
     fn error(&self, failed: &Failed) -> Error {
@@ -97,72 +108,87 @@ impl Amqp091Sender {
 impl fmt::Debug for Amqp091Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Amqp091Sender")
-            .field("window", &self.window)
+            .field("outlet", &self.outlet)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Amqp091Sender {
+    /// Stays for the answers that are under way. If the broker closed the channel for one of those
+    /// messages while lapin was closing it from this side, lapin would give up the connection.
+    fn drop(&mut self) {
+        if !self.outlet.is_done()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (channel, outlet) = (self.channel.clone(), self.outlet.clone());
+            runtime.spawn(async move {
+                let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| outlet.poll_done(cx))).await;
+                drop(channel);
+            });
+        }
     }
 }
 
 #[async_trait]
 impl Sender for Amqp091Sender {
     async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()> {
+        let mut taken = false;
         // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
         while self.failed.is_none()
             && let Some(outgoing) = messages.front()
-            && self.window.has_room_for(outgoing)
+            && self.outlet.has_room_for(outgoing, self.window)
         {
-            let checked = self.check(outgoing).and_then(|()| self.window.send(outgoing));
-            match checked {
-                Ok(true) => {}
-                // The channel is gone, and lapin took nothing.
-                Ok(false) => break,
+            match self.take(outgoing) {
+                Ok(()) => taken = true,
                 Err(error) => self.unsent.push((outgoing.id, PublishOutcome::Rejected(error))),
             }
             messages.pop_front();
+        }
+        if taken {
+            self.line.wake();
         }
         Ok(())
     }
 
     async fn outcomes(&mut self, into: &mut Vec<(u64, PublishOutcome)>) -> Result<()> {
-        let before = into.len();
-        into.append(&mut self.unsent);
+        if !self.unsent.is_empty() {
+            into.append(&mut self.unsent);
+            return Ok(());
+        }
         loop {
-            if let Some(failed) = &self.failed
-                && into.len() == before
-            {
-                return Err(self.error(failed));
+            if let Some(failed) = &self.failed {
+                return match self.outlet.outcomes(into) {
+                    true => Ok(()),
+                    false => Err(self.error(failed)),
+                };
             }
-            let Self { window, health, .. } = self;
-            let answered = poll_fn(|cx| {
-                let failed = window.drain(cx.waker(), into);
-                match (failed, into.len() > before) {
-                    (None, false) => Poll::Pending,
-                    (failed, _) => Poll::Ready(failed),
-                }
-            });
-            let failed = tokio::select! {
+            let Self { outlet, health, .. } = self;
+            let closed = tokio::select! {
                 biased;
-                failed = answered => failed,
-                _ = health.changed() => None,
-            };
-            match failed {
-                Some(error) => {
-                    window.abandon(&error, into);
-                    self.failed.get_or_insert(Failed::Channel(error));
+                closed = poll_fn(|cx| outlet.poll(cx, into)) => closed,
+                _ = health.changed() => {
+                    self.look_at_session();
+                    continue;
                 }
-                None if into.len() == before => self.look_at_session(),
-                None => {}
-            }
-            if into.len() > before {
-                return Ok(());
-            }
+            };
+            self.failed = match closed {
+                None => return Ok(()),
+                Some(Closed::Broker(error)) => Some(Failed::Channel(error)),
+                // Why, the session knows, perhaps in a moment.
+                Some(Closed::Here) => {
+                    let ended = health.wait_for(|health| health.ended.is_some()).await;
+                    let ended = ended.ok().and_then(|health| health.ended.clone());
+                    Some(Failed::Session(ended.unwrap_or(Ended::Lost)))
+                }
+            };
         }
     }
 }
 
 /// The error of a message that was not sent.
 fn refused(outgoing: &Outgoing, kind: ErrorKind) -> Error {
-    Error::new(kind, PUBLISH).on(window::target(&outgoing.exchange))
+    Error::new(kind, PUBLISH).on(target(&outgoing.exchange))
 }
 
 /// The error of a sender whose channel or connection failed.
@@ -177,3 +203,12 @@ fn closed_by(error: &lapin::Error) -> Error {
 }
 
 const PUBLISH: &str = "publish to";
+
+/// How an error names where a message was published to.
+fn target(exchange: &str) -> String {
+    if exchange.is_empty() {
+        "the default exchange".to_owned()
+    } else {
+        format!("exchange {exchange:?}")
+    }
+}

@@ -24,11 +24,12 @@ use crate::{
     channel::Tentative,
     error,
     guard::Broken,
+    line::{Line, Stage},
     options::Options,
     peer,
     receiver::Amqp091Receiver,
     sender::Amqp091Sender,
-    socket::{self, Line, Stage},
+    socket,
     topology,
 };
 
@@ -54,7 +55,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
 
 /// Opens a connection of lapin's and the line below it, within the deadline.
 async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connection, Arc<Line>)> {
-    let line = Arc::new(Line::default());
+    let line = Arc::new(Line::new(options.max_body));
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(line.clone()));
@@ -291,7 +292,8 @@ impl Session for Amqp091Session {
         self.answered("open a sender at", &subject, channel.confirm_select(Default::default()))
             .await?;
         let login = self.options.user().map(str::to_owned);
-        Ok(Box::new(Amqp091Sender::new(channel.keep(), self.health.subscribe(), login, window)))
+        let (line, health) = (self.line.clone(), self.health.subscribe());
+        Ok(Box::new(Amqp091Sender::new(channel.keep(), line, health, login, window)))
     }
 
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {

@@ -55,46 +55,25 @@ impl<'a> Header<'a> {
         (0..).map(|bit| 0x8000 >> bit).zip(*PROPERTIES).filter(move |(flag, _)| flags & flag != 0)
     }
 
-    /// A whole frame with the same properties before another body.
-    pub(super) fn with_body(&self, channel: u16, body: u64) -> Vec<u8> {
-        let mut properties = self.properties;
-        let properties = properties.take(properties.left()).unwrap_or_default();
-        self.frame(channel, body, self.flags, properties)
-    }
-
     /// A whole frame for a message that cannot be read.
-    pub(super) fn stand_in(
-        &self,
-        channel: u16,
-        body: u64,
-        fault: Fault,
-        message_id: Option<&[u8]>,
-    ) -> Vec<u8> {
+    pub(super) fn stand_in(&self, channel: u16, body: u64, fault: Fault) -> Vec<u8> {
         let mut field = vec![STAND_IN.len() as u8];
         field.extend_from_slice(STAND_IN.as_bytes());
         field.extend_from_slice(&[b'B', fault as u8]);
-        let mut properties = (field.len() as u32).to_be_bytes().to_vec();
-        properties.extend_from_slice(&field);
-        let mut flags = HEADERS;
-        if let Some(message_id) = message_id
-            && let Ok(length) = u8::try_from(message_id.len())
-        {
-            flags |= MESSAGE_ID;
-            properties.push(length);
-            properties.extend_from_slice(message_id);
-        }
-        self.frame(channel, body, flags, &properties)
-    }
-
-    fn frame(&self, channel: u16, body: u64, flags: u16, properties: &[u8]) -> Vec<u8> {
-        let length = self.class.len() + size_of_val(&body) + size_of_val(&flags) + properties.len();
+        let table = (field.len() as u32).to_be_bytes();
+        let length = self.class.len()
+            + size_of_val(&body)
+            + size_of_val(&HEADERS)
+            + size_of_val(&table)
+            + field.len();
         let mut frame = vec![HEADER];
         frame.extend_from_slice(&channel.to_be_bytes());
         frame.extend_from_slice(&(length as u32).to_be_bytes());
         frame.extend_from_slice(self.class);
         frame.extend_from_slice(&body.to_be_bytes());
-        frame.extend_from_slice(&flags.to_be_bytes());
-        frame.extend_from_slice(properties);
+        frame.extend_from_slice(&HEADERS.to_be_bytes());
+        frame.extend_from_slice(&table);
+        frame.extend_from_slice(&field);
         frame.push(FRAME_END);
         frame
     }

@@ -8,18 +8,30 @@ pub(super) struct Inbox {
     taken: usize,
     /// How many of them lapin may have.
     judged: usize,
+    /// Where those begin that nobody has judged; what is in between nobody gets.
+    pending: usize,
     /// How many of them came; what follows is room for more.
     filled: usize,
 }
 
 impl Inbox {
-    /// Room for more, when lapin has all that it may have.
+    /// How much lapin may have, and has not.
+    pub(super) fn ready(&self) -> usize {
+        self.judged - self.taken
+    }
+
+    /// Room for more.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        self.bytes.copy_within(self.judged..self.filled, 0);
-        self.filled -= self.judged;
-        self.taken = 0;
-        self.judged = 0;
-        if self.bytes.len() < self.filled + CHUNK / 2 {
+        self.close_gap();
+        if self.taken > 0 {
+            self.bytes.copy_within(self.taken..self.filled, 0);
+            self.judged -= self.taken;
+            self.pending -= self.taken;
+            self.filled -= self.taken;
+            self.taken = 0;
+        }
+        let room = self.bytes.len() - self.filled;
+        if !(CHUNK / 2..2 * CHUNK).contains(&room) {
             self.bytes.resize(self.filled + CHUNK, 0);
         }
         self.bytes.get_mut(self.filled..).unwrap_or_default()
@@ -32,33 +44,56 @@ impl Inbox {
 
     /// What nobody has judged.
     pub(super) fn pending(&self) -> &[u8] {
-        self.bytes.get(self.judged..self.filled).unwrap_or_default()
+        self.bytes.get(self.pending..self.filled).unwrap_or_default()
     }
 
     /// The same, for changes in place.
     pub(super) fn pending_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.judged..self.filled).unwrap_or_default()
+        self.bytes.get_mut(self.pending..self.filled).unwrap_or_default()
     }
 
     /// Lapin may have the first of what is pending.
     pub(super) fn pass(&mut self, count: usize) {
-        self.judged = self.filled.min(self.judged + count);
+        let count = count.min(self.filled - self.pending);
+        if self.judged < self.pending {
+            self.bytes.copy_within(self.pending..self.pending + count, self.judged);
+        }
+        self.judged += count;
+        self.pending += count;
     }
 
     /// Nobody gets the first of what is pending.
     pub(super) fn drop(&mut self, count: usize) {
-        let count = count.min(self.filled - self.judged);
-        self.bytes.copy_within(self.judged + count..self.filled, self.judged);
-        self.filled -= count;
+        self.pending = self.filled.min(self.pending + count);
     }
 
     /// Lapin may have these in place of the first of what is pending.
     pub(super) fn replace(&mut self, count: usize, by: &[u8]) {
-        let end = self.filled.min(self.judged + count);
-        let count = end - self.judged;
-        self.bytes.splice(self.judged..end, by.iter().copied());
-        self.filled = self.filled - count + by.len();
-        self.judged += by.len();
+        self.drop(count);
+        self.insert(by);
+    }
+
+    /// Lapin may have these, too.
+    pub(super) fn insert(&mut self, bytes: &[u8]) {
+        let end = self.judged + bytes.len();
+        if let Some(more) = end.checked_sub(self.pending) {
+            let zeros = std::iter::repeat_n(0, more);
+            self.bytes.splice(self.pending..self.pending, zeros);
+            self.pending += more;
+            self.filled += more;
+        }
+        if let Some(place) = self.bytes.get_mut(self.judged..end) {
+            place.copy_from_slice(bytes);
+        }
+        self.judged = end;
+    }
+
+    fn close_gap(&mut self) {
+        if self.judged < self.pending {
+            self.bytes.copy_within(self.pending..self.filled, self.judged);
+            self.filled -= self.pending - self.judged;
+            self.pending = self.judged;
+        }
     }
 
     /// Gives lapin what it may have, as far as there is place for it.

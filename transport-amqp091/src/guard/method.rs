@@ -77,16 +77,23 @@ fn repair(text: &mut [u8]) {
 }
 
 pub(super) const TUNE: (u16, u16) = (10, 30);
+pub(super) const BLOCKED: (u16, u16) = (10, 60);
+pub(super) const UNBLOCKED: (u16, u16) = (10, 61);
+pub(super) const FLOW: (u16, u16) = (20, 20);
+pub(super) const CLOSE: (u16, u16) = (20, 40);
+pub(super) const CLOSE_OK: (u16, u16) = (20, 41);
 pub(super) const RETURN: (u16, u16) = (60, 50);
 pub(super) const DELIVER: (u16, u16) = (60, 60);
 pub(super) const GET_OK: (u16, u16) = (60, 71);
+pub(super) const ACK: (u16, u16) = (60, 80);
+pub(super) const NACK: (u16, u16) = (60, 120);
 
 /// What brokers send, and the types of the arguments: as in a table, but for `s`, a short string. Bits
 /// take a byte together. The most frequent come first.
 const METHODS: &[((u16, u16), &str)] = &[
     (DELIVER, "sTBss"),
-    ((60, 80), "TB"),  // basic.ack
-    ((60, 120), "TB"), // basic.nack
+    (ACK, "TB"),
+    (NACK, "TB"),
     (RETURN, "Usss"),
     ((60, 11), ""),   // basic.qos-ok
     ((60, 21), "s"),  // basic.consume-ok
@@ -101,14 +108,14 @@ const METHODS: &[((u16, u16), &str)] = &[
     ((10, 41), "s"),    // connection.open-ok
     ((10, 50), "UsUU"), // connection.close
     ((10, 51), ""),     // connection.close-ok
-    ((10, 60), "s"),    // connection.blocked
-    ((10, 61), ""),     // connection.unblocked
+    (BLOCKED, "s"),
+    (UNBLOCKED, ""),
     ((10, 71), ""),     // connection.update-secret-ok
     ((20, 11), "S"),    // channel.open-ok
-    ((20, 20), "B"),    // channel.flow
+    (FLOW, "B"),
     ((20, 21), "B"),    // channel.flow-ok
-    ((20, 40), "UsUU"), // channel.close
-    ((20, 41), ""),     // channel.close-ok
+    (CLOSE, "UsUU"),
+    (CLOSE_OK, ""),
     ((40, 11), ""),     // exchange.declare-ok
     ((40, 21), ""),     // exchange.delete-ok
     ((40, 31), ""),     // exchange.bind-ok

@@ -1,0 +1,289 @@
+//! One connection below lapin: what its ends share. One task has the socket; lapin reads and writes
+//! beside it, and so do the senders.
+//!
+//! ```text
+//!   session, senders ── outlets ──┐
+//!                                 ├── Line ── task ── socket
+//!   lapin ───── Socket ───────────┘
+//! ```
+
+mod output;
+mod task;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use self::output::Output;
+pub(crate) use self::task::run;
+use crate::{
+    greeting::Greeting,
+    guard::{FRAME_MAX, Guard},
+    outbound::{Outbound, Said},
+    sender::outlet::Outlet,
+};
+
+/// What both ends of a socket's life share: the task that has it, lapin, the session and its senders.
+pub(crate) struct Line {
+    opened: AtomicBool,
+    greeting: OnceLock<Greeting>,
+    /// Whether anything came after the greeting.
+    answered: AtomicBool,
+    cut: AtomicBool,
+    /// How large the frames may be that are written.
+    frame_max: AtomicU32,
+    traffic: Mutex<Traffic>,
+    /// The task that has the socket.
+    task: AtomicWaker,
+    ended: AtomicBool,
+    ending: Notify,
+}
+
+/// What came, and what is to be written.
+struct Traffic {
+    guard: Guard,
+    outbound: Outbound,
+    output: Output,
+    /// lapin, when it waits for something to read.
+    reader: Option<Waker>,
+    /// lapin, when it waits for room to write.
+    writer: Option<Waker>,
+    /// Whether lapin has let go.
+    released: bool,
+    /// How the socket ended.
+    over: Option<Over>,
+}
+
+/// How a socket ended.
+enum Over {
+    /// The broker hung up.
+    HungUp,
+    /// It failed, for this reason; whoever asks first gets it.
+    Failed(Option<io::Error>),
+}
+
+impl Over {
+    fn error(&mut self) -> io::Error {
+        let error = match self {
+            Self::HungUp => None,
+            Self::Failed(error) => error.take(),
+        };
+        error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+impl Line {
+    pub(crate) fn new(max_body: usize) -> Self {
+        Self {
+            opened: AtomicBool::new(false),
+            greeting: OnceLock::new(),
+            answered: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            frame_max: AtomicU32::new(FRAME_MAX),
+            traffic: Mutex::new(Traffic {
+                guard: Guard::new(max_body),
+                outbound: Outbound::default(),
+                output: Output::default(),
+                reader: None,
+                writer: None,
+                released: false,
+                over: None,
+            }),
+            task: AtomicWaker::new(),
+            ended: AtomicBool::new(false),
+            ending: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is a socket.
+    pub(crate) fn opened(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
+    /// Ends the connection at once: lapin sees its socket fail.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.task.wake();
+        let mut traffic = self.lock();
+        let lapin = [traffic.reader.take(), traffic.writer.take()];
+        drop(traffic);
+        lapin.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Waits until lapin has let go of the socket, for whatever reason, a panic among them.
+    pub(crate) async fn ended(&self) {
+        let ending = self.ending.notified();
+        tokio::pin!(ending);
+        // Asked for before the look at the flag, so that no end falls in between.
+        ending.as_mut().enable();
+        if !self.ended.load(Ordering::Acquire) {
+            ending.await;
+        }
+    }
+
+    /// Who the broker said it is.
+    pub(crate) fn greeting(&self) -> Greeting {
+        self.greeting.get().cloned().unwrap_or_default()
+    }
+
+    /// How far the broker went along.
+    pub(crate) fn stage(&self) -> Stage {
+        if !self.opened.load(Ordering::Acquire) {
+            Stage::Unreachable
+        } else if self.greeting.get().is_none() {
+            Stage::Silent
+        } else if !self.answered.load(Ordering::Acquire) {
+            Stage::Greeted
+        } else {
+            Stage::Answered
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the connection was given up on this side",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The senders' side.
+impl Line {
+    /// Takes over a channel that lapin has opened and put into confirm mode.
+    pub(crate) fn attach(&self, channel: u16) -> Arc<Outlet> {
+        let outlet = Arc::new(Outlet::new(channel));
+        let mut traffic = self.lock();
+        traffic.guard.attach(outlet.clone());
+        if traffic.over.is_some() || traffic.released {
+            outlet.stop();
+        }
+        outlet
+    }
+
+    /// There is something to write.
+    pub(crate) fn wake(&self) {
+        self.task.wake();
+    }
+
+    /// How large the frames may be that are written.
+    pub(crate) fn frame_max(&self) -> usize {
+        self.frame_max.load(Ordering::Relaxed) as usize
+    }
+}
+
+/// lapin's side.
+impl Line {
+    /// Reads what the guard lets through.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let mut traffic = self.lock();
+        let full = traffic.guard.ready() >= READ_AHEAD;
+        let count = traffic.guard.take(buf)?;
+        if count > 0 || buf.is_empty() {
+            if full {
+                self.task.wake();
+            }
+            return Poll::Ready(Ok(count));
+        }
+        match &mut traffic.over {
+            Some(Over::HungUp) => Poll::Ready(Ok(0)),
+            Some(over) => Poll::Ready(Err(over.error())),
+            None => {
+                traffic.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Takes what lapin writes, all of it or nothing.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let mut traffic = self.lock();
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let unread = traffic.guard.ready() > 0;
+        match &mut traffic.over {
+            // It is lost, as it would be in a socket. What is left to read may say why.
+            Some(Over::HungUp) => return Poll::Ready(Ok(length)),
+            Some(_) if unread => return Poll::Ready(Ok(length)),
+            Some(over) => return Poll::Ready(Err(over.error())),
+            None => {}
+        }
+        if traffic.output.len() >= WRITE_AHEAD {
+            traffic.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let Traffic { guard, outbound, output, .. } = &mut *traffic;
+        let mut said = |said| match said {
+            Said::FrameMax(0) => {}
+            Said::FrameMax(max) => self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed),
+            Said::Close(channel) => {
+                if let Some(outlet) = guard.outlet(channel) {
+                    outlet.stop();
+                    outlet.tell();
+                }
+            }
+            Said::CloseOk(channel) => guard.detach(channel),
+        };
+        for piece in pieces {
+            outbound.take(piece, |frame| output.put(frame), &mut said);
+        }
+        self.task.wake();
+        Poll::Ready(Ok(length))
+    }
+
+    /// lapin lets go of the socket. What it wrote is still on its way.
+    pub(crate) fn release(&self) {
+        self.lock().released = true;
+        self.task.wake();
+        self.ended.store(true, Ordering::Release);
+        self.ending.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("stage", &self.stage()).finish_non_exhaustive()
+    }
+}
+
+/// How far a broker went along before a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// No socket.
+    Unreachable,
+    /// A socket, and no greeting.
+    Silent,
+    /// A greeting, and no answer to the login.
+    Greeted,
+    /// An answer to the login.
+    Answered,
+}
+
+/// How much is read before lapin has taken it.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// How much is taken from lapin and from senders before the socket has.
+const WRITE_AHEAD: usize = 128 * 1024;

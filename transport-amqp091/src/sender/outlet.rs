@@ -1,0 +1,218 @@
+//! Where a sender and the connection's task meet: messages that wait to be written, and what became of
+//! those that were.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use enoki_core::transport::{Outgoing, PublishOutcome};
+use lapin::{ChannelState, protocol::AMQPError, types::ShortString};
+
+pub(crate) use super::flights::Answer;
+use super::flights::Flights;
+
+/// A channel in confirm mode: lapin opens and closes it, and the messages on it pass lapin by.
+pub(crate) struct Outlet {
+    channel: u16,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    flights: Flights,
+    /// Taken, and not yet on their way to the socket.
+    waiting: VecDeque<Message>,
+    outcomes: Vec<(u64, PublishOutcome)>,
+    /// Why nothing is written any more.
+    closed: Option<Closed>,
+    /// Whether the broker asked for a pause (`channel.flow`).
+    paused: bool,
+    sender: Option<Waker>,
+}
+
+impl State {
+    fn is_done(&self) -> bool {
+        self.closed.is_some() || self.flights.is_empty()
+    }
+
+    fn wakes(&mut self, sender: &Waker) {
+        if !self.sender.as_ref().is_some_and(|known| known.will_wake(sender)) {
+            self.sender = Some(sender.clone());
+        }
+    }
+}
+
+/// A message that waits to be written.
+pub(crate) struct Message {
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Bytes,
+}
+
+/// Why nothing is written any more.
+#[derive(Debug, Clone)]
+pub(crate) enum Closed {
+    /// The broker closed the channel.
+    Broker(lapin::Error),
+    /// This side closed it, or the connection is over.
+    Here,
+}
+
+impl Outlet {
+    pub(crate) fn new(channel: u16) -> Self {
+        Self { channel, state: Mutex::default() }
+    }
+
+    pub(crate) fn channel(&self) -> u16 {
+        self.channel
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sender's side.
+impl Outlet {
+    /// Whether this message can be taken now. One whose id another has waits for that one's outcome:
+    /// the broker returns messages by nothing else.
+    pub(super) fn has_room_for(&self, outgoing: &Outgoing, window: usize) -> bool {
+        let state = self.lock();
+        let message_id = &outgoing.message.properties.message_id;
+        state.closed.is_none()
+            && state.flights.len() + state.outcomes.len() < window
+            && !(outgoing.mandatory
+                && message_id.as_ref().is_some_and(|id| state.flights.has(id)))
+    }
+
+    /// Puts a message behind those before it.
+    pub(super) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) {
+        let mut state = self.lock();
+        state.flights.departed(outgoing);
+        state.waiting.push_back(Message { head, body: outgoing.message.body.clone() });
+    }
+
+    /// Appends the outcomes that are known; says whether there were any.
+    pub(super) fn outcomes(&self, into: &mut Vec<(u64, PublishOutcome)>) -> bool {
+        let mut state = self.lock();
+        let any = !state.outcomes.is_empty();
+        into.append(&mut state.outcomes);
+        any
+    }
+
+    /// Waits for outcomes and appends them; says why there will be none, after the last of them.
+    pub(super) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<(u64, PublishOutcome)>,
+    ) -> Poll<Option<Closed>> {
+        let mut state = self.lock();
+        if !state.outcomes.is_empty() {
+            into.append(&mut state.outcomes);
+            return Poll::Ready(None);
+        }
+        if let Some(closed) = &state.closed {
+            return Poll::Ready(Some(closed.clone()));
+        }
+        state.wakes(cx.waker());
+        Poll::Pending
+    }
+
+    /// Whether no message waits for an answer.
+    pub(super) fn is_done(&self) -> bool {
+        self.lock().is_done()
+    }
+
+    /// Waits until no message waits for an answer.
+    pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        state.outcomes.clear();
+        if state.is_done() {
+            return Poll::Ready(());
+        }
+        state.wakes(cx.waker());
+        Poll::Pending
+    }
+}
+
+/// The connection's side.
+impl Outlet {
+    /// The next message to be written.
+    pub(crate) fn next(&self) -> Option<Message> {
+        let mut state = self.lock();
+        if state.paused { None } else { state.waiting.pop_front() }
+    }
+
+    pub(crate) fn answered(&self, number: u64, multiple: bool, answer: Answer) {
+        let mut state = self.lock();
+        let State { flights, outcomes, .. } = &mut *state;
+        flights.answered(number, multiple, answer, outcomes);
+    }
+
+    /// The broker gave a message back.
+    pub(crate) fn returned(&self, message_id: &str) {
+        self.lock().flights.returned(message_id);
+    }
+
+    /// The broker asks for a pause, or for its end.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.lock().paused = paused;
+    }
+
+    /// The broker closed the channel. What was not written never will be.
+    pub(crate) fn closed(&self, code: u16, text: &str) {
+        let mut state = self.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        let error = ShortString::try_new(text)
+            .ok()
+            .and_then(|text| AMQPError::from_id(code, text))
+            .map_or_else(
+                || {
+                    lapin::ErrorKind::InvalidChannelState(ChannelState::Closed, "channel.close")
+                },
+                lapin::ErrorKind::ProtocolError,
+            )
+            .into();
+        let State { flights, outcomes, .. } = &mut *state;
+        flights.abandon(code, text, &error, outcomes);
+        state.waiting.clear();
+        state.closed = Some(Closed::Broker(error));
+    }
+
+    /// This side closes the channel, or the connection is over.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.waiting.clear();
+        state.closed.get_or_insert(Closed::Here);
+    }
+
+    /// Wakes the sender if there is something for it.
+    pub(crate) fn tell(&self) {
+        let mut state = self.lock();
+        let sender = match state.outcomes.is_empty() && state.closed.is_none() {
+            true => None,
+            false => state.sender.take(),
+        };
+        drop(state);
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Outlet")
+            .field("channel", &self.channel)
+            .field("waiting", &state.waiting.len())
+            .field("unanswered", &state.flights.len())
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
