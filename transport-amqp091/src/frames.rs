@@ -193,3 +193,174 @@ const PUBLISH: [u8; 4] = [0, 60, 0, 40];
 
 /// What a message has before its body, roughly.
 const USUAL: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame};
+    use bytes::Bytes;
+    use enoki_core::{ShortStr, Timestamp};
+    use lapin::{
+        BasicProperties,
+        protocol::{AMQPClass, basic},
+        types::{AMQPValue, FieldArray, FieldTable},
+    };
+
+    use super::*;
+
+    /// The same by lapin's own encoder.
+    fn by_lapin(channel: u16, outgoing: &Outgoing, properties: BasicProperties) -> Vec<u8> {
+        let publish = basic::Publish {
+            exchange: outgoing.exchange.as_str().into(),
+            routing_key: outgoing.routing_key.as_str().into(),
+            mandatory: outgoing.mandatory,
+            immediate: false,
+        };
+        let header =
+            AMQPContentHeader { class_id: 60, body_size: 5, properties };
+        let frames = [
+            AMQPFrame::Method(channel, AMQPClass::Basic(basic::AMQPMethod::Publish(publish))),
+            AMQPFrame::Header(channel, header),
+        ];
+        frames.iter().fold(Vec::new(), |out, frame| {
+            gen_frame(frame)(WriteContext::from(out)).unwrap().into_inner().0
+        })
+    }
+
+    fn outgoing(exchange: &'static str, mandatory: bool, message: Message) -> Outgoing {
+        Outgoing {
+            id: 1,
+            exchange: ShortStr::from_static(exchange),
+            routing_key: ShortStr::from_static("order.placed.eu"),
+            mandatory,
+            message: Arc::new(Message { body: Bytes::from_static(b"hello"), ..message }),
+        }
+    }
+
+    fn check(message: Message, properties: BasicProperties) {
+        for (exchange, mandatory) in [("shop", true), ("", false)] {
+            let outgoing = outgoing(exchange, mandatory, message.clone());
+            let ours = head(517, &outgoing, usize::MAX).unwrap();
+            assert_eq!(ours, by_lapin(517, &outgoing, properties.clone()), "{properties:?}");
+        }
+    }
+
+    #[test]
+    fn each_property_is_written_as_lapin_writes_it() {
+        let usual = || BasicProperties::default().with_delivery_mode(2);
+        let text = || Some(ShortStr::from_static("é and more"));
+        let short = || "é and more".into();
+        type Set = fn(&mut Properties);
+        let rows: [(Set, BasicProperties); 12] = [
+            (|_| {}, usual()),
+            (|p| p.persistent = false, usual().with_delivery_mode(1)),
+            (|p| p.priority = Some(200), usual().with_priority(200)),
+            (|p| p.timestamp = Some(Timestamp::from_unix_seconds(u64::MAX)), {
+                usual().with_timestamp(u64::MAX)
+            }),
+            (|p| p.expiration = Some(Duration::from_millis(1500)), {
+                usual().with_expiration("1500".into())
+            }),
+            (|p| p.content_type = Some(ShortStr::from_static("a/b")), {
+                usual().with_content_type("a/b".into())
+            }),
+            (|p| p.content_encoding = Some(ShortStr::from_static("utf-8")), {
+                usual().with_content_encoding("utf-8".into())
+            }),
+            (|p| p.message_id = Some(ShortStr::from_static("m")), {
+                usual().with_message_id("m".into())
+            }),
+            (|p| p.correlation_id = Some(ShortStr::from_static("c")), {
+                usual().with_correlation_id("c".into())
+            }),
+            (|p| p.reply_to = Some(ShortStr::EMPTY), usual().with_reply_to("".into())),
+            (|p| p.kind = Some(ShortStr::from_static("k")), usual().with_type("k".into())),
+            (|p| p.user_id = Some(ShortStr::from_static("u")), usual().with_user_id("u".into())),
+        ];
+        for (set, expected) in rows {
+            let mut message = Message::default();
+            set(&mut message.properties);
+            check(message, expected);
+        }
+        let properties = Properties {
+            content_type: text(),
+            content_encoding: text(),
+            message_id: text(),
+            correlation_id: text(),
+            reply_to: text(),
+            kind: text(),
+            app_id: text(),
+            user_id: text(),
+            timestamp: Some(Timestamp::from_unix_seconds(7)),
+            expiration: Some(Duration::from_millis(1)),
+            priority: Some(0),
+            persistent: true,
+        };
+        let mut message = Message { properties, ..Message::default() };
+        message.headers.insert("a", 1).unwrap();
+        let mut headers = FieldTable::default();
+        headers.insert("a".into(), AMQPValue::LongLongInt(1));
+        let all = usual()
+            .with_content_type(short())
+            .with_content_encoding(short())
+            .with_headers(headers)
+            .with_priority(0)
+            .with_correlation_id(short())
+            .with_reply_to(short())
+            .with_expiration("1".into())
+            .with_message_id(short())
+            .with_timestamp(7)
+            .with_type(short())
+            .with_user_id(short())
+            .with_app_id(short());
+        check(message, all);
+    }
+
+    #[test]
+    fn each_type_of_header_is_written_as_lapin_writes_it() {
+        let table = |name: &'static str, value| {
+            let mut table = FieldTable::default();
+            table.insert(name.into(), value);
+            table
+        };
+        let mut inner = Table::new();
+        inner.insert("n", Value::Null).unwrap();
+        let list = vec![Value::Int(1), Value::List(vec![]), Value::Table(inner.clone())];
+        let rows = [
+            (Value::Null, AMQPValue::Void),
+            (Value::Bool(true), AMQPValue::Boolean(true)),
+            (Value::Int(i64::MIN), AMQPValue::LongLongInt(i64::MIN)),
+            (Value::Float(-1.5), AMQPValue::Double(-1.5)),
+            (Value::Timestamp(Timestamp::from_unix_seconds(7)), AMQPValue::Timestamp(7)),
+            (Value::Bytes(Bytes::from_static(b"\xff")), {
+                AMQPValue::ByteArray(b"\xff"[..].into())
+            }),
+            (Value::String("é".to_owned()), AMQPValue::LongString("é".into())),
+            (Value::List(list), {
+                AMQPValue::FieldArray(FieldArray::from(vec![
+                    AMQPValue::LongLongInt(1),
+                    AMQPValue::FieldArray(FieldArray::default()),
+                    AMQPValue::FieldTable(table("n", AMQPValue::Void)),
+                ]))
+            }),
+            (Value::Table(inner), AMQPValue::FieldTable(table("n", AMQPValue::Void))),
+        ];
+        for (ours, theirs) in rows {
+            let mut message = Message::default();
+            message.headers.insert("h", ours).unwrap();
+            let headers = table("h", theirs);
+            let expected = BasicProperties::default().with_delivery_mode(2).with_headers(headers);
+            check(message, expected);
+        }
+    }
+
+    #[test]
+    fn properties_that_no_frame_has_room_for_are_refused() {
+        let mut message = Message::default();
+        message.headers.insert("h", "x".repeat(4000)).unwrap();
+        let outgoing = outgoing("shop", true, message);
+        assert!(head(1, &outgoing, 5000).is_ok());
+        assert_eq!(head(1, &outgoing, 4000).unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+}

@@ -327,7 +327,8 @@ impl Guard {
             }
         };
         let body = header.body;
-        let other = header.stand_in(frame.channel, if large { 0 } else { body }, fault);
+        let left = if large { 0 } else { body };
+        let other = header.stand_in(frame.channel, left, fault, header.message_id());
         self.inbox.replace(frame.length, &other);
         if large {
             self.leave_out(frame.channel, body);

@@ -56,24 +56,38 @@ impl<'a> Header<'a> {
     }
 
     /// A whole frame for a message that cannot be read.
-    pub(super) fn stand_in(&self, channel: u16, body: u64, fault: Fault) -> Vec<u8> {
+    pub(super) fn stand_in(
+        &self,
+        channel: u16,
+        body: u64,
+        fault: Fault,
+        message_id: Option<&[u8]>,
+    ) -> Vec<u8> {
         let mut field = vec![STAND_IN.len() as u8];
         field.extend_from_slice(STAND_IN.as_bytes());
         field.extend_from_slice(&[b'B', fault as u8]);
-        let table = (field.len() as u32).to_be_bytes();
-        let length = self.class.len()
-            + size_of_val(&body)
-            + size_of_val(&HEADERS)
-            + size_of_val(&table)
-            + field.len();
+        let mut properties = (field.len() as u32).to_be_bytes().to_vec();
+        properties.extend_from_slice(&field);
+        let mut flags = HEADERS;
+        if let Some(message_id) = message_id
+            && let Ok(length) = u8::try_from(message_id.len())
+        {
+            flags |= MESSAGE_ID;
+            properties.push(length);
+            properties.extend_from_slice(message_id);
+        }
+        self.frame(channel, body, flags, &properties)
+    }
+
+    fn frame(&self, channel: u16, body: u64, flags: u16, properties: &[u8]) -> Vec<u8> {
+        let length = self.class.len() + size_of_val(&body) + size_of_val(&flags) + properties.len();
         let mut frame = vec![HEADER];
         frame.extend_from_slice(&channel.to_be_bytes());
         frame.extend_from_slice(&(length as u32).to_be_bytes());
         frame.extend_from_slice(self.class);
         frame.extend_from_slice(&body.to_be_bytes());
-        frame.extend_from_slice(&HEADERS.to_be_bytes());
-        frame.extend_from_slice(&table);
-        frame.extend_from_slice(&field);
+        frame.extend_from_slice(&flags.to_be_bytes());
+        frame.extend_from_slice(properties);
         frame.push(FRAME_END);
         frame
     }

@@ -1,4 +1,5 @@
 use amq_protocol::frame::{AMQPFrame, parse_frame};
+use enoki_core::{Message, Properties, ShortStr, transport::Outgoing};
 use lapin::protocol::{AMQPClass, basic, channel};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -66,7 +67,10 @@ fn nested(levels: usize) -> Vec<u8> {
 
 /// What lapin gets of these bytes when they come in pieces of these sizes, and why no more.
 fn through(bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<String>) {
-    let mut guard = Guard::new(MAX_BODY);
+    through_guard(&mut Guard::new(MAX_BODY), bytes, pieces)
+}
+
+fn through_guard(guard: &mut Guard, bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<String>) {
     let (mut out, mut from) = (Vec::new(), 0);
     let mut pieces = pieces.iter().cycle();
     loop {
@@ -135,7 +139,7 @@ fn a_message_that_lapin_can_read_is_not_touched() {
     untouched(&[deliver(1, b"key"), header(1, 5, 0xfffc, all), body(1, b"hel"), body(1, b"lo")]);
     untouched(&[deliver(1, b"key"), header(1, 0, 0x2000, &nested(MAX_DEPTH))]);
     untouched(&[deliver(1, b""), plain(1, MAX_BODY as u64), body(1, &[0xff; MAX_BODY])]);
-    untouched(&[frame(HEARTBEAT, 0, b""), method(1, (60, 80), &[0; 9])]);
+    untouched(&[frame(HEARTBEAT, 0, b""), method(1, (20, 41), b"")]);
     // A frame that ends in the middle, and another version of the protocol.
     untouched(&[body(1, b"hello")[..9].to_vec()]);
     let version = b"AMQP\0\0\x09\x01";
@@ -242,24 +246,146 @@ fn properties_that_do_not_fit_are_replaced() {
     }
 }
 
-/// lapin pairs it with a confirm by what the header says; without, a lost message looks published.
+/// What a sender hears that has published these, when the broker sends those frames.
+fn heard(ids: &[&str], frames: &[Vec<u8>]) -> (Vec<AMQPFrame>, Vec<(u64, String)>) {
+    let outlet = Arc::new(Outlet::new(1));
+    for (id, message_id) in (1..).zip(ids) {
+        outlet.take(&outgoing(id, message_id), Vec::new());
+    }
+    let bytes = [start(), frames.concat()].concat();
+    let mut all = Vec::new();
+    for pieces in [&[usize::MAX][..], &[1]] {
+        let mut guard = Guard::new(MAX_BODY);
+        guard.attach(outlet.clone());
+        let (out, error) = through_guard(&mut guard, &bytes, pieces);
+        assert_eq!(error, None);
+        all.push(out);
+    }
+    assert_eq!(all[0], all[1]);
+    let mut outcomes = Vec::new();
+    outlet.outcomes(&mut outcomes);
+    let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, format!("{outcome:?}")));
+    (parse(&all[0]).split_off(1), outcomes.collect())
+}
+
+fn outgoing(id: u64, message_id: &str) -> Outgoing {
+    let properties = Properties {
+        message_id: Some(ShortStr::new(message_id).unwrap()),
+        ..Properties::default()
+    };
+    Outgoing {
+        id,
+        exchange: ShortStr::from_static("shop"),
+        routing_key: ShortStr::from_static("key"),
+        mandatory: true,
+        message: Arc::new(Message { properties, ..Message::default() }),
+    }
+}
+
+fn answer(channel: u16, of: (u16, u16), number: u64, bits: u8) -> Vec<u8> {
+    method(channel, of, &[&number.to_be_bytes()[..], &[bits]].concat())
+}
+
+fn confirmed(ids: &[u64]) -> Vec<(u64, String)> {
+    ids.iter().map(|id| (*id, "Confirmed".to_owned())).collect()
+}
+
 #[test]
-fn a_returned_message_keeps_its_message_id_whatever_becomes_of_it() {
+fn what_the_broker_says_of_published_messages_goes_to_their_sender_and_not_to_lapin() {
+    let (frames, outcomes) = heard(
+        &["a", "b", "c", "d", "e"],
+        &[
+            answer(1, method::ACK, 2, 0),
+            // Of another channel, and of no message.
+            answer(2, method::ACK, 1, 1),
+            answer(1, method::ACK, 99, 0),
+            deliver(2, b"key"),
+            answer(1, method::ACK, 3, 1),
+            plain(2, 2),
+            answer(1, method::NACK, 4, 0),
+            body(2, b"ok"),
+        ],
+    );
+    assert_eq!(outcomes[..3], confirmed(&[2, 1, 3]));
+    assert!(outcomes[3].1.starts_with("Rejected"), "{outcomes:?}");
+    assert_eq!((outcomes[3].0, outcomes.len()), (4, 4));
+    assert!(matches!(&frames[2], AMQPFrame::Body(2, body) if body == b"ok"), "{frames:?}");
+    assert_eq!(frames.len(), 3);
+}
+
+/// Whatever else is wrong with it.
+#[test]
+fn a_returned_message_is_told_by_its_id_and_lapin_gets_nothing_of_it() {
     let large = MAX_BODY as u64 + 1;
-    let frames = judged(&[
-        returned(1, b"key"),
-        header(1, large, 0x1080, b"\x02\x02id"),
-        body(1, &[1; MAX_BODY + 1]),
-        returned(1, b"\xff"),
-        header(1, 0, 0x0080, b"\x02me"),
-    ]);
-    assert_eq!(told(&frames[1]), (None, 0, Some("id".to_owned())));
-    assert_eq!(told(&frames[3]), (None, 0, Some("me".to_owned())));
-    let deep = [&nested(100)[..], b"\x02id"].concat();
-    let frames = judged(&[returned(1, b"key"), header(1, 0, 0x2080, &deep)]);
-    assert_eq!(told(&frames[1]), (Some(Fault::TooDeep), 0, Some("id".to_owned())));
+    let deep = [&nested(100)[..], &short(b"c")].concat();
+    let (frames, outcomes) = heard(
+        &["a", "b", "c", "d"],
+        &[
+            returned(1, b"key"),
+            header(1, large, 0x1080, b"\x02\x01b"),
+            body(1, &[1; 600]),
+            // Another channel's frames come in between.
+            frame(HEARTBEAT, 0, b""),
+            body(1, &[1; MAX_BODY + 1 - 600]),
+            returned(1, b"\xff"),
+            header(1, 0, 0x2080, &deep),
+            answer(1, method::ACK, 1, 0),
+            answer(1, method::ACK, 4, 1),
+        ],
+    );
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    let expected = [(1, "Confirmed"), (2, "Unroutable"), (3, "Unroutable"), (4, "Confirmed")];
+    assert_eq!(outcomes, expected.map(|(id, outcome)| (id, outcome.to_owned())));
     let unnamed = error(&[returned(1, b"key"), header(1, 0, 0x2000, &nested(100))]);
     assert!(unnamed.contains("nothing identifies"), "{unnamed}");
+}
+
+#[test]
+fn a_channel_that_the_broker_closes_takes_no_more_messages() {
+    let reason = [&b"\x01\x94"[..], &short(b"no exchange 'shop' in vhost '/'"), &[0; 4]].concat();
+    let (frames, outcomes) =
+        heard(&["a", "b"], &[answer(1, method::ACK, 1, 0), method(1, method::CLOSE, &reason)]);
+    // lapin answers it.
+    assert_eq!(frames.len(), 1);
+    // The exchange was there a moment ago, so the last one was not stored.
+    assert_eq!(outcomes[0], (1, "Confirmed".to_owned()));
+    assert!(outcomes[1].0 == 2 && outcomes[1].1.contains("NotFound"), "{outcomes:?}");
+}
+
+#[test]
+fn a_pause_that_the_broker_asks_for_holds_messages_back() {
+    let outlet = Arc::new(Outlet::new(1));
+    let mut guard = Guard::new(MAX_BODY);
+    guard.attach(outlet.clone());
+    outlet.take(&outgoing(1, "a"), b"head".to_vec());
+    through_guard(&mut guard, &[start(), method(1, method::FLOW, &[0])].concat(), &[usize::MAX]);
+    assert!(outlet.next().is_none());
+    through_guard(&mut guard, &method(1, method::FLOW, &[1]), &[usize::MAX]);
+    assert!(outlet.next().is_some());
+    assert!(!guard.blocked());
+    through_guard(&mut guard, &method(0, method::BLOCKED, &short(b"low on memory")), &[1]);
+    assert!(guard.blocked());
+    through_guard(&mut guard, &method(0, method::UNBLOCKED, b""), &[1]);
+    assert!(!guard.blocked());
+}
+
+/// lapin gives a connection up on which it reads nothing, and the broker sends no heartbeats while it has
+/// something else to say.
+#[test]
+fn lapin_is_shown_that_the_broker_lives_between_frames_and_only_there() {
+    let mut guard = Guard::new(MAX_BODY);
+    let withheld = [start(), answer(1, method::ACK, 1, 0), body(1, b"abc")].concat();
+    let (mut out, _) = through_guard(&mut guard, &withheld[..withheld.len() - 2], &[usize::MAX]);
+    assert!(guard.withheld());
+    guard.show_life();
+    let (rest, _) = through_guard(&mut guard, &withheld[withheld.len() - 2..], &[usize::MAX]);
+    out.extend(rest);
+    assert_eq!(parse(&out).len(), 2);
+    through_guard(&mut guard, &answer(1, method::ACK, 2, 0), &[usize::MAX]);
+    guard.show_life();
+    let (out, _) = through_guard(&mut guard, b"", &[usize::MAX]);
+    assert_eq!(out, A_HEARTBEAT);
+    assert!(!guard.withheld());
 }
 
 #[test]
@@ -449,7 +575,8 @@ fn message() -> impl Strategy<Value = Vec<Vec<u8>>> {
                 &[&b"\x01t\0\0\0\0\0\0\0\x07\0\x01e"[..], &key].concat(),
             )
         } else {
-            method(channel, method::RETURN, &[&b"\x01\x38\x01n\x01e"[..], &key].concat())
+            let got = [&b"\0\0\0\0\0\0\0\x07\0\x01e"[..], &key, &[0; 4]].concat();
+            method(channel, method::GET_OK, &got)
         };
         let body = vec![b'b'; size];
         let bodies = body.chunks(part).map(|part| self::body(channel, part));
@@ -477,9 +604,9 @@ fn is_sound(bytes: &[u8]) -> bool {
             }
             // Of the methods only some come from brokers.
             Ok((left, AMQPFrame::Method(_, method))) => {
-                use basic::AMQPMethod::{Deliver, Return};
+                use basic::AMQPMethod::{Deliver, GetOk};
                 let greets = rest.len() == bytes.len();
-                if !greets && !matches!(method, AMQPClass::Basic(Deliver(_) | Return(_))) {
+                if !greets && !matches!(method, AMQPClass::Basic(Deliver(_) | GetOk(_))) {
                     return false;
                 }
                 rest = left;

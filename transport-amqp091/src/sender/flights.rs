@@ -163,3 +163,143 @@ impl Flights {
         self.mandatory.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, sync::Arc};
+
+    use bytes::Bytes;
+    use enoki_core::{Message, Properties};
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::{
+        Answer::{Ack, Nack},
+        *,
+    };
+
+    fn outgoing(id: u64, exchange: &'static str, mandatory: bool, body: usize) -> Outgoing {
+        let properties = Properties {
+            message_id: Some(ShortStr::new(format!("m{id}")).unwrap()),
+            ..Properties::default()
+        };
+        Outgoing {
+            id,
+            exchange: ShortStr::from_static(exchange),
+            routing_key: ShortStr::EMPTY,
+            mandatory,
+            message: Arc::new(Message {
+                body: Bytes::from(vec![0; body]),
+                properties,
+                ..Message::default()
+            }),
+        }
+    }
+
+    fn abandoned(flights: &mut Flights, code: u16, text: &str) -> Vec<u64> {
+        let error = lapin::ErrorKind::ChannelsLimitReached.into();
+        let mut outcomes = Vec::new();
+        flights.abandon(code, text, &error, &mut outcomes);
+        assert!(flights.is_empty());
+        let mut ids: Vec<_> = outcomes.into_iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn a_missing_exchange_refuses_what_cannot_be_stored_and_nothing_else() {
+        let text = "NOT_FOUND - no exchange 'gone' in vhost '/'";
+        let mut flights = Flights::default();
+        for (id, exchange) in [(1, "shop"), (2, "gone"), (3, "gone"), (4, "shop")] {
+            flights.departed(&outgoing(id, exchange, true, 0));
+        }
+        assert_eq!(abandoned(&mut flights, 404, text), [2, 3]);
+        // It was there a moment ago: only the last one is sure.
+        for id in 5..9 {
+            flights.departed(&outgoing(id, "gone", true, 0));
+        }
+        flights.answered(5, false, Ack, &mut Vec::new());
+        assert_eq!(abandoned(&mut flights, 404, text), [8]);
+        flights.departed(&outgoing(9, "gone", true, 0));
+        assert!(abandoned(&mut flights, 541, "INTERNAL_ERROR").is_empty());
+        let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
+        flights.departed(&outgoing(10, "shop", true, 8));
+        flights.departed(&outgoing(11, "shop", true, 9));
+        assert_eq!(abandoned(&mut flights, 406, large), [11]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Publish {
+            mandatory: bool,
+            routable: bool,
+        },
+        /// The broker looks at the next message, and returns it where that is called for.
+        Route,
+        /// The broker answers one of those it has looked at.
+        Answer(Index, Answer),
+        /// The broker answers all that it has looked at.
+        AnswerMany,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..5u8, any::<bool>())
+                .prop_map(|(n, routable)| Step::Publish { mandatory: n > 0, routable }),
+            4 => Just(Step::Route),
+            3 => (any::<Index>(), 0..9u8)
+                .prop_map(|(which, n)| Step::Answer(which, if n == 0 { Nack } else { Ack })),
+            1 => Just(Step::AnswerMany),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_gets_the_outcome_that_is_true(steps in vec(step(), 0..400)) {
+            let mut flights = Flights::default();
+            let (mut sent, mut outcomes) = (0, Vec::new());
+            let mut wire: VecDeque<(u64, bool)> = VecDeque::new();
+            let mut routed: Vec<(u64, bool)> = Vec::new();
+            let mut truth: BTreeMap<u64, &str> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Publish { mandatory, routable } => {
+                        sent += 1;
+                        flights.departed(&outgoing(sent, "", mandatory, 0));
+                        wire.push_back((sent, mandatory && !routable));
+                    }
+                    Step::Route => if let Some((number, returned)) = wire.pop_front() {
+                        if returned {
+                            flights.returned(&format!("m{number}"));
+                        }
+                        routed.push((number, returned));
+                    },
+                    Step::Answer(which, answer) if !routed.is_empty() => {
+                        let (number, returned) = routed.remove(which.index(routed.len()));
+                        // The broker does not refuse what it returns.
+                        let answer = if returned { Ack } else { answer };
+                        flights.answered(number, false, answer, &mut outcomes);
+                        truth.insert(number, match (answer, returned) {
+                            (Nack, _) => "Rejected",
+                            (Ack, true) => "Unroutable",
+                            (Ack, false) => "Confirmed",
+                        });
+                    }
+                    Step::Answer(..) => {}
+                    Step::AnswerMany => if let Some((last, _)) = routed.iter().max() {
+                        flights.answered(*last, true, Ack, &mut outcomes);
+                        for (number, returned) in routed.drain(..) {
+                            truth.insert(number, if returned { "Unroutable" } else { "Confirmed" });
+                        }
+                    },
+                }
+                prop_assert_eq!(flights.len(), wire.len() + routed.len());
+                prop_assert!(flights.mandatory.len() <= flights.len());
+            }
+            prop_assert_eq!(outcomes.len(), truth.len());
+            for (id, outcome) in outcomes {
+                let outcome = format!("{outcome:?}");
+                prop_assert!(outcome.starts_with(truth[&id]), "message {}: {}", id, outcome);
+            }
+        }
+    }
+}

@@ -89,14 +89,14 @@ impl Outlet {
     }
 
     /// Puts a message behind those before it.
-    pub(super) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) {
+    pub(crate) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) {
         let mut state = self.lock();
         state.flights.departed(outgoing);
         state.waiting.push_back(Message { head, body: outgoing.message.body.clone() });
     }
 
     /// Appends the outcomes that are known; says whether there were any.
-    pub(super) fn outcomes(&self, into: &mut Vec<(u64, PublishOutcome)>) -> bool {
+    pub(crate) fn outcomes(&self, into: &mut Vec<(u64, PublishOutcome)>) -> bool {
         let mut state = self.lock();
         let any = !state.outcomes.is_empty();
         into.append(&mut state.outcomes);
