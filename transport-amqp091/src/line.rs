@@ -287,3 +287,6 @@ const READ_AHEAD: usize = 64 * 1024;
 
 /// How much is taken from lapin and from senders before the socket has.
 const WRITE_AHEAD: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ impl Outlet {
     }
 
     /// Waits until no message waits for an answer.
-    pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         state.outcomes.clear();
         if state.is_done() {

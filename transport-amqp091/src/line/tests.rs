@@ -1,0 +1,263 @@
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Bytes;
+use enoki_core::{Message, Properties, ShortStr, transport::Outgoing};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::*;
+
+fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind];
+    frame.extend_from_slice(&channel.to_be_bytes());
+    frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame.push(0xce);
+    frame
+}
+
+/// A `connection.start` that says nothing.
+fn start() -> Vec<u8> {
+    frame(1, 0, b"\0\x0a\0\x0a\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US")
+}
+
+fn ack_of_lapin(tag: u8) -> Vec<u8> {
+    frame(1, 2, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, tag, 0])
+}
+
+fn outgoing(id: u64, body: usize) -> Outgoing {
+    let message_id = Some(ShortStr::new(format!("m{id}")).unwrap());
+    Outgoing {
+        id,
+        exchange: ShortStr::EMPTY,
+        routing_key: ShortStr::EMPTY,
+        mandatory: true,
+        message: Arc::new(Message {
+            body: Bytes::from(vec![id as u8; body]),
+            properties: Properties { message_id, ..Properties::default() },
+            ..Message::default()
+        }),
+    }
+}
+
+/// A line, its task, and the broker at the other end.
+struct Scene {
+    line: Arc<Line>,
+    task: JoinHandle<()>,
+    broker: TcpStream,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (broker, _) = listener.accept().await.unwrap();
+        let line = Arc::new(Line::new(1 << 20));
+        let task = tokio::spawn(run(socket.into(), line.clone()));
+        let mut scene = Self { line, task, broker };
+        scene.says(&start()).await;
+        scene
+    }
+
+    /// The broker says this, and lapin hears it.
+    async fn says(&mut self, bytes: &[u8]) {
+        self.broker.write_all(bytes).await.unwrap();
+        assert_eq!(read(&self.line, bytes.len()).await, bytes);
+    }
+
+    fn publishes(&self, outlet: &Outlet, id: u64, body: usize) {
+        let outgoing = outgoing(id, body);
+        let head = crate::frames::head(outlet.channel(), &outgoing, self.line.frame_max()).unwrap();
+        outlet.take(&outgoing, head);
+        self.line.wake();
+    }
+
+    /// What comes next at the broker: kind, channel, payload.
+    async fn hears(&mut self) -> (u8, u16, Vec<u8>) {
+        soon(async {
+            let mut header = [0; 7];
+            self.broker.read_exact(&mut header).await.unwrap();
+            let [kind, c0, c1, length @ ..] = header;
+            let mut payload = vec![0; u32::from_be_bytes(length) as usize + 1];
+            self.broker.read_exact(&mut payload).await.unwrap();
+            assert_eq!(payload.pop(), Some(0xce));
+            (kind, u16::from_be_bytes([c0, c1]), payload)
+        })
+        .await
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(10), future).await.expect("nothing happens")
+}
+
+async fn read(line: &Line, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < count {
+        let mut some = [0; 100];
+        let room = some.len().min(count - bytes.len());
+        let read = poll_fn(|cx| line.poll_read(cx, &mut some[..room]));
+        let read = soon(read).await.unwrap();
+        bytes.extend_from_slice(&some[..read]);
+    }
+    bytes
+}
+
+async fn write(line: &Line, bytes: &[u8]) -> io::Result<usize> {
+    soon(poll_fn(|cx| line.poll_write(cx, &[io::IoSlice::new(bytes)]))).await
+}
+
+#[tokio::test]
+async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
+    let mut scene = Scene::new().await;
+    let outlets = [scene.line.attach(1), scene.line.attach(3)];
+    // Half a frame of lapin's has to wait for the other half.
+    let (half, rest) = (&ack_of_lapin(0)[..5], &ack_of_lapin(0)[5..]);
+    write(&scene.line, half).await.unwrap();
+    let bodies = [0, 1, 20_000, 300_000, 1000];
+    for (id, body) in (1..).zip(bodies.into_iter().cycle().take(40)) {
+        for outlet in &outlets {
+            scene.publishes(outlet, id, body);
+        }
+    }
+    write(&scene.line, rest).await.unwrap();
+    let line = scene.line.clone();
+    let lapin = tokio::spawn(async move {
+        for tag in 1..20 {
+            write(&line, &ack_of_lapin(tag)).await.unwrap();
+        }
+    });
+    let (mut published, mut acknowledged) = ([0; 2], 0);
+    while published != [40, 40] || acknowledged < 20 {
+        let (kind, channel, payload) = scene.hears().await;
+        if channel == 2 {
+            assert_eq!((kind, payload[11]), (1, acknowledged));
+            acknowledged += 1;
+            continue;
+        }
+        assert_eq!((kind, &payload[..4]), (1, &[0, 60, 0, 40][..]));
+        let id = &mut published[usize::from(channel / 2)];
+        *id += 1;
+        let (kind, other, header) = scene.hears().await;
+        assert_eq!((kind, other), (2, channel));
+        let mut left = u64::from_be_bytes(header[4..12].try_into().unwrap()) as usize;
+        assert_eq!(left, bodies[(*id as usize - 1) % bodies.len()]);
+        while left > 0 {
+            let (kind, other, part) = scene.hears().await;
+            assert_eq!((kind, other), (3, channel));
+            assert!(part.iter().all(|byte| *byte == *id) && part.len() + 8 <= FRAME_MAX as usize);
+            left -= part.len();
+        }
+    }
+    lapin.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_read_holds_everybody_up() {
+    let mut scene = Scene::new().await;
+    let outlet = scene.line.attach(1);
+    for id in 1..200 {
+        scene.publishes(&outlet, id, 1 << 20);
+    }
+    // Full, as soon as the socket is: then lapin waits, and so do the messages.
+    let mut taken = 0;
+    while let Ok(written) =
+        timeout(Duration::from_millis(200), write(&scene.line, &ack_of_lapin(7))).await
+    {
+        taken += written.unwrap();
+        tokio::task::yield_now().await;
+        assert!(taken < 8 << 20, "lapin's writes are held without a limit");
+    }
+    assert!(scene.line.lock().output.len() < 2 << 20);
+    // It goes on where it stopped.
+    let line = scene.line.clone();
+    let lapin = tokio::spawn(async move { write(&line, &ack_of_lapin(9)).await });
+    while scene.hears().await != (1, 2, ack_of_lapin(9)[7..20].to_vec()) {}
+    lapin.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
+    let mut scene = Scene::new().await;
+    let outlet = scene.line.attach(1);
+    scene.says(&frame(1, 0, b"\0\x0a\0\x3c\x03low")).await;
+    scene.publishes(&outlet, 1, 10);
+    write(&scene.line, &ack_of_lapin(1)).await.unwrap();
+    assert_eq!(scene.hears().await.1, 2);
+    scene.says(&frame(1, 0, &[0, 10, 0, 61])).await;
+    assert_eq!(scene.hears().await.1, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
+    let mut scene = Scene::new().await;
+    let (one, three) = (scene.line.attach(1), scene.line.attach(3));
+    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    scene.publishes(&one, 1, 10);
+    let close_ok = frame(1, 1, &[0, 20, 0, 41]);
+    write(&scene.line, &close_ok).await.unwrap();
+    scene.publishes(&one, 2, 10);
+    write(&scene.line, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
+    scene.publishes(&three, 1, 10);
+    write(&scene.line, &ack_of_lapin(1)).await.unwrap();
+    assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
+    assert_eq!(scene.hears().await.2[..4], [0, 20, 0, 40]);
+    assert_eq!(scene.hears().await.1, 2);
+}
+
+#[tokio::test]
+async fn the_end_of_a_socket_is_told_to_lapin_and_to_senders_after_what_came_before_it() {
+    let mut scene = Scene::new().await;
+    let outlet = scene.line.attach(1);
+    scene.publishes(&outlet, 1, 10);
+    scene.publishes(&outlet, 2, 10);
+    scene.hears().await;
+    let last = frame(8, 0, &[]);
+    let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    scene.broker.write_all(&[ack, last.clone()].concat()).await.unwrap();
+    scene.broker.shutdown().await.unwrap();
+    assert_eq!(read(&scene.line, last.len()).await, last);
+    let mut some = [0; 10];
+    assert_eq!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.unwrap(), 0);
+    soon(poll_fn(|cx| outlet.poll_done(cx))).await;
+    assert!(scene.line.attach(2).next().is_none());
+    soon(scene.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_line_that_is_cut_closes_its_socket_at_once() {
+    let mut scene = Scene::new().await;
+    scene.line.cut();
+    let mut some = [0; 10];
+    assert!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&scene.line, &ack_of_lapin(1)).await.is_err());
+    assert!(matches!(soon(scene.broker.read(&mut some)).await, Ok(0) | Err(_)));
+    soon(scene.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_line_whose_task_ends_with_its_runtime_fails_for_lapin() {
+    let scene = Scene::new().await;
+    scene.task.abort();
+    let mut some = [0; 10];
+    assert!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&scene.line, &ack_of_lapin(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn what_lapin_wrote_last_arrives_before_the_end() {
+    let mut scene = Scene::new().await;
+    for tag in 0..200 {
+        write(&scene.line, &ack_of_lapin(tag)).await.unwrap();
+    }
+    scene.line.release();
+    for tag in 0..200 {
+        assert_eq!(scene.hears().await.2[11], tag);
+    }
+    assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
+    soon(scene.line.ended()).await;
+}
