@@ -4,7 +4,9 @@
 //! body twice, makes a future, two promises and a wake for each message, and keeps the order of frames
 //! and delivery tags only where one task publishes.
 
-use enoki_core::{Error, ErrorKind, Message, Properties, Result, Table, Value, transport::Outgoing};
+use enoki_core::{
+    Error, ErrorKind, Message, Properties, Result, Table, Value, transport::Outgoing,
+};
 use lapin::protocol::constants::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD};
 
 /// What comes before the body: `basic.publish` and the content header, a frame each. Fails if a frame
@@ -26,7 +28,9 @@ pub(crate) fn head(channel: u16, outgoing: &Outgoing, frame_max: usize) -> Resul
     let length = out.len() - before;
     if length > frame_max {
         return Err(Error::new(ErrorKind::TooLarge, "encode the properties and headers").because(
-            format!("they are {length} bytes, and the broker takes frames of {frame_max} at the most"),
+            format!(
+                "they are {length} bytes, and the broker takes frames of {frame_max} at the most"
+            ),
         ));
     }
     Ok(out)
@@ -119,11 +123,14 @@ fn short(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Something with its length before it, in four bytes.
-fn long(
-    out: &mut Vec<u8>,
-    content: impl FnOnce(&mut Vec<u8>) -> Result<()>,
-) -> Result<()> {
+/// Bytes with their length before them, in four bytes.
+fn bytes(out: &mut Vec<u8>, content: &[u8]) {
+    out.extend_from_slice(&(content.len() as u32).to_be_bytes());
+    out.extend_from_slice(content);
+}
+
+/// The same for what has yet to be written.
+fn long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     content(out)?;
@@ -160,13 +167,13 @@ fn value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
             out.push(b'T');
             out.extend_from_slice(&time.unix_seconds().to_be_bytes());
         }
-        Value::Bytes(bytes) => {
+        Value::Bytes(content) => {
             out.push(b'x');
-            long(out, |out| Ok(out.extend_from_slice(bytes)))?;
+            bytes(out, content);
         }
         Value::String(text) => {
             out.push(b'S');
-            long(out, |out| Ok(out.extend_from_slice(text.as_bytes())))?;
+            bytes(out, text.as_bytes());
         }
         Value::List(values) => {
             out.push(b'A');
@@ -217,8 +224,7 @@ mod tests {
             mandatory: outgoing.mandatory,
             immediate: false,
         };
-        let header =
-            AMQPContentHeader { class_id: 60, body_size: 5, properties };
+        let header = AMQPContentHeader { class_id: 60, body_size: 5, properties };
         let frames = [
             AMQPFrame::Method(channel, AMQPClass::Basic(basic::AMQPMethod::Publish(publish))),
             AMQPFrame::Header(channel, header),

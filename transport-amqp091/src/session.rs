@@ -29,8 +29,7 @@ use crate::{
     peer,
     receiver::Amqp091Receiver,
     sender::Amqp091Sender,
-    socket,
-    topology,
+    socket, topology,
 };
 
 /// Opens a session, within the deadline.

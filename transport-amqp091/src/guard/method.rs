@@ -110,23 +110,23 @@ const METHODS: &[((u16, u16), &str)] = &[
     ((10, 51), ""),     // connection.close-ok
     (BLOCKED, "s"),
     (UNBLOCKED, ""),
-    ((10, 71), ""),     // connection.update-secret-ok
-    ((20, 11), "S"),    // channel.open-ok
+    ((10, 71), ""),  // connection.update-secret-ok
+    ((20, 11), "S"), // channel.open-ok
     (FLOW, "B"),
-    ((20, 21), "B"),    // channel.flow-ok
+    ((20, 21), "B"), // channel.flow-ok
     (CLOSE, "UsUU"),
     (CLOSE_OK, ""),
-    ((40, 11), ""),     // exchange.declare-ok
-    ((40, 21), ""),     // exchange.delete-ok
-    ((40, 31), ""),     // exchange.bind-ok
-    ((40, 51), ""),     // exchange.unbind-ok
-    ((50, 11), "sII"),  // queue.declare-ok
-    ((50, 21), ""),     // queue.bind-ok
-    ((50, 31), "I"),    // queue.purge-ok
-    ((50, 41), "I"),    // queue.delete-ok
-    ((50, 51), ""),     // queue.unbind-ok
-    ((85, 11), ""),     // confirm.select-ok
-    ((90, 11), ""),     // tx.select-ok
-    ((90, 21), ""),     // tx.commit-ok
-    ((90, 31), ""),     // tx.rollback-ok
+    ((40, 11), ""),    // exchange.declare-ok
+    ((40, 21), ""),    // exchange.delete-ok
+    ((40, 31), ""),    // exchange.bind-ok
+    ((40, 51), ""),    // exchange.unbind-ok
+    ((50, 11), "sII"), // queue.declare-ok
+    ((50, 21), ""),    // queue.bind-ok
+    ((50, 31), "I"),   // queue.purge-ok
+    ((50, 41), "I"),   // queue.delete-ok
+    ((50, 51), ""),    // queue.unbind-ok
+    ((85, 11), ""),    // confirm.select-ok
+    ((90, 11), ""),    // tx.select-ok
+    ((90, 21), ""),    // tx.commit-ok
+    ((90, 31), ""),    // tx.rollback-ok
 ];

@@ -84,8 +84,7 @@ impl Outlet {
         let message_id = &outgoing.message.properties.message_id;
         state.closed.is_none()
             && state.flights.len() + state.outcomes.len() < window
-            && !(outgoing.mandatory
-                && message_id.as_ref().is_some_and(|id| state.flights.has(id)))
+            && !(outgoing.mandatory && message_id.as_ref().is_some_and(|id| state.flights.has(id)))
     }
 
     /// Puts a message behind those before it.
@@ -172,9 +171,7 @@ impl Outlet {
             .ok()
             .and_then(|text| AMQPError::from_id(code, text))
             .map_or_else(
-                || {
-                    lapin::ErrorKind::InvalidChannelState(ChannelState::Closed, "channel.close")
-                },
+                || lapin::ErrorKind::InvalidChannelState(ChannelState::Closed, "channel.close"),
                 lapin::ErrorKind::ProtocolError,
             )
             .into();

@@ -139,7 +139,7 @@ impl<'l> Pump<'l> {
         while let Some((kind, frame)) = self.splitter.next() {
             let act = self.shared.judge(self.direction, kind);
             match act {
-                None => self.pass(frame, flow),
+                None | Some(Act::Pass) => self.pass(frame, flow),
                 Some(Act::Drop) => {}
                 Some(Act::DropRest) => self.dropping = true,
                 Some(Act::HoldAnswers) => {

@@ -6,6 +6,7 @@ use enoki::{
     Broker, BrokerHealth, Delivery, Health, Outcome, Publisher, PublisherOptions, QueueSpec,
     RouteSpec, ShortStr, Subscription, Topology,
 };
+use enoki_faults::proxy::{Act, Direction, Kind};
 use tokio::time::{Instant, timeout};
 
 use crate::stage::{Checked, Stage, expect};
@@ -68,7 +69,10 @@ impl Pair {
         let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
         let deliveries = broker.subscribe(&queue.clone().of::<u32>(), 10).await?;
         let mut pair = Self { broker, queue, publisher, deliveries };
+        let settled = stage.proxy.arm(Direction::ToBroker, Kind::Settlement, 1, Act::Pass);
         pair.round(0).await?;
+        // What is done to the network next must not hit this settlement.
+        expect(timeout(PATIENCE, settled.fired()).await?, "the settlement was never sent")?;
         Ok(pair)
     }
 
