@@ -82,12 +82,11 @@ impl Amqp091Sender {
         Ok(())
     }
 
-    /// Puts a message behind those before it.
-    fn take(&self, outgoing: &Outgoing) -> Result<()> {
+    /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
+    fn take(&self, outgoing: &Outgoing) -> Result<bool> {
         self.check(outgoing)?;
         let head = frames::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
-        self.outlet.take(outgoing, head);
-        Ok(())
+        Ok(self.outlet.take(outgoing, head))
     }
 
     /// Whether the session is over.
@@ -140,7 +139,8 @@ impl Sender for Amqp091Sender {
             && self.outlet.has_room_for(outgoing, self.window)
         {
             match self.take(outgoing) {
-                Ok(()) => taken = true,
+                Ok(true) => taken = true,
+                Ok(false) => break,
                 Err(error) => self.unsent.push((outgoing.id, PublishOutcome::Rejected(error))),
             }
             messages.pop_front();

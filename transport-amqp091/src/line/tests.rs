@@ -69,10 +69,15 @@ impl Scene {
         assert_eq!(read(&self.line, bytes.len()).await, bytes);
     }
 
+    /// The task has done whatever there was to do: it writes before lapin can read this.
+    async fn has_had_its_turn(&mut self) {
+        self.says(&frame(8, 0, &[])).await;
+    }
+
     fn publishes(&self, outlet: &Outlet, id: u64, body: usize) {
         let outgoing = outgoing(id, body);
         let head = crate::frames::head(outlet.channel(), &outgoing, self.line.frame_max()).unwrap();
-        outlet.take(&outgoing, head);
+        assert!(outlet.take(&outgoing, head));
         self.line.wake();
     }
 
@@ -186,6 +191,7 @@ async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
     let outlet = scene.line.attach(1);
     scene.says(&frame(1, 0, b"\0\x0a\0\x3c\x03low")).await;
     scene.publishes(&outlet, 1, 10);
+    scene.has_had_its_turn().await;
     write(&scene.line, &ack_of_lapin(1)).await.unwrap();
     assert_eq!(scene.hears().await.1, 2);
     scene.says(&frame(1, 0, &[0, 10, 0, 61])).await;
@@ -196,17 +202,24 @@ async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
 async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
     let mut scene = Scene::new().await;
     let (one, three) = (scene.line.attach(1), scene.line.attach(3));
-    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    // What waits for a pause to end never goes.
+    for channel in [1, 3] {
+        scene.says(&frame(1, channel, &[0, 20, 0, 20, 0])).await;
+    }
     scene.publishes(&one, 1, 10);
-    let close_ok = frame(1, 1, &[0, 20, 0, 41]);
-    write(&scene.line, &close_ok).await.unwrap();
-    scene.publishes(&one, 2, 10);
-    write(&scene.line, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
     scene.publishes(&three, 1, 10);
-    write(&scene.line, &ack_of_lapin(1)).await.unwrap();
-    assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
+    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    scene.says(&frame(1, 1, &[0, 20, 0, 20, 1])).await;
+    scene.has_had_its_turn().await;
+    write(&scene.line, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
+    write(&scene.line, &frame(1, 1, &[0, 20, 0, 41])).await.unwrap();
+    scene.says(&frame(1, 3, &[0, 20, 0, 20, 1])).await;
+    assert!(!one.take(&outgoing(2, 10), vec![]) && !three.take(&outgoing(2, 10), vec![]));
+    scene.has_had_its_turn().await;
+    scene.line.release();
     assert_eq!(scene.hears().await.2[..4], [0, 20, 0, 40]);
-    assert_eq!(scene.hears().await.1, 2);
+    assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
+    assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -260,4 +273,23 @@ async fn what_lapin_wrote_last_arrives_before_the_end() {
     }
     assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
     soon(scene.line.ended()).await;
+}
+
+/// Without, it would give the connection up: the broker sends no heartbeats while it has something to say.
+#[tokio::test]
+async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders() {
+    let mut scene = Scene::new().await;
+    let _outlet = scene.line.attach(1);
+    let line = scene.line.clone();
+    let heard = read(&line, 8);
+    tokio::pin!(heard);
+    let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    let heard = loop {
+        scene.broker.write_all(&ack).await.unwrap();
+        tokio::select! {
+            heard = &mut heard => break heard,
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+    };
+    assert_eq!(heard, frame(8, 0, &[]));
 }

@@ -87,11 +87,15 @@ impl Outlet {
             && !(outgoing.mandatory && message_id.as_ref().is_some_and(|id| state.flights.has(id)))
     }
 
-    /// Puts a message behind those before it.
-    pub(crate) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) {
+    /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
+    pub(crate) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) -> bool {
         let mut state = self.lock();
+        if state.closed.is_some() {
+            return false;
+        }
         state.flights.departed(outgoing);
         state.waiting.push_back(Message { head, body: outgoing.message.body.clone() });
+        true
     }
 
     /// Appends the outcomes that are known; says whether there were any.
