@@ -193,6 +193,7 @@ impl Entrypoint for Consumer {
             running.watch.abort();
             running.subscription.kill();
             abandon(&mut running.workers).await;
+            running.subscription.is_gone().await;
         }
     }
 }

@@ -1,6 +1,12 @@
 //! A delivery, which has to be settled, and can be only once.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::sync::{mpsc, watch};
 
@@ -113,6 +119,8 @@ struct Token {
 pub(crate) struct Settler {
     receiver: mpsc::Sender<Settle>,
     health: Arc<watch::Sender<ConsumerHealth>>,
+    /// Whether no handler may begin on its deliveries any more.
+    recalled: AtomicBool,
 }
 
 impl Settler {
@@ -120,7 +128,13 @@ impl Settler {
         receiver: mpsc::Sender<Settle>,
         health: Arc<watch::Sender<ConsumerHealth>>,
     ) -> Self {
-        Self { receiver, health }
+        Self { receiver, health, recalled: AtomicBool::new(false) }
+    }
+
+    /// From now on no handler begins on its deliveries. So those that are given back were all behind
+    /// those that handlers have begun on: none is overtaken.
+    pub(crate) fn recall(&self) {
+        self.recalled.store(true, Ordering::SeqCst);
     }
 
     /// A way to nobody's receiver.
@@ -144,6 +158,19 @@ impl Delivery {
     /// Settles it. Does not wait for the wire; settlements that belong together go together.
     pub fn settle(mut self, outcome: Outcome) -> Settled {
         self.token.take().map_or(Settled::Stale, |token| token.settle(outcome))
+    }
+
+    /// Whether it is to go back instead of being handled.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.settler.recalled.load(Ordering::SeqCst))
+    }
+
+    /// Sends it back, unless the broker has it back already. No handler has begun on it, so that is
+    /// not counted as stale.
+    pub(crate) fn give_back(mut self) {
+        if let Some(Token { tag, settler }) = self.token.take() {
+            let _ = settler.receiver.try_send(Settle { tag, outcome: Outcome::Release });
+        }
     }
 
     /// Reads the body as this type, by its content type.

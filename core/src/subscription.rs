@@ -1,5 +1,6 @@
 //! Deliveries of one queue, and the task that owns the receiver, and the next one when that ends.
 
+pub(crate) mod deliveries;
 mod held;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use self::held::Held;
+use self::{deliveries::Deliveries, held::Held};
 use crate::{
     broker::Broker,
     consumer::on_cancel::OnCancel,
@@ -31,7 +32,7 @@ use crate::{
 /// delivered again. Dropped, it stops, and what was not settled goes back to the queue.
 #[derive(Debug)]
 pub struct Subscription {
-    deliveries: async_channel::Receiver<Delivery>,
+    deliveries: Deliveries,
     control: mpsc::Sender<Stop>,
     ended: watch::Receiver<Option<Result<()>>>,
     health: Arc<watch::Sender<ConsumerHealth>>,
@@ -56,6 +57,7 @@ impl Subscription {
         let receiver = source.open(deadline).await?;
         let prefetch = source.prefetch();
         let (to_handlers, deliveries) = async_channel::bounded(prefetch);
+        let deliveries = Deliveries::new(deliveries);
         let (control, stops) = mpsc::channel(1);
         let (end, ended) = watch::channel(None);
         let health = Arc::new(watch::Sender::new(ConsumerHealth::NEW));
@@ -79,7 +81,7 @@ impl Subscription {
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Delivery>> {
-        if let Ok(delivery) = self.deliveries.recv().await {
+        if let Some(delivery) = self.deliveries.next().await {
             return Ok(Some(delivery));
         }
         self.end().await.map(|()| None)
@@ -101,7 +103,7 @@ impl Subscription {
         end_of(ended)
     }
 
-    pub(crate) fn deliveries(&self) -> async_channel::Receiver<Delivery> {
+    pub(crate) fn deliveries(&self) -> Deliveries {
         self.deliveries.clone()
     }
 
@@ -117,6 +119,12 @@ impl Subscription {
                 Err(overdue("the receiver did not close in time"))
             }
         }
+    }
+
+    /// Waits until its receiver is gone, a moment at most: who consumes next gets what it held, in its
+    /// order.
+    pub(crate) async fn is_gone(mut self) {
+        let _ = timeout_at(Instant::now() + GRACE, &mut self.pump).await;
     }
 
     /// Ends now: everything unsettled goes back to the queue.
@@ -155,7 +163,7 @@ struct Pump {
     codecs: Codecs,
     to_handlers: async_channel::Sender<Delivery>,
     /// The other end of the same channel, to take back what no handler has started on.
-    unstarted: async_channel::Receiver<Delivery>,
+    unstarted: Deliveries,
     stops: mpsc::Receiver<Stop>,
     health: Arc<watch::Sender<ConsumerHealth>>,
     max: usize,
@@ -196,8 +204,8 @@ impl Pump {
             }
             self.subscribed();
         };
-        self.give_back();
         self.to_handlers.close();
+        self.unstarted.give_back();
         self.set(Health::Stopped { reason: result.as_ref().err().cloned() });
         result
     }
@@ -283,7 +291,7 @@ impl Pump {
                         }
                         Err(End::Lost(reason)) => {
                             // The broker delivers them again: no handler need begin on these.
-                            self.give_back();
+                            self.recall(&flow);
                             return Over::Interrupted(self.ended(format!("the channel ended ({reason})"))
                                 .caused_by(reason));
                         }
@@ -311,7 +319,7 @@ impl Pump {
     async fn stop(&mut self, mut flow: Flow, deadline: Instant) -> Result<()> {
         // First, so that no handler begins while the broker is slow to answer.
         self.to_handlers.close();
-        self.give_back();
+        self.recall(&flow);
         let stopping = timeout_at(deadline, flow.receiver.stop()).await;
         self.drain(&mut flow, deadline).await;
         match stopping {
@@ -320,16 +328,15 @@ impl Pump {
         }
     }
 
-    /// Gives back what no handler has started on.
-    fn give_back(&self) {
-        while let Ok(delivery) = self.unstarted.try_recv() {
-            delivery.settle(Outcome::Release);
-        }
+    /// Gives back what no handler has started on, and lets none start any more.
+    fn recall(&self, flow: &Flow) {
+        flow.settler.recall();
+        self.unstarted.give_back();
     }
 
     /// Gives back what no handler has started on, waits for the settlements of the rest, closes.
     async fn drain(&self, flow: &mut Flow, deadline: Instant) {
-        self.give_back();
+        self.recall(flow);
         let mut arrived = Vec::new();
         let mut settled = Vec::new();
         let mut more = true;

@@ -19,6 +19,7 @@ use crate::{
     message::codec::Codecs,
     outcome::Outcome,
     short_str::ShortStr,
+    subscription::deliveries::Deliveries,
 };
 
 /// What each worker of a consumer knows.
@@ -57,14 +58,12 @@ impl Worker {
         }
     }
 
-    pub(super) async fn work(
-        self: Arc<Self>,
-        deliveries: async_channel::Receiver<Delivery>,
-        mut turn: Turn,
-    ) {
-        while let Ok(delivery) = deliveries.recv().await {
-            let Ok(_mine) = turn.come().await else {
-                delivery.settle(Outcome::Release);
+    pub(super) async fn work(self: Arc<Self>, deliveries: Deliveries, mut turn: Turn) {
+        while let Some(delivery) = deliveries.next().await {
+            let turn = turn.come().await;
+            // It may have been recalled meanwhile.
+            let (Ok(_mine), false) = (turn, delivery.is_recalled()) else {
+                delivery.give_back();
                 continue;
             };
             let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());

@@ -11,6 +11,7 @@ mod link;
 mod mandatory;
 mod provider;
 mod publication;
+mod recall;
 mod script;
 mod service;
 mod subscription;

@@ -447,6 +447,8 @@ pub(crate) struct ReceiverState {
     pub(crate) delays: bool,
     /// Given after it was asked to stop.
     pub(crate) late: Vec<&'static str>,
+    /// How long it keeps its thread when it is dropped.
+    pub(crate) drops_slowly: Duration,
     given: usize,
     stop_hangs: bool,
     close_hangs: bool,
@@ -454,7 +456,7 @@ pub(crate) struct ReceiverState {
 }
 
 impl ReceiverState {
-    fn deliver(&mut self, text: &str) {
+    pub(crate) fn deliver(&mut self, text: &str) {
         let mut message = Message::new(serde_json::to_vec(text).unwrap());
         message.properties.content_type = Some(ShortStr::from_static("application/json"));
         self.deliver_message(message);
@@ -569,6 +571,7 @@ impl Receiver for ScriptedReceiver {
 
 impl Drop for ScriptedReceiver {
     fn drop(&mut self) {
+        std::thread::sleep(self.0.change(|state| state.drops_slowly));
         self.0.change(|state| state.dropped = true);
     }
 }

@@ -217,6 +217,17 @@ async fn killing_abandons_running_handlers_and_their_deliveries_go_back() {
     assert!(script.session(Purpose::Consume, 0).await.is_closed());
 }
 
+/// Who consumes next would get what comes after the deliveries that the first one still holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_was_killed_holds_no_delivery_any_more() {
+    let (broker, script) = Script::broker().await;
+    let running = Service::new("office", broker).consume(&BILLING, ack).start().await.unwrap();
+    let receiver = script.receiver(0).await;
+    receiver.change(|state| state.drops_slowly = Duration::from_millis(50));
+    in_time(running.kill()).await;
+    assert!(receiver.change(|state| state.dropped));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_running_service_that_is_dropped_lets_go_of_everything() {
     let (broker, script) = Script::broker().await;
