@@ -242,6 +242,34 @@ async fn a_broker_that_hangs_up_on_every_sender_is_tried_again_with_longer_and_l
     assert!((3..=15).contains(&connects), "{connects}");
 }
 
+/// A sender may fail a moment before its session does.
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_pauses_on_a_session_goes_on_at_once_when_there_is_another() {
+    let (publisher, _broker, script) = retrying(PublisherOptions::new()).await;
+    let message = publisher.enqueue(&text("1")).await.unwrap();
+    for n in 0..8 {
+        let sender = script.sender(n).await;
+        sender.took(1).await;
+        sender.change(|state| state.failure = Some(broken()));
+    }
+    // Now the next sender on this session waits for five seconds or more.
+    sleep(Duration::from_millis(1)).await;
+    let began = Instant::now();
+    script.session(Purpose::Publish, 0).await.break_off();
+    let second = script.session(Purpose::Publish, 1).await;
+    let sender = second.nth_sender(0).await;
+    sender.took(1).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // What failed on the first session makes no pause on the second longer.
+    let began = Instant::now();
+    sender.change(|state| state.failure = Some(broken()));
+    let sender = second.nth_sender(1).await;
+    sender.took(1).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    sender.confirm(0..1);
+    message.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_next_sender_on_the_same_session_does_not_declare_again() {
     let (publisher, sender, _broker, script) = publisher(8).await;

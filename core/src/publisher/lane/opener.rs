@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::LaneOptions;
 use crate::{
     declare::declare,
     error::{Error, ErrorKind, Result},
     link::{Link, Patience},
+    publisher::retry::RetryPolicy,
     topology::Topology,
     transport::Sender,
 };
@@ -21,6 +22,11 @@ pub(super) struct Opener {
     declared: Option<u64>,
     /// The epoch of the session that the last sender was opened on.
     tried: Option<u64>,
+    retry: RetryPolicy,
+    /// How many senders in a row did not open on this session, or failed before they told an outcome.
+    failures: u32,
+    /// When the next one may be opened on this session.
+    not_before: Instant,
     window: usize,
     timeout: Duration,
     patience: Patience,
@@ -33,6 +39,9 @@ impl Opener {
             topology: options.topology,
             declared: None,
             tried: None,
+            retry: options.retry,
+            failures: 0,
+            not_before: Instant::now(),
             window: options.window.into(),
             timeout: options.open_timeout,
             patience: if options.fail_fast { Patience::FailFast } else { Patience::Wait },
@@ -44,25 +53,38 @@ impl Opener {
         self.patience == Patience::Wait
     }
 
-    /// A sender failed. When that is for a reason which does not pass, something that it needs may
-    /// be gone.
+    /// A sender told an outcome.
+    pub(super) fn worked(&mut self) {
+        self.failures = 0;
+    }
+
+    /// A sender failed, or did not open. The next one on the same session waits a little, from now
+    /// on: messages that come and run out of time meanwhile do not begin the wait anew.
     pub(super) fn failed(&mut self, reason: &Error) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Instant::now() + self.retry.delay(self.failures);
+        // For a reason that does not pass, something that it needs may be gone.
         if !reason.is_transient() {
             self.declared = None;
         }
     }
 
-    /// Opens a sender; on a session where the last one failed, not before this time.
-    pub(super) async fn open(&mut self, not_before: Instant) -> Result<Box<dyn Sender>> {
-        let mut deadline = Instant::now() + self.timeout;
-        let mut incarnation = self.link.session(deadline, self.patience).await?;
-        // The pauses before another session are the link's own.
-        if self.tried == Some(incarnation.epoch) && self.is_patient() {
-            sleep_until(not_before).await;
-            deadline = Instant::now() + self.timeout;
-            incarnation = self.link.session(deadline, self.patience).await?;
-        }
-        self.tried = Some(incarnation.epoch);
+    /// Opens a sender; on a session where the last one failed, after a pause.
+    pub(super) async fn open(&mut self) -> Result<Box<dyn Sender>> {
+        let (incarnation, deadline) = loop {
+            let deadline = Instant::now() + self.timeout;
+            let incarnation = self.link.session(deadline, self.patience).await?;
+            // The pauses before another session are the link's own.
+            if self.tried.replace(incarnation.epoch) != Some(incarnation.epoch) {
+                self.failures = 0;
+                break (incarnation, deadline);
+            }
+            if Instant::now() >= self.not_before || !self.is_patient() {
+                break (incarnation, deadline);
+            }
+            // A sender may fail a moment before its session does.
+            let _ = timeout_at(self.not_before, incarnation.session.ended()).await;
+        };
         let opening = async {
             if self.declared != Some(incarnation.epoch) {
                 declare(&*incarnation.session, &self.topology).await?;

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Intake, LaneOptions, Window, backlog::Backlog, opener::Opener};
-use crate::{error::Result, publisher::retry::RetryPolicy, transport::Sender};
+use crate::{error::Result, transport::Sender};
 
 /// Sends messages in their order, tells their outcomes, and sends again what the policy allows.
 pub(super) struct Task {
@@ -17,11 +17,6 @@ pub(super) struct Task {
     is_open: bool,
     backlog: Backlog,
     opener: Opener,
-    retry: RetryPolicy,
-    /// How many senders in a row did not open, or failed before they told an outcome.
-    failures: u32,
-    /// When the next one may be opened.
-    pause_until: Instant,
 }
 
 impl Task {
@@ -30,17 +25,8 @@ impl Task {
         inbox: mpsc::Receiver<Intake>,
         window: Arc<Window>,
     ) -> Self {
-        let retry = options.retry;
         let backlog = Backlog::new(window);
-        Self {
-            inbox,
-            is_open: true,
-            backlog,
-            opener: Opener::new(options),
-            retry,
-            failures: 0,
-            pause_until: Instant::now(),
-        }
+        Self { inbox, is_open: true, backlog, opener: Opener::new(options) }
     }
 
     pub(super) async fn run(mut self) {
@@ -50,27 +36,19 @@ impl Task {
                     let Err(reason) = self.work(sender).await else { return };
                     self.opener.failed(&reason);
                     self.backlog.interrupted(reason);
-                    self.failed();
                 }
                 // Everything that waited ran out of time, which says nothing about the next try.
                 Ok(None) => {}
                 Err(reason) => {
+                    self.opener.failed(&reason);
                     if self.opener.is_patient() && reason.is_transient() {
                         self.backlog.wait_on(reason);
                     } else {
                         self.backlog.fail_all(&reason);
                     }
-                    self.failed();
                 }
             }
         }
-    }
-
-    /// The next try waits a little, from now on: messages that come and run out of time meanwhile
-    /// do not begin the wait anew.
-    fn failed(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        self.pause_until = Instant::now() + self.retry.delay(self.failures);
     }
 
     /// Waits for something to send; false when there will be nothing more.
@@ -92,7 +70,7 @@ impl Task {
 
     /// Opens a sender, while messages come in and run out of time. `None` when all of them did.
     async fn open(&mut self) -> Result<Option<Box<dyn Sender>>> {
-        let opening = self.opener.open(self.pause_until);
+        let opening = self.opener.open();
         tokio::pin!(opening);
         loop {
             self.backlog.drop_overdue();
@@ -125,7 +103,7 @@ impl Task {
                 biased;
                 result = sender.outcomes(&mut outcomes) => {
                     if !outcomes.is_empty() {
-                        self.failures = 0;
+                        self.opener.worked();
                     }
                     self.backlog.resolve(&mut outcomes);
                     result?;
