@@ -255,25 +255,21 @@ impl Supervisor {
 
     /// Opens the connection, and again whenever it breaks.
     async fn keep_open(&mut self) -> Over {
-        let mut backoff = backoff();
+        let mut pauses = Pauses::new();
         self.set(State::Opening { tries: self.tries, reason: None });
         loop {
             self.tries += 1;
-            let reason = match self.open().await {
+            let (reason, wait) = match self.open().await {
                 None => return Over::Closed,
                 Some(Err(reason)) if self.is_final(&reason) => return Over::Failed(reason),
-                Some(Err(reason)) => reason,
+                Some(Err(reason)) => (reason, pauses.after_a_failed_try()),
                 Some(Ok(session)) => {
                     self.is_doubtful = false;
                     let since = Instant::now();
                     let Some(reason) = self.serve(session).await else { return Over::Closed };
-                    if since.elapsed() >= STEADY {
-                        backoff = self::backoff();
-                    }
-                    reason
+                    (reason, pauses.after_a_session_of(since.elapsed()))
                 }
             };
-            let wait = backoff.next().unwrap_or(SLOWEST);
             tracing::warn!(
                 transport = self.options.transport.name(),
                 purpose = ?self.options.purpose, tries = self.tries, %reason, ?wait,
@@ -360,6 +356,36 @@ async fn closing(inbox: &mut mpsc::Receiver<Command>) -> Instant {
     }
 }
 
+/// How long to wait before the next try. Tries that fail and sessions that break are counted apart: a
+/// broker that was away is there once a session is open, however long that took.
+struct Pauses {
+    failing: ExponentialBackoff,
+    breaking: ExponentialBackoff,
+    /// The pause after the last session.
+    last: Duration,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { failing: backoff(), breaking: backoff(), last: Duration::ZERO }
+    }
+
+    fn after_a_failed_try(&mut self) -> Duration {
+        self.failing.next().unwrap_or(SLOWEST)
+    }
+
+    /// Pauses grow while sessions live shorter than they: whoever is cut off again and again waits no
+    /// longer than it works, and whoever is cut off at once waits longer and longer.
+    fn after_a_session_of(&mut self, lived: Duration) -> Duration {
+        self.failing = backoff();
+        if lived >= self.last.min(STEADY) {
+            self.breaking = backoff();
+        }
+        self.last = self.breaking.next().unwrap_or(SLOWEST);
+        self.last
+    }
+}
+
 /// The times between tries: longer and longer, and different for each program that waits for the
 /// same broker.
 pub(crate) fn backoff() -> ExponentialBackoff {
@@ -375,7 +401,7 @@ pub(crate) fn backoff() -> ExponentialBackoff {
 /// The longest time between two tries.
 const SLOWEST: Duration = Duration::from_secs(30);
 
-/// A session that lived this long was no failed try.
+/// A session that lived this long was a good one, however long the pause before it was.
 const STEADY: Duration = Duration::from_secs(1);
 
 fn closed() -> Error {

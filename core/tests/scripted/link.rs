@@ -245,6 +245,45 @@ async fn a_connection_that_is_down_is_tried_again_at_most_every_15_seconds_in_th
     assert!((20..=50).contains(&connects), "{connects}");
 }
 
+/// How long it takes until there is a connection again after the nth one was cut.
+async fn back_after_a_cut(broker: &Broker, script: &Script, n: usize) -> Duration {
+    let mut health = broker.health();
+    let began = Instant::now();
+    script.session(Purpose::Publish, n).await.break_off();
+    health.wait_for(|health| !health.publishing.is_ready()).await.unwrap();
+    health.wait_for(|health| health.publishing.is_ready()).await.unwrap();
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_works_between_its_cuts_is_back_as_soon_after_each() {
+    let (broker, script) = Script::broker().await;
+    for n in 0..30 {
+        sleep(Duration::from_millis(300)).await;
+        // How often it is refused, and how long that may take: a long outage makes none longer.
+        let (times, most) = match n {
+            10 => (10, Duration::from_secs(200)),
+            20 => (2, Duration::from_secs(1)),
+            _ => (0, Duration::from_millis(200)),
+        };
+        let refusals = std::iter::repeat_n(Trouble::Fails(refused()), times);
+        script.state.change(|state| state.connect_trouble.extend(refusals));
+        let took = back_after_a_cut(&broker, &script, n).await;
+        assert!(took <= most, "{n}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_cut_at_once_waits_longer_and_longer() {
+    let (broker, script) = Script::broker().await;
+    for (n, least) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1600), (5, 3200)] {
+        let took = back_after_a_cut(&broker, &script, n).await;
+        assert!(took >= Duration::from_millis(least), "{n}: {took:?}");
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(back_after_a_cut(&broker, &script, 6).await <= Duration::from_millis(200));
+}
+
 #[tokio::test(start_paused = true)]
 async fn programs_that_lost_the_same_broker_come_back_at_different_times() {
     let mut brokers = Vec::new();
