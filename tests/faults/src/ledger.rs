@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use self::record::{Delivered, Fault, Forgot, Lane, Record, Settled};
 pub use self::{
     record::{Answer, Arrival, Expect, How},
-    report::{Duplicates, FaultReport, Report},
+    report::{Duplicates, FaultReport, Late, Report},
 };
 
 /// How much may be under way at the same time: what a fault can duplicate at most.
@@ -132,10 +132,10 @@ impl Ledger {
         book.in_flight += 1;
         if let (1, Some(lane)) = (count, lane)
             && let Some(lane) = book.lanes.get_mut(lane)
-            && !lane.in_order(number)
+            && let Some(later) = lane.overtaken_by(number)
             && let Some(message) = book.message(number)
         {
-            message.came_late = Some(now);
+            message.came_late = Some((now, later));
         }
         book.note_peaks();
         DeliveryOf { number, at: Some(count - 1) }

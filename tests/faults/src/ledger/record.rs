@@ -83,8 +83,8 @@ pub(super) struct Record {
     pub(super) attempted: u64,
     pub(super) answered: Option<(u64, Answer)>,
     pub(super) deliveries: Vec<Delivered>,
-    /// When it first came, if that was after a later message of its path.
-    pub(super) came_late: Option<u64>,
+    /// When it first came, and after which later message of its path, if that was so.
+    pub(super) came_late: Option<(u64, Number)>,
     pub(super) dead_lettered: u64,
 }
 
@@ -122,11 +122,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Whether this first delivery comes after all that were before.
-    pub(super) fn in_order(&mut self, number: Number) -> bool {
-        let in_order = self.last.is_none_or(|last| last < number);
+    /// The later message that came before this first delivery, if there is one.
+    pub(super) fn overtaken_by(&mut self, number: Number) -> Option<Number> {
+        let later = self.last.filter(|last| *last > number);
         self.last = self.last.max(Some(number));
-        in_order
+        later
     }
 }
 

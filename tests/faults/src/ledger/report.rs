@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap, fmt, time::Duration};
 
 use super::{
-    Book, Capacity,
+    Book, Capacity, Number,
     record::{Answer, Delivered, Expect, Fault, How, Record},
 };
 
@@ -48,10 +48,26 @@ pub struct Report {
     /// First handled after a later message of its path, but not first delivered: a connection that a
     /// fault had ended held it when the later one was delivered.
     pub held_up: u64,
+    /// Each of both.
+    pub late: Vec<Late>,
     /// Deliveries beyond the first, by cause.
     pub duplicates: Duplicates,
     /// The faults, in the order in which they came.
     pub faults: Vec<FaultReport>,
+}
+
+/// A message that first came after a later one of its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Late {
+    /// Which it is.
+    pub number: Number,
+    /// The latest that came before it.
+    pub after: Number,
+    /// Whether it was marked as one that may have been delivered before.
+    pub is_marked: bool,
+    /// The first and the last fault that it may be due to, if any.
+    pub faults: Option<(usize, usize)>,
 }
 
 /// Deliveries beyond the first of each message, by cause.
@@ -142,14 +158,10 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
         ..Report::default()
     };
     let mut causes = Causes::default();
-    for message in &book.messages {
+    for (number, message) in (0..).zip(&book.messages) {
         count(message, &mut report);
         causes.look_for(message, &book.faults, &mut report.duplicates);
-        match causes.look_for_delay(message, &book.faults) {
-            Some(true) => report.held_up += 1,
-            Some(false) => report.order_violations += 1,
-            None => {}
-        }
+        report.late.extend(causes.look_for_delay(number, message, &book.faults));
     }
     let bounds = |of: fn(&Fault, Capacity) -> u64| {
         book.faults.iter().map(move |fault| of(fault, capacity)).collect::<Vec<_>>()
@@ -161,6 +173,8 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
     let delivered = bounds(|fault, capacity| capacity.in_flight * fault.lost.1.max(1));
     let (published_again, beyond) = share_out(causes.published_again, &published);
     report.duplicates.beyond_bounds += beyond;
+    report.held_up = causes.held_up.len() as u64;
+    report.order_violations = report.late.len() as u64 - report.held_up;
     let (_, beyond) = share_out(causes.held_up, &delivered);
     report.order_violations += beyond;
     let (delivered_again, beyond) = share_out(causes.delivered_again, &delivered);
@@ -259,13 +273,18 @@ fn count(message: &Record, report: &mut Report) {
 }
 
 impl Causes {
-    /// Whether a fault may be why a message came late, if it did.
-    fn look_for_delay(&mut self, message: &Record, faults: &[Fault]) -> Option<bool> {
-        let came = message.came_late?;
-        let was_out = message.deliveries.first().is_some_and(|first| first.arrival.redelivered);
-        let cause = between(faults, message.attempted, came).filter(|_| was_out);
-        self.held_up.extend(cause);
-        Some(cause.is_some())
+    /// Looks for what may be why a message came late, if it did.
+    fn look_for_delay(
+        &mut self,
+        number: Number,
+        message: &Record,
+        faults: &[Fault],
+    ) -> Option<Late> {
+        let (came, after) = message.came_late?;
+        let is_marked = message.deliveries.first().is_some_and(|first| first.arrival.redelivered);
+        let faults = between(faults, message.attempted, came).filter(|_| is_marked);
+        self.held_up.extend(faults);
+        Some(Late { number, after, is_marked, faults })
     }
 
     /// Looks for what may have caused each delivery beyond the first.

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enoki_faults::{ledger::FaultReport, seed::Seed};
+use enoki_faults::{
+    ledger::{FaultReport, Late},
+    seed::Seed,
+};
 
 use crate::{chart, conduct::Run};
 
@@ -29,6 +32,17 @@ pub(crate) fn text(run: &Run) -> String {
     if let Some(mark) = slowest {
         let (seconds, name) = (mark.recovery.as_secs_f64(), mark.fault);
         let _ = writeln!(text, "  slowest recovery: {seconds:.1} s after {name}");
+    }
+    for late in run.report.late.iter().take(LISTED) {
+        let name = |at: usize| run.report.faults.get(at).map_or("?", |fault| &*fault.name);
+        let faults = match late.faults {
+            None => "no fault explains it".to_owned(),
+            Some((first, last)) if first == last => name(first).to_owned(),
+            Some((first, last)) => format!("{} … {}", name(first), name(last)),
+        };
+        let Late { number, after, is_marked, .. } = late;
+        let mark = if *is_marked { "redelivered" } else { "not redelivered" };
+        let _ = writeln!(text, "  late: message {number}, after {after}, {mark}: {faults}");
     }
     for failure in failures {
         let _ = writeln!(text, "  BROKEN: {failure}");
@@ -95,6 +109,9 @@ fn faults(run: &Run) -> String {
     }
     table + "</table>\n"
 }
+
+/// How many late messages are listed one by one.
+const LISTED: usize = 100;
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
