@@ -202,6 +202,7 @@ impl Conductor<'_> {
         let name = placed.fault.to_string();
         self.progress.says(name.clone());
         let from = self.began.elapsed();
+        tracing::warn!(fault = name, at_message = placed.at, after = ?from, "FAULT begins");
         let fault = self.desk.ledger.broken(name.clone());
         let injected = match placed.fault {
             Fault::ConsumerCrashed => self.crash().await,
@@ -221,6 +222,7 @@ impl Conductor<'_> {
         } else {
             self.errors.push(format!("after {name} nothing got through for {PATIENCE:?}"));
         }
+        tracing::warn!(fault = name, after = ?self.began.elapsed(), ?recovery, "FAULT is over");
         self.progress.fault_over(&name, placed.at, works.then_some(recovery));
         self.marks.push(Mark { fault: placed.fault, from, to: self.began.elapsed(), recovery });
     }

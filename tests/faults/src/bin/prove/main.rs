@@ -15,7 +15,11 @@ mod report;
 mod timeline;
 mod work;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use enoki_faults::seed::Seed;
@@ -47,11 +51,27 @@ struct Arguments {
     report: PathBuf,
 }
 
+/// What is worth a warning goes to a file beside the report, faults included.
+fn log_to(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let file = fs::File::create(folder.join("log.txt"))?;
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_timer(tracing_subscriber::fmt::time::uptime())
+        .with_writer(file)
+        .init();
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seed = arguments.seed.map_or_else(Seed::from_environment, Seed::new);
     println!("seed {seed}");
+    if let Err(error) = log_to(&arguments.report) {
+        println!("no log: {error}");
+    }
     let mut runs = Vec::new();
     for course in &arguments.courses {
         let progress = Progress::start(*course, arguments.messages, arguments.faults);

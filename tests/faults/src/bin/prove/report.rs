@@ -11,7 +11,7 @@ use enoki_faults::{
     seed::Seed,
 };
 
-use crate::{chart, conduct::Run};
+use crate::{chart, conduct::Run, timeline};
 
 /// A run as a table.
 pub(crate) fn text(run: &Run) -> String {
@@ -32,6 +32,13 @@ pub(crate) fn text(run: &Run) -> String {
     if let Some(mark) = slowest {
         let (seconds, name) = (mark.recovery.as_secs_f64(), mark.fault);
         let _ = writeln!(text, "  slowest recovery: {seconds:.1} s after {name}");
+    }
+    if let Some((length, from)) = timeline::standstill(&run.samples, &run.marks) {
+        let (length, from) = (length.as_secs_f64(), from.as_secs_f64());
+        let _ = writeln!(
+            text,
+            "  longest standstill with no fault open: {length:.1} s, {from:.1} s after the start"
+        );
     }
     for late in run.report.late.iter().take(LISTED) {
         let name = |at: usize| run.report.faults.get(at).map_or("?", |fault| &*fault.name);

@@ -54,6 +54,25 @@ pub(crate) struct Mark {
     pub(crate) recovery: Duration,
 }
 
+/// The longest time in which nothing was confirmed or handled although no fault was open and something
+/// came later, and when that began.
+pub(crate) fn standstill(samples: &[Sample], marks: &[Mark]) -> Option<(Duration, Duration)> {
+    let is_still = |sample: &Sample| {
+        let began = sample.at.saturating_sub(EACH);
+        let is_open = |mark: &Mark| mark.from <= sample.at && began <= mark.to;
+        sample.confirmed_per_second + sample.handled_per_second == 0.0 && !marks.iter().any(is_open)
+    };
+    let last = samples.iter().rposition(|sample| sample.handled_per_second > 0.0)?;
+    let busy = samples.get(..last)?;
+    let stretches = busy.chunk_by(|one, next| is_still(one) && is_still(next));
+    let still = stretches.filter(|stretch| stretch.iter().all(is_still));
+    let lengths = still.filter_map(|stretch| {
+        let from = stretch.first()?.at.saturating_sub(EACH);
+        Some((stretch.last()?.at.saturating_sub(from), from))
+    });
+    lengths.max()
+}
+
 /// Measures until it is aborted; what it measured goes to `samples`.
 pub(crate) async fn measure(
     meter: Arc<Meter>,
@@ -82,3 +101,23 @@ pub(crate) async fn measure(
 
 /// Short enough to see a fault, long enough to be a rate.
 const EACH: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standstill_is_what_no_fault_explains() {
+        let rates = [9.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 0.0];
+        let sample = |(number, rate)| Sample {
+            at: EACH * number,
+            confirmed_per_second: 0.0,
+            handled_per_second: rate,
+        };
+        let samples: Vec<_> = (1..).zip(rates).map(sample).collect();
+        assert_eq!(standstill(&samples, &[]), Some((4 * EACH, 4 * EACH)));
+        let mark = Mark { fault: Fault::Reset, from: 5 * EACH, to: 7 * EACH, recovery: EACH };
+        assert_eq!(standstill(&samples, &[mark]), Some((2 * EACH, EACH)));
+        assert_eq!(standstill(&[], &[]), None);
+    }
+}
