@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use enoki::{
-    Body, ErrorKind, Handler, Health, Outcome, PublisherOptions, QueueSpec, Service, Settled,
-    Topology,
+    Body, ErrorKind, Handler, Health, Outcome, PublisherOptions, QueueSpec, RouteSpec, Service,
+    Settled, Topology, transport::Change,
 };
 use enoki_faults::proxy::{Act, Cut, Direction, Kind};
 use tokio::time::timeout;
@@ -181,6 +181,33 @@ pub(crate) async fn k20_a_slow_consumer_holds_its_prefetch_and_its_connection(
     expect(accepted == before.accepted, "a connection was lost meanwhile")?;
     deliveries.stop(soon()).await?;
     until_idle(&broker, &queue).await
+}
+
+pub(crate) async fn k20_a_slow_consumer_of_a_long_queue_stays_small(stage: Stage) -> Checked {
+    // 64 MB, of which the prefetch is one and a half.
+    const BACKLOG: usize = 4000;
+    const BODY: usize = 16 * 1024;
+    // Kilobytes.
+    const MOST: u64 = 16 * 1024;
+    let broker = stage.past_the_proxy().await?;
+    let spec = stage.queue("k20")?;
+    let name = spec.name.clone();
+    let queue = spec.of::<String>();
+    broker.declare(&Topology::new().with_queue(&queue)).await?;
+    let publisher = broker.publisher(RouteSpec::to_queue(name.as_str())?).await?;
+    let bodies = vec!["x".repeat(BODY); 100];
+    for _ in 0..BACKLOG / bodies.len() {
+        for outcome in publisher.publish_all(&bodies).await {
+            outcome?;
+        }
+    }
+    let grew = child::growth_when_taking_slowly(stage.direct_url(), &name).await;
+    let left = broker.queue_status(&queue).await?.messages;
+    // Before anything is said of it: it is large.
+    broker.apply(&Change::DeleteQueue(name)).await?;
+    let grew = grew?;
+    expect(grew < MOST, format!("it grew by {grew} kB, where {MOST} are the most"))?;
+    expect(left > BACKLOG as u64 / 2, format!("only {left} of {BACKLOG} were left"))
 }
 
 pub(crate) async fn k21_a_handler_that_blocks_its_thread_keeps_its_connection(

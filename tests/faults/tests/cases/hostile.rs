@@ -8,6 +8,7 @@ use enoki_faults::peer::{Peer, Script, amqp10, amqp091};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
+    child,
     stage::{Checked, expect},
     steps::{PATIENCE, SLACK},
 };
@@ -140,7 +141,19 @@ fn half(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().take(bytes.len() / 2).copied().collect()
 }
 
-pub(crate) async fn t_s8_what_no_broker_says_is_an_error_in_time(protocol: Protocol) -> Checked {
+/// In a process of its own, since what it guards against would end this one.
+pub(crate) async fn t_s8_what_no_broker_says_is_an_error_in_time_and_little_memory(
+    protocol: Protocol,
+) -> Checked {
+    let grew = child::growth_among_hostile_peers(protocol).await?;
+    expect(grew < AMONG_ALL, format!("it grew by {grew} kB, where {AMONG_ALL} are the most"))
+}
+
+/// Kilobytes, for all peers at the same time and their scripts. One that is believed takes more.
+const AMONG_ALL: u64 = 96 * 1024;
+
+/// Meets every peer of this protocol at the same time.
+pub(crate) async fn meet_all(protocol: Protocol) -> Checked {
     let scripts = match protocol {
         Protocol::Amqp091 => of_amqp091(),
         Protocol::Amqp10 => of_amqp10(),
