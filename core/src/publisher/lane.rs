@@ -86,8 +86,14 @@ pub(crate) enum Reply {
 impl Reply {
     fn send(self, result: Result<()>) {
         match self {
-            // Nobody waits any longer: fine, the message was published all the same.
-            Self::One(reply) => drop(reply.send(result)),
+            // Nobody waits any longer: fine, unless the broker said no, which is never silent.
+            Self::One(reply) => {
+                if let Err(Err(error)) = reply.send(result)
+                    && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::Refused)
+                {
+                    tracing::warn!(%error, "a message is stored nowhere, and nobody awaits its outcome");
+                }
+            }
             Self::Batch { batch, at } => batch.settle(at, result),
         }
     }
