@@ -8,12 +8,14 @@
 //! - it makes a login by certificate of an anonymous one: see `wire/login.rs`;
 //! - it gives the two links of the management pair the one name that RabbitMQ asks for;
 //! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
+//! - it asks a broker that is quiet for a sign that it hears: see `wire/pulse.rs`;
 //! - it writes to the socket what has gathered since the last time, not each frame by itself.
 
 mod check;
 mod frame;
 mod links;
 mod login;
+mod pulse;
 
 use std::{
     fmt, io,
@@ -42,6 +44,7 @@ pub(crate) use self::{
 use self::{
     frame::{Inbound, Outbound},
     login::Offer,
+    pulse::Pulse,
 };
 use crate::{decode::Fault, options::Options, session::CONNECT};
 
@@ -53,6 +56,8 @@ pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire
         inbound: Inbound::new(line.links.clone(), options.max_message()),
         outbound: Outbound::default(),
         logging_in: options.user().is_none(),
+        pulse: Pulse::new(Duration::from_secs(options.heartbeat.into())),
+        next_beat: None,
         received: Vec::new(),
         ready: Vec::new(),
         taken: 0,
@@ -169,6 +174,9 @@ pub(crate) struct Wire {
     outbound: Outbound,
     /// Whether the login is by certificate, and not over yet.
     logging_in: bool,
+    pulse: Pulse,
+    /// Wakes fe2o3-amqp's task when the pulse has something to do.
+    next_beat: Option<Pin<Box<Sleep>>>,
     /// The beginning of a frame that has not all come yet.
     received: Vec<u8>,
     /// Whole frames for fe2o3-amqp, and how much of them it has.
@@ -210,9 +218,34 @@ impl Wire {
         outcome
     }
 
+    /// Asks the broker for a sign, or gives it up.
+    fn poll_pulse(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Some(next) = self.pulse.next() {
+            let sleep =
+                self.next_beat.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            // Later than it was set for is soon enough: it is looked at again when it wakes.
+            if next < sleep.deadline() {
+                sleep.as_mut().reset(next);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            let now = tokio::time::Instant::now();
+            if self.pulse.beat(now, &mut self.gathered).is_err() {
+                let fault = self.line.fault.get_or_init(|| DEAF.to_owned());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, fault.clone()));
+            }
+            if let Some(next) = self.pulse.next() {
+                sleep.as_mut().reset(next);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes whole frames out of what fe2o3-amqp wrote.
     fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.begun.extend_from_slice(bytes);
+        self.pulse.wrote(bytes.len());
         let mut from = 0;
         loop {
             let rest = self.begun.get(from..).unwrap_or_default();
@@ -236,6 +269,8 @@ impl Wire {
     /// Takes whole frames out of what came.
     fn receive(&mut self, count: usize) -> Result<(), Fault> {
         self.received.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
+        let now = tokio::time::Instant::now();
+        let mut heard = false;
         let mut from = 0;
         loop {
             let rest = self.received.get(from..).unwrap_or_default();
@@ -243,6 +278,7 @@ impl Wire {
             let Some(whole) = rest.get(..length) else { break };
             check::check(whole)?;
             from += length;
+            heard |= length > pulse::HEARTBEAT.len();
             match login::offer(whole).filter(|_| self.logging_in) {
                 Some(Offer::External) => {
                     self.ready.extend_from_slice(login::ANONYMOUS);
@@ -257,12 +293,19 @@ impl Wire {
             if whole == LAYER {
                 self.line.reached(Stage::LoggedIn);
             }
-            if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
+            let before = self.ready.len();
+            if self.pulse.takes(whole) {
+                self.ready.extend_from_slice(pulse::HEARTBEAT);
+            } else if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
+                self.pulse.opened(self.ready.get_mut(before..).unwrap_or_default(), now);
                 let _ = self.line.greeting.set(greeting);
                 self.line.reached(Stage::Opened);
             }
         }
         self.received.drain(..from);
+        if heard || !self.received.is_empty() {
+            self.pulse.heard(now);
+        }
         Ok(())
     }
 }
@@ -282,6 +325,7 @@ impl AsyncRead for Wire {
         let this = &mut *self;
         this.line.waker.register(cx.waker());
         this.line.check()?;
+        this.poll_pulse(cx)?;
         // fe2o3-amqp's task asks for something to read whenever it is about to wait. It may have
         // more to write a moment later, so it is asked to look once more before anything goes out.
         if !this.gathered.is_empty() || this.unflushed {
@@ -387,6 +431,8 @@ impl Drop for Wire {
         self.line.ending.notify_waiters();
     }
 }
+
+const DEAF: &str = "the broker did not answer, although its heartbeats came: it hears nothing";
 
 /// What names the layer that follows the login.
 const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";

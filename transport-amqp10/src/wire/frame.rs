@@ -37,16 +37,16 @@ pub(super) fn length(bytes: &[u8], most: usize) -> Result<Option<usize>, Fault> 
 }
 
 /// Which performative a frame carries on which channel, and where its fields begin.
-struct Opened<'a> {
-    channel: u16,
-    code: u64,
-    fields: Cursor<'a>,
-    count: usize,
+pub(super) struct Opened<'a> {
+    pub(super) channel: u16,
+    pub(super) code: u64,
+    pub(super) fields: Cursor<'a>,
+    pub(super) count: usize,
     /// What follows the performative: in a transfer, the message.
     payload: &'a [u8],
 }
 
-fn open(frame: &[u8]) -> Option<Opened<'_>> {
+pub(super) fn open(frame: &[u8]) -> Option<Opened<'_>> {
     let [l0, _, _, _, offset, kind, high, low] = *frame.first_chunk::<8>()?;
     if kind != 0 || (l0 == b'A' && frame.starts_with(b"AMQP")) {
         return None;
@@ -443,12 +443,12 @@ pub(crate) const OVERHEAD: usize = 8;
 const FRAME_MIN: u32 = 512;
 
 const OPEN: u64 = 0x10;
-const BEGIN: u64 = 0x11;
+pub(super) const BEGIN: u64 = 0x11;
 const ATTACH: u64 = 0x12;
 const FLOW: u64 = 0x13;
 const TRANSFER: u64 = 0x14;
 const DETACH: u64 = 0x16;
-const END: u64 = 0x17;
+pub(super) const END: u64 = 0x17;
 
 #[cfg(test)]
 mod tests {

@@ -103,31 +103,15 @@ pub(crate) async fn r03_a_broker_that_hears_nothing_is_left_and_nothing_is_lost(
     stage.proxy.flow(Direction::ToBroker, Flow::held());
     let began = Instant::now();
     let publishing = pair.publisher.enqueue(&1).await?;
-    if stage.is_amqp091() {
-        // The broker misses the heartbeats, and ends the connections.
-        pair.until_broken().await?;
-        let found = began.elapsed();
-        expect(found < FOUND_WITHIN + SLACK, format!("it was found after {found:?}"))?;
-    } else {
-        // A broker of AMQP 1.0 waits as long as it was configured to. So what the program sees is
-        // the deadline of each call.
-        let little = PublisherOptions::new().timeout(Duration::from_secs(1));
-        let hasty = publisher_of(&pair, little).await?;
-        let outcome = timeout(Duration::from_secs(1) + SLACK, hasty.publish(&2)).await?;
-        let error = outcome.err().ok_or("it was confirmed")?;
-        let out_of_time = [ErrorKind::Indeterminate, ErrorKind::Timeout].contains(&error.kind());
-        expect(out_of_time, format!("{error:?}"))?;
-    }
+    // On AMQP 0-9-1 the broker misses the heartbeats, and ends the connections; on AMQP 1.0 it would do
+    // so minutes later, and this side misses its answers.
+    pair.until_broken().await?;
+    let found = began.elapsed();
+    expect(found < FOUND_WITHIN + SLACK, format!("it was found after {found:?}"))?;
     stage.proxy.heal().await;
     timeout(PATIENCE, publishing).await??;
     pair.take(1).await?;
     pair.round(3).await
-}
-
-/// Another publisher, made without a word to the broker.
-async fn publisher_of(pair: &Pair, options: PublisherOptions) -> Checked<enoki::Publisher<u32>> {
-    let route = enoki::RouteSpec::to_queue(pair.queue.name.as_str())?;
-    Ok(pair.broker.publisher_with(route, options).await?)
 }
 
 pub(crate) async fn r04_a_broker_that_falls_silent_is_left_and_nothing_is_lost(
