@@ -4,6 +4,7 @@
 //! encrypted ones (rustls, TLS 1.2 and 1.3) where the URL asks for TLS. Without the feature `tls` it
 //! refuses such URLs, before anything is sent.
 
+mod dial;
 mod error;
 mod stream;
 #[cfg(feature = "tls")]
@@ -14,7 +15,7 @@ use std::{fmt, io};
 #[cfg(not(feature = "tls"))]
 use enoki_core::ErrorKind;
 use enoki_core::{Error, Result, Tls, transport::Endpoint};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 
 pub use self::stream::Stream;
 
@@ -64,7 +65,7 @@ impl Connector {
     /// Opens a socket, to the first address of the host that answers, and agrees on encryption where
     /// the URL asks for it. Calls back in between, once somebody has answered.
     pub async fn connect(&self, answered: impl FnOnce()) -> io::Result<Stream> {
-        let socket = connect(&self.host, self.port).await?;
+        let socket = dial::dial(lookup_host((&*self.host, self.port)).await?).await?;
         // A request of some ten bytes must not wait for the answer to the one before it.
         socket.set_nodelay(true)?;
         answered();
@@ -89,15 +90,4 @@ impl fmt::Debug for Connector {
 /// certificate after the handshake is over. It names no subject.
 pub fn tls_error(error: &io::Error, operation: &'static str) -> Option<Error> {
     error::explain(error).map(|trouble| trouble.into_error(operation))
-}
-
-async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failed = None;
-    for address in lookup_host((host, port)).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
