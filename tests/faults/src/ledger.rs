@@ -24,6 +24,9 @@ pub struct Capacity {
     pub outstanding: u64,
     /// Deliveries that the broker has no settlement of: the prefetches of all consumers.
     pub in_flight: u64,
+    /// Whether the broker may keep what a dead connection holds until it misses it, so that this comes
+    /// late.
+    pub may_hold_up: bool,
 }
 
 /// Every message from its first try to its last settlement.
@@ -271,7 +274,7 @@ mod tests {
     const AGAIN: Arrival = Arrival { redelivered: true, attempt: 2 };
 
     fn ledger() -> Ledger {
-        Ledger::new(Capacity { outstanding: 256, in_flight: 2 })
+        Ledger::new(Capacity { outstanding: 256, in_flight: 2, may_hold_up: true })
     }
 
     fn publish(ledger: &Ledger) -> Number {
@@ -548,6 +551,21 @@ mod tests {
                 (late, violations),
                 "{breaks} {mark:?}"
             );
+        }
+    }
+
+    #[test]
+    fn nothing_may_come_late_where_the_broker_misses_a_connection_at_once() {
+        for (may_hold_up, late) in [(true, (1, 0)), (false, (0, 1))] {
+            let ledger = Ledger::new(Capacity { outstanding: 256, in_flight: 2, may_hold_up });
+            let lane = ledger.ordered();
+            let numbers = [(); 2].map(|()| ledger.attempted_in(lane, Expect::Handled));
+            let fault = ledger.broken("partition");
+            ledger.healed(fault);
+            let _ = ledger.delivered(numbers[1], FIRST);
+            let _ = ledger.delivered(numbers[0], AGAIN);
+            let report = ledger.report();
+            assert_eq!((report.held_up, report.order_violations), late);
         }
     }
 

@@ -161,7 +161,8 @@ pub(super) fn report(book: &Book, capacity: Capacity) -> Report {
     for (number, message) in (0..).zip(&book.messages) {
         count(message, &mut report);
         causes.look_for(message, &book.faults, &mut report.duplicates);
-        report.late.extend(causes.look_for_delay(number, message, &book.faults));
+        let faults = if capacity.may_hold_up { &book.faults[..] } else { &[] };
+        report.late.extend(causes.look_for_delay(number, message, faults));
     }
     let bounds = |of: fn(&Fault, Capacity) -> u64| {
         book.faults.iter().map(move |fault| of(fault, capacity)).collect::<Vec<_>>()

@@ -72,7 +72,7 @@ async fn run_on(ground: Outcome<Ground>, task: Task, progress: &Progress) -> Run
         errors: Vec::new(),
         memory: (memory(), 0),
     };
-    let desk = Arc::new(Desk::new(Arc::new(Meter::default())));
+    let desk = Arc::new(Desk::new(task.course, Arc::new(Meter::default())));
     let began = Instant::now();
     let (sender, mut samples) = mpsc::unbounded_channel();
     let measuring = tokio::spawn(timeline::measure(desk.meter.clone(), began, sender));

@@ -74,8 +74,9 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(course: Course, meter: Arc<Meter>) -> Self {
         let capacity = Capacity {
+            may_hold_up: course != Course::Memory,
             outstanding: 3 * u64::from(WINDOW),
             in_flight: u64::from(ORDERED.1 + PARALLEL.1 + DOOMED.1),
         };
