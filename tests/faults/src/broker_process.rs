@@ -59,9 +59,7 @@ impl BrokerProcess {
             _ => return Err(Unavailable::Failed(started.error())),
         }
         let env = brokers(&["env", &name]).await.map_err(Unavailable::Failed)?;
-        // export ENOKI_RABBITMQ_4_FAULTS=amqp091://…
-        let url = env.output.split_once('=').map(|(_, url)| url.trim().to_owned());
-        let url = url.ok_or_else(|| Unavailable::Failed(env.error()))?;
+        let url = first_url(&env.output).ok_or_else(|| Unavailable::Failed(env.error()))?;
         let broker = Self { name, url };
         // It may be somebody's own, given by its variable: then there is no process to harm.
         match broker.run("pid").await {
@@ -224,3 +222,21 @@ const NO_WAY: i32 = 3;
 
 /// It may have to install the broker first.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// The URL in `export ENOKI_RABBITMQ_4_FAULTS=amqp091://…`. The lines below are about TLS.
+fn first_url(env: &str) -> Option<String> {
+    let (_, url) = env.lines().next()?.split_once('=')?;
+    Some(url.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_broker_is_the_first_that_is_told() {
+        let env = "export ENOKI_A=amqp091://h:1/v\nexport ENOKI_A_TLS=amqp091s://h:2/v\n";
+        assert_eq!(first_url(env).as_deref(), Some("amqp091://h:1/v"));
+        assert_eq!(first_url(""), None);
+    }
+}
