@@ -193,7 +193,7 @@ impl Entrypoint for Consumer {
             running.watch.abort();
             running.subscription.kill();
             abandon(&mut running.workers).await;
-            running.subscription.is_gone().await;
+            running.subscription.until_gone().await;
         }
     }
 }

@@ -123,7 +123,7 @@ impl Subscription {
 
     /// Waits until its receiver is gone, a moment at most: who consumes next gets what it held, in its
     /// order.
-    pub(crate) async fn is_gone(mut self) {
+    pub(crate) async fn until_gone(mut self) {
         let _ = timeout_at(Instant::now() + GRACE, &mut self.pump).await;
     }
 
