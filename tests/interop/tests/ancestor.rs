@@ -3,8 +3,7 @@
 //! `docs/nameko-tests.md` has them all, with those that are elsewhere and those that there are not.
 //!
 //! Those that break connections do so by a proxy, so they need a broker that is reached by TCP; those
-//! about TLS need one that listens with TLS. With
-//! `ENOKI_SLOW=1` the one runs, too, in which RabbitMQ takes three minutes to notice.
+//! about TLS need one that listens with TLS.
 
 mod ancestor {
     pub(super) mod container;
@@ -25,7 +24,7 @@ mod ancestor {
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
 
-use enoki_interop::{Checked, given, without};
+use enoki_interop::{Checked, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::timeout;
 
@@ -189,13 +188,6 @@ fn main() -> ExitCode {
 }
 
 fn perform(place: Place, port: &Port) -> Result<Completion, Failed> {
-    if place.speaks("amqp10")
-        && port.name.ends_with("_upstream_blackhole")
-        && given("ENOKI_SLOW").is_none()
-    {
-        let reason = "RabbitMQ notices by its own idle timeout, which no client can set";
-        return Ok(Completion::ignored_with(reason));
-    }
     let url = match place.url() {
         Ok(url) => url,
         Err(variable) => return without(variable),

@@ -28,10 +28,6 @@ impl Place {
         matches!(self, Self::Remote { .. })
     }
 
-    pub(crate) fn speaks(self, protocol: &str) -> bool {
-        matches!(self, Self::Remote { scheme, .. } if scheme == protocol)
-    }
-
     /// Its URL, or the variable that does not tell it.
     pub(crate) fn url(self) -> Result<String, &'static str> {
         match self {
