@@ -280,6 +280,21 @@ mod tests {
         assert_eq!(on(None).await, Vec::<String>::new());
     }
 
+    /// On several threads, since it takes two to meet.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn consumers_that_crash_leave_nothing_behind_that_comes_late() {
+        let task = Task {
+            course: Course::Memory,
+            seed: Seed::new(7),
+            messages: 20_000,
+            faults: 40,
+            only: Some("consumer crashed".to_owned()),
+        };
+        let progress = Progress::start(Course::Memory, task.messages, task.faults);
+        let ground = Ok(Ground::memory(MemoryTransport::isolated()));
+        assert_eq!(run_on(ground, task, &progress).await.failures(), Vec::<String>::new());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_breaks_its_word_is_found_out() {
         for (broken, complaint) in [
