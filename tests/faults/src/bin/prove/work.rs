@@ -300,11 +300,17 @@ pub(crate) async fn drain(desk: &Desk, patience: Duration) -> Outcome {
     let mut last = 0;
     loop {
         let handled = desk.meter.handled.load(Ordering::Relaxed);
-        if handled != last {
+        // What a handler gave back may come again in a moment.
+        let is_quiet = handled == last;
+        if !is_quiet {
             (last, deadline) = (handled, Instant::now() + patience);
         }
         let ledger = &desk.ledger;
-        if ledger.in_flight() == 0 && ledger.outstanding() == 0 && ledger.missing(1).is_empty() {
+        if is_quiet
+            && ledger.in_flight() == 0
+            && ledger.outstanding() == 0
+            && ledger.missing(1).is_empty()
+        {
             return Ok(());
         }
         if Instant::now() > deadline {
