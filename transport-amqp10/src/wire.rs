@@ -13,9 +13,14 @@
 
 mod check;
 mod frame;
+mod inbound;
 mod links;
 mod login;
+mod outbound;
+mod pair;
 mod pulse;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt, io,
@@ -37,14 +42,11 @@ use tokio::{
     time::Sleep,
 };
 
+use self::{inbound::Inbound, login::Offer, outbound::Outbound, pulse::Pulse};
 pub(crate) use self::{
-    frame::{Greeting, OVERHEAD, PAIR_RECEIVER, PAIR_SENDER, paired},
+    inbound::{Greeting, OVERHEAD},
     links::{Gauge, Links},
-};
-use self::{
-    frame::{Inbound, Outbound},
-    login::Offer,
-    pulse::Pulse,
+    pair::{PAIR_RECEIVER, PAIR_SENDER, paired},
 };
 use crate::{decode::Fault, options::Options, session::CONNECT};
 

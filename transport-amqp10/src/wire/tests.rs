@@ -1,0 +1,329 @@
+//! Both directions.
+
+use std::sync::Arc;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    frame::length,
+    inbound::{Greeting, Inbound, OVERHEAD},
+    links::Links,
+    outbound::Outbound,
+    pair::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
+};
+use crate::encode::Encoder;
+
+/// So many bytes a message may have here.
+const MOST: usize = 20;
+
+fn frame(channel: u16, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 8).unwrap();
+    let [high, low] = channel.to_be_bytes();
+    [&length.to_be_bytes()[..], &[2, 0, high, low], body].concat()
+}
+
+fn performative(code: u8, fields: impl FnOnce(&mut Encoder) -> u32) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    encoder.descriptor(code);
+    encoder.list(fields);
+    encoder.into_bytes()
+}
+
+/// handle, delivery-id, delivery-tag, message-format, settled, more.
+fn transfer(handle: u32, more: bool, payload: &[u8]) -> Vec<u8> {
+    let fields = |encoder: &mut Encoder| {
+        encoder.uint(handle);
+        encoder.uint(7);
+        encoder.binary(&[0, 0, 0, 7]);
+        encoder.uint(0);
+        encoder.bool(false);
+        encoder.bool(more);
+        6
+    };
+    frame(3, &[performative(0x14, fields), payload.to_vec()].concat())
+}
+
+/// The end of a message that is given up: the tenth field says so.
+fn aborted(handle: u32) -> Vec<u8> {
+    let fields = |encoder: &mut Encoder| {
+        encoder.uint(handle);
+        (0..4).for_each(|_| encoder.null());
+        encoder.bool(true);
+        (0..3).for_each(|_| encoder.null());
+        encoder.bool(true);
+        10
+    };
+    frame(3, &performative(0x14, fields))
+}
+
+fn attach(name: &str, handle: u32, receiver: bool) -> Vec<u8> {
+    let fields = |encoder: &mut Encoder| {
+        encoder.string(name);
+        encoder.uint(handle);
+        encoder.bool(receiver);
+        3
+    };
+    frame(3, &performative(0x12, fields))
+}
+
+fn flow(handle: u32, drain: bool) -> Vec<u8> {
+    let fields = |encoder: &mut Encoder| {
+        (0..4).for_each(|_| encoder.uint(1));
+        encoder.uint(handle);
+        (0..3).for_each(|_| encoder.uint(1));
+        encoder.bool(drain);
+        9
+    };
+    frame(3, &performative(0x13, fields))
+}
+
+fn inbound(inbound: &mut Inbound, frame: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    inbound.pass(frame, &mut out).unwrap();
+    assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
+    out
+}
+
+fn outbound(outbound: &mut Outbound, frame: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    outbound.pass(frame, &mut out);
+    assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
+    out
+}
+
+#[test]
+fn messages_come_in_as_data_and_go_out_without_it() {
+    let mut inwards = Inbound::new(Arc::default(), MOST);
+    let bare = transfer(1, false, b"message");
+    let wrapped = transfer(1, false, b"\x00\x53\x75\xb0\x00\x00\x00\x07message");
+    assert_eq!(inbound(&mut inwards, &bare), wrapped);
+    let mut outwards = Outbound::default();
+    assert_eq!(outbound(&mut outwards, &wrapped), bare);
+    let short = transfer(1, false, b"\x00\x53\x75\xa0\x07message");
+    assert_eq!(outbound(&mut outwards, &short), bare);
+}
+
+#[test]
+fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
+    // As the second field of a flow, and the third of a begin.
+    let window = |code, at, window| {
+        let fields = move |encoder: &mut Encoder| {
+            (0..at).for_each(|_| encoder.uint(0));
+            encoder.uint(window);
+            encoder.uint(7);
+            at + 2
+        };
+        performative(code, fields)
+    };
+    let links = Arc::<Links>::default();
+    let blocked = links.blocked();
+    let mut inwards = Inbound::new(links, MOST);
+    let end = performative(0x17, |_| 0);
+    for (body, channel, is_blocked) in [
+        (window(0x11, 2, 400), 3, false),
+        (window(0x13, 1, 0), 3, true),
+        (window(0x11, 2, 0), 4, true),
+        (window(0x13, 1, 400), 3, true),
+        (end.clone(), 4, false),
+        (window(0x13, 1, 0), 3, true),
+        (window(0x13, 1, 1), 3, false),
+        (end, 3, false),
+    ] {
+        inbound(&mut inwards, &frame(channel, &body));
+        assert_eq!(blocked.borrow().is_some(), is_blocked, "{body:02x?}");
+    }
+}
+
+#[test]
+fn only_the_first_frame_of_a_message_begins_with_a_section() {
+    let mut outwards = Outbound::default();
+    let section = b"\x00\x53\x75\xb0\x00\x00\x00\x30";
+    for _ in 0..2 {
+        let first = transfer(1, true, &[&section[..], b"one"].concat());
+        assert_eq!(outbound(&mut outwards, &first), transfer(1, true, b"one"));
+        // What looks like a section in the middle of a message is none.
+        let middle = transfer(1, true, section);
+        assert_eq!(outbound(&mut outwards, &middle), middle);
+        // Another link has a message of its own.
+        let other = transfer(2, false, &[&section[..], b"two"].concat());
+        assert_eq!(outbound(&mut outwards, &other), transfer(2, false, b"two"));
+        let last = transfer(1, false, section);
+        assert_eq!(outbound(&mut outwards, &last), last);
+    }
+}
+
+#[test]
+fn nothing_follows_what_makes_a_message_too_large() {
+    let mut inwards = Inbound::new(Arc::default(), MOST);
+    let part = |handle, more| transfer(handle, more, &[0; 15]);
+    let emptied = transfer(1, true, b"");
+    for _ in 0..2 {
+        let wrapped = inbound(&mut inwards, &part(1, true));
+        assert_eq!(wrapped.len(), part(1, true).len() + OVERHEAD);
+        inbound(&mut inwards, &part(1, true));
+        assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
+        // Another link's message is as large as it is.
+        let other = inbound(&mut inwards, &part(2, false));
+        assert_eq!(other.len(), part(2, false).len() + OVERHEAD);
+        assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
+        assert_eq!(inbound(&mut inwards, &part(1, false)), transfer(1, false, b""));
+    }
+    // What was given up counts no longer, and neither does what a session took with it.
+    for end in [aborted(1), frame(3, &performative(0x17, |_| 0))] {
+        inbound(&mut inwards, &part(1, true));
+        inbound(&mut inwards, &part(1, true));
+        inbound(&mut inwards, &end);
+        let wrapped = inbound(&mut inwards, &part(1, false));
+        assert_eq!(wrapped.len(), part(1, false).len() + OVERHEAD);
+    }
+}
+
+#[test]
+fn a_message_that_was_given_up_is_no_delivery() {
+    let links = Arc::new(Links::default());
+    let gauge = links.watch("mine");
+    let mut inwards = Inbound::new(links, MOST);
+    inbound(&mut inwards, &attach("mine", 5, false));
+    inbound(&mut inwards, &transfer(5, true, b"a"));
+    inbound(&mut inwards, &aborted(5));
+    inbound(&mut inwards, &flow(5, true));
+    assert_eq!(gauge.total(), Some(0));
+}
+
+#[test]
+fn a_broker_that_takes_next_to_nothing_is_refused() {
+    let open = |size: Option<u32>| {
+        let fields = |encoder: &mut Encoder| {
+            encoder.string("container");
+            encoder.null();
+            match size {
+                Some(size) => encoder.uint(size),
+                None => encoder.null(),
+            }
+            3
+        };
+        frame(0, &performative(0x10, fields))
+    };
+    let pass = |size| Inbound::new(Arc::default(), MOST).pass(&open(size), &mut Vec::new());
+    for size in [0, 8, 511] {
+        assert!(pass(Some(size)).is_err());
+    }
+    for size in [None, Some(512), Some(u32::MAX)] {
+        assert!(pass(size).is_ok());
+    }
+}
+
+#[test]
+fn the_management_pair_has_one_name_on_the_wire() {
+    let mut outwards = Outbound::default();
+    let mut inwards = Inbound::new(Arc::default(), MOST);
+    for (end, broker_receives) in [(PAIR_SENDER, true), (PAIR_RECEIVER, false)] {
+        let ours = attach(&paired(end), 0, !broker_receives);
+        let wire = attach(&paired(PAIR_ON_THE_WIRE), 0, !broker_receives);
+        assert_eq!(outbound(&mut outwards, &ours), wire);
+        let answer = attach(&paired(PAIR_ON_THE_WIRE), 0, broker_receives);
+        let expected = attach(&paired(end), 0, broker_receives);
+        assert_eq!(inbound(&mut inwards, &answer), expected);
+    }
+    let other = attach("enoki-receiver-1", 0, true);
+    assert_eq!(outbound(&mut outwards, &other), other);
+    assert_eq!(inbound(&mut inwards, &other), other);
+}
+
+#[test]
+fn a_link_is_drained_when_the_broker_says_so_after_its_deliveries() {
+    let links = Arc::new(Links::default());
+    let gauge = links.watch("mine");
+    let mut inwards = Inbound::new(links, MOST);
+    inbound(&mut inwards, &attach("mine", 5, false));
+    inbound(&mut inwards, &attach("another", 6, false));
+    inbound(&mut inwards, &transfer(5, true, b"a"));
+    inbound(&mut inwards, &transfer(5, false, b"b"));
+    inbound(&mut inwards, &transfer(6, false, b"c"));
+    inbound(&mut inwards, &flow(6, true));
+    inbound(&mut inwards, &flow(5, false));
+    assert_eq!(gauge.total(), None);
+    inbound(&mut inwards, &transfer(5, false, b"d"));
+    inbound(&mut inwards, &flow(5, true));
+    assert_eq!(gauge.total(), Some(2));
+}
+
+#[test]
+fn the_broker_is_read_and_told_of_smaller_frames() {
+    let open = |size: u32, tag: &'static str| {
+        let fields = |encoder: &mut Encoder| {
+            encoder.string("container");
+            encoder.string("vhost:/");
+            encoder.uint(size);
+            (0..6).for_each(|_| encoder.null());
+            encoder.map(|encoder| {
+                for (name, value) in [("cluster", "c"), ("product", tag), ("version", "4.0.5")] {
+                    encoder.symbol(name);
+                    encoder.string(value);
+                }
+                3
+            });
+            10
+        };
+        frame(0, &performative(0x10, fields))
+    };
+    let mut out = Vec::new();
+    let greeting = Inbound::new(Arc::default(), MOST).pass(&open(512, "RabbitMQ"), &mut out);
+    assert_eq!(
+        greeting,
+        Ok(Some(Greeting {
+            product: Some("RabbitMQ".to_owned()),
+            version: Some("4.0.5".to_owned())
+        }))
+    );
+    assert_eq!(out, open(512, "RabbitMQ"));
+    let ours = outbound(&mut Outbound::default(), &open(1008, "enoki"));
+    assert_eq!(ours, open(1000, "enoki"));
+}
+
+#[test]
+fn headers_and_heartbeats_pass_as_they_are() {
+    for bytes in [&b"AMQP\x00\x01\x00\x00"[..], b"\x00\x00\x00\x08\x02\x00\x00\x00"] {
+        assert_eq!(inbound(&mut Inbound::new(Arc::default(), MOST), bytes), bytes);
+        assert_eq!(outbound(&mut Outbound::default(), bytes), bytes);
+    }
+    assert!(length(b"HTTP/1.1 400", 1000).is_err());
+    assert!(length(b"\x00\x00\x00\x07\x02\x00\x00\x00", 1000).is_err());
+    assert!(length(b"\x00\x00\x03\xe9\x02\x00\x00\x00", 1000).is_err());
+    assert_eq!(length(b"\x00\x00\x03\xe8\x02\x00\x00\x00", 1000), Ok(Some(1000)));
+    assert_eq!(length(b"\x00\x00\x00", 1000), Ok(None));
+}
+
+proptest! {
+    #[test]
+    fn no_frame_is_too_odd(
+        body in vec(any::<u8>(), 0..80),
+        at: prop::sample::Index,
+        byte: u8,
+    ) {
+        let links = Arc::new(Links::default());
+        let _gauge = links.watch("mine");
+        let mut inwards = Inbound::new(links, MOST);
+        inbound(&mut inwards, &attach("mine", 1, false));
+        for sound in [
+            frame(3, &body),
+            frame(3, &[b"\x00\x53\x14".as_slice(), &body].concat()),
+            transfer(1, true, &body),
+            attach("mine", 1, true),
+            attach(&paired(PAIR_ON_THE_WIRE), 1, true),
+            flow(1, true),
+        ] {
+            let mut broken = sound;
+            // The length is checked before.
+            let at = 4 + at.index(broken.len() - 4);
+            broken[at] = byte;
+            let mut out = Vec::new();
+            if inwards.pass(&broken, &mut out).is_ok() {
+                prop_assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
+            }
+            out.clear();
+            Outbound::default().pass(&broken, &mut out);
+            prop_assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
+        }
+    }
+}
