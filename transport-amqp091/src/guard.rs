@@ -104,7 +104,9 @@ impl Guard {
     /// The channel is gone.
     pub(crate) fn detach(&mut self, channel: u16) {
         if let Some(at) = self.outlets.iter().position(|outlet| outlet.channel() == channel) {
-            self.outlets.swap_remove(at).stop();
+            let outlet = self.outlets.swap_remove(at);
+            outlet.stop();
+            outlet.tell();
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::sender::outlet::Closed;
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![kind];
@@ -220,6 +221,26 @@ async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
     assert_eq!(scene.hears().await.2[..4], [0, 20, 0, 40]);
     assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
     assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
+}
+
+/// Else the sender goes, lapin closes the channel from this side, too, and gives its number to the next.
+#[tokio::test]
+async fn a_sender_learns_that_the_broker_closed_its_channel_once_lapin_knows() {
+    let mut scene = Scene::new().await;
+    let outlet = scene.line.attach(1);
+    scene.publishes(&outlet, 1, 10);
+    scene.hears().await;
+    let mut outcomes = Vec::new();
+    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    let early = poll_fn(|cx| Poll::Ready(outlet.poll(cx, &mut outcomes))).await;
+    assert!(early.is_pending(), "{early:?}");
+    assert!(poll_fn(|cx| Poll::Ready(outlet.poll_done(cx))).await.is_pending());
+    let closed = poll_fn(|cx| outlet.poll(cx, &mut outcomes));
+    let close_ok = frame(1, 1, &[0, 20, 0, 41]);
+    let (closed, written) = tokio::join!(soon(closed), write(&scene.line, &close_ok));
+    written.unwrap();
+    assert!(matches!(closed, Some(Closed::Broker(_))), "{closed:?}");
+    soon(poll_fn(|cx| outlet.poll_done(cx))).await;
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ struct State {
     outcomes: Vec<(u64, PublishOutcome)>,
     /// Why nothing is written any more.
     closed: Option<Closed>,
+    /// Whether lapin knows of it. It reads what the broker says a moment later: a channel that it had to
+    /// close meanwhile would be closed from both sides, and its number given away too soon.
+    gone: bool,
     /// Whether the broker asked for a pause (`channel.flow`).
     paused: bool,
     sender: Option<Waker>,
@@ -36,7 +39,7 @@ struct State {
 
 impl State {
     fn is_done(&self) -> bool {
-        self.closed.is_some() || self.flights.is_empty()
+        self.gone || (self.closed.is_none() && self.flights.is_empty())
     }
 
     fn wakes(&mut self, sender: &Waker) {
@@ -106,8 +109,9 @@ impl Outlet {
         any
     }
 
-    /// Waits for outcomes and appends them; says why there will be none, after the last of them.
-    pub(super) fn poll(
+    /// Waits for outcomes and appends them; says why there will be none, after the last of them, and once
+    /// lapin knows it.
+    pub(crate) fn poll(
         &self,
         cx: &mut Context<'_>,
         into: &mut Vec<(u64, PublishOutcome)>,
@@ -117,19 +121,19 @@ impl Outlet {
             into.append(&mut state.outcomes);
             return Poll::Ready(None);
         }
-        if let Some(closed) = &state.closed {
+        if let Some(closed) = state.closed.as_ref().filter(|_| state.gone) {
             return Poll::Ready(Some(closed.clone()));
         }
         state.wakes(cx.waker());
         Poll::Pending
     }
 
-    /// Whether no message waits for an answer.
+    /// Whether no message waits for an answer, and lapin may close the channel.
     pub(super) fn is_done(&self) -> bool {
         self.lock().is_done()
     }
 
-    /// Waits until no message waits for an answer.
+    /// Waits until no message waits for an answer, and lapin may close the channel.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         state.outcomes.clear();
@@ -185,17 +189,18 @@ impl Outlet {
         state.closed = Some(Closed::Broker(error));
     }
 
-    /// This side closes the channel, or the connection is over.
+    /// The channel is closed for lapin, too, or the connection is over.
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.waiting.clear();
         state.closed.get_or_insert(Closed::Here);
+        state.gone = true;
     }
 
     /// Wakes the sender if there is something for it.
     pub(crate) fn tell(&self) {
         let mut state = self.lock();
-        let sender = match state.outcomes.is_empty() && state.closed.is_none() {
+        let sender = match state.outcomes.is_empty() && !state.gone {
             true => None,
             false => state.sender.take(),
         };
