@@ -16,8 +16,10 @@ use crate::harness::{Broken, Harness};
 /// use enoki_conformance::AtUrl;
 /// use enoki_core::Capability;
 /// # use std::sync::Arc;
-/// # use enoki_core::{BrokerUrl, Result, Transport};
-/// # fn transport(_: &BrokerUrl) -> Result<Arc<dyn Transport>> { unimplemented!() }
+/// # use enoki_core::{BrokerUrl, Error, ErrorKind, Result, Transport};
+/// # fn transport(_: &BrokerUrl) -> Result<Arc<dyn Transport>> {
+/// #     Err(Error::new(ErrorKind::Unsupported, "fly"))
+/// # }
 ///
 /// fn main() -> ExitCode {
 ///     enoki_conformance::main(
