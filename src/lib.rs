@@ -66,6 +66,9 @@
 //!
 //! [`Json`], [`Text`] and [`Raw`] bytes are always there, and so are the tools for [`testing`].
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod connect;
 
 /// The example of the README compiles, too.

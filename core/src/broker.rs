@@ -17,6 +17,7 @@ pub use self::options::BrokerOptions;
 use crate::{
     capability::{Capability, Peer},
     consumer::on_cancel::OnCancel,
+    deadline::{deadline, later},
     declare::declare,
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
@@ -120,11 +121,11 @@ impl Broker {
         // Temporary queues belong to the connection that consumes.
         let consuming = link(Purpose::Consume, declared.clone());
         let reached = async {
-            let now = Instant::now();
             if options.reach_within.is_zero() {
-                publishing.session(now + options.connect_timeout + GRACE, Patience::FailFast).await
+                let one_try = later(deadline(options.connect_timeout), GRACE);
+                publishing.session(one_try, Patience::FailFast).await
             } else {
-                publishing.session(now + options.reach_within, Patience::Wait).await
+                publishing.session(deadline(options.reach_within), Patience::Wait).await
             }
         };
         let reached = reached.await?;
@@ -333,7 +334,7 @@ impl Broker {
 
     fn declare_by(&self) -> Instant {
         let options = &self.inner.options;
-        Instant::now() + options.connect_timeout + options.declare_timeout
+        later(deadline(options.connect_timeout), options.declare_timeout)
     }
 
     pub(crate) fn consuming(&self) -> &Link {

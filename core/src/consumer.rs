@@ -22,6 +22,7 @@ use crate::{
     broker::BrokerOptions,
     consumer::handler::{ConsumerOptions, Handler},
     consumer::worker::{Run, Runner, Turn, Worker},
+    deadline::deadline,
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::payload::Payload,
@@ -29,6 +30,7 @@ use crate::{
     short_str::ShortStr,
     source::Source,
     subscription::Subscription,
+    task::spawn,
     topology::Topology,
     topology::queue::Queue,
     transport::GRACE,
@@ -157,12 +159,12 @@ impl Entrypoint for Consumer {
         let ended = subscription.watch_end();
         // Without the scope's broker: a task that is slow to die would keep the connection open.
         let failures = scope.failures().clone();
-        let watch = tokio::spawn(async move {
+        let watching = async move {
             if let Err(error) = ended.await {
                 let _ = failures.try_send(error);
             }
-        })
-        .abort_handle();
+        };
+        let watch = spawn("consume", watching, drop).abort_handle();
         self.running = Some(Running { subscription, workers, stopping, watch });
         Ok(())
     }
@@ -209,7 +211,7 @@ impl fmt::Debug for Consumer {
 
 /// Ends handlers where they wait. One that blocks its thread cannot be ended, so it is left behind.
 async fn abandon(workers: &mut JoinSet<()>) {
-    let _ = timeout_at(Instant::now() + GRACE, workers.shutdown()).await;
+    let _ = timeout_at(deadline(GRACE), workers.shutdown()).await;
 }
 
 /// As in nameko, where it is called `max_workers`.

@@ -3,10 +3,14 @@
 //! It opens no socket and knows no client library: transports do, through the interface in
 //! [`transport`]. Programs use it by way of the `enoki` crate.
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod broker;
 mod capability;
 mod consumer;
 mod context;
+mod deadline;
 mod declare;
 mod delivery;
 mod error;
@@ -21,6 +25,7 @@ mod service;
 mod short_str;
 mod source;
 mod subscription;
+mod task;
 pub mod testing;
 mod tls;
 mod topology;

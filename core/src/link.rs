@@ -14,9 +14,11 @@ use tokio::{
 };
 
 use crate::{
+    deadline::{deadline, later},
     declare::declare_again,
     error::{Error, ErrorKind, Result},
     health::{BrokerHealth, Health},
+    task::{guarded, spawn},
     topology::Topology,
     transport::{GRACE, Purpose, Session, Transport},
 };
@@ -86,9 +88,9 @@ pub(crate) struct LinkOptions {
 impl LinkOptions {
     /// Opens a session and declares on it what is declared on each.
     async fn open(&self) -> Result<Arc<dyn Session>> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let deadline = deadline(self.connect_timeout);
         let connecting = self.transport.connect(self.purpose, deadline);
-        let connected = timeout_at(deadline + GRACE, connecting).await;
+        let connected = timeout_at(later(deadline, GRACE), connecting).await;
         let session = connected.unwrap_or_else(|_| Err(overdue(self.transport.name())))?;
         self.replay(&*session).await;
         Ok(session)
@@ -100,7 +102,7 @@ impl LinkOptions {
             let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
             topology.clone()
         };
-        let deadline = Instant::now() + self.declare_timeout;
+        let deadline = deadline(self.declare_timeout);
         if timeout_at(deadline, declare_again(session, &topology)).await.is_err() {
             tracing::error!("declaring again after a reconnect took too long");
         }
@@ -121,7 +123,7 @@ impl Link {
             is_first: true,
             is_doubtful: false,
         };
-        tokio::spawn(supervisor.run());
+        spawn(KEEP, supervisor.run(), drop);
         Self { name, commands, state }
     }
 
@@ -190,7 +192,7 @@ impl Link {
             }
         };
         // The task itself keeps the deadline; this one is for a task that could not.
-        let _ = timeout_at(deadline + GRACE, closing).await;
+        let _ = timeout_at(later(deadline, GRACE), closing).await;
     }
 }
 
@@ -236,8 +238,27 @@ enum Over {
 }
 
 impl Supervisor {
+    /// A panic below costs the session, like a connection that breaks.
     async fn run(mut self) {
-        while let Some(Command::Open) = self.inbox.recv().await {
+        let mut pauses = Pauses::new();
+        let mut is_wanted = false;
+        loop {
+            let since = Instant::now();
+            let Err(panicked) = guarded(KEEP, self.serve_all(is_wanted)).await else { break };
+            is_wanted = true;
+            self.set(State::Opening { tries: self.tries, reason: Some(panicked.transient(true)) });
+            tokio::select! {
+                () = sleep(pauses.after_a_session_of(since.elapsed())) => {}
+                () = unwanted(&mut self.inbox) => break,
+            }
+        }
+        self.set(State::Closed);
+    }
+
+    /// Opens the connection whenever somebody wants it, until nobody does any more.
+    async fn serve_all(&mut self, mut is_wanted: bool) {
+        while is_wanted || matches!(self.inbox.recv().await, Some(Command::Open)) {
+            is_wanted = false;
             match self.keep_open().await {
                 Over::Failed(reason) => {
                     tracing::error!(
@@ -247,10 +268,9 @@ impl Supervisor {
                     );
                     self.set(State::Idle { tries: self.tries, reason: Some(reason) });
                 }
-                Over::Closed => break,
+                Over::Closed => return,
             }
         }
-        self.set(State::Closed);
     }
 
     /// Opens the connection, and again whenever it breaks.
@@ -351,10 +371,13 @@ async fn closing(inbox: &mut mpsc::Receiver<Command>) -> Instant {
         match inbox.recv().await {
             Some(Command::Open) => {}
             Some(Command::Close { deadline }) => return deadline,
-            None => return Instant::now() + GRACE,
+            None => return deadline(GRACE),
         }
     }
 }
+
+/// What the task of a link does, for errors.
+const KEEP: &str = "keep a connection";
 
 /// How long to wait before the next try. Tries that fail and sessions that break are counted apart: a
 /// broker that was away is there once a session is open, however long that took.

@@ -9,13 +9,12 @@ mod retry;
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use tokio::time::Instant;
-
 pub use self::{
     confirm::Confirm, options::PublisherOptions, publication::Publication, retry::RetryPolicy,
 };
 use crate::{
     broker::Broker,
+    deadline::deadline,
     error::{Error, ErrorKind, Result},
     message::Message,
     message::codec::Codecs,
@@ -135,7 +134,7 @@ impl<M: Payload> Publisher<M> {
         for message in messages {
             publications.push(self.message(message).and_then(Publication::seal));
         }
-        let deadline = Instant::now() + self.inner.options.timeout;
+        let deadline = deadline(self.inner.options.timeout);
         let batch = Batch::of(publications.len());
         let mut parcels = Vec::with_capacity(publications.len());
         let mut ids = Vec::with_capacity(publications.len());

@@ -16,6 +16,7 @@ use crate::{
     consumer::Consumer,
     consumer::handler::Handler,
     consumer::result::Results,
+    deadline::{deadline, later},
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::payload::Payload,
@@ -163,9 +164,9 @@ impl<S: Send + Sync + 'static> Service<S> {
         }
         let limit = self.workers.map(|workers| Arc::new(Semaphore::new(workers.into())));
         let (report, failures) = mpsc::channel(1);
-        let deadline = Instant::now() + self.start_within;
+        let start_by = deadline(self.start_within);
         let mut running = RunningService {
-            scope: Scope::new(self.name, self.broker, report, deadline, limit),
+            scope: Scope::new(self.name, self.broker, report, start_by, limit),
             entrypoints: Vec::new(),
             extensions: Vec::new(),
             failures,
@@ -175,12 +176,12 @@ impl<S: Send + Sync + 'static> Service<S> {
         let started = tokio::select! {
             biased;
             // An entrypoint keeps the deadline itself, and then says what kept it.
-            started = timeout_at(deadline + GRACE, running.bring_up(self.extensions, self.entrypoints)) => {
+            started = timeout_at(later(start_by, GRACE), running.bring_up(self.extensions, self.entrypoints)) => {
                 started.map_err(|_| self.start_within)
             }
             () = signal => {
-                let deadline = Instant::now() + running.stop_within;
-                return running.stop(deadline).await.map(|()| Started::Stopped);
+                let stop_by = deadline(running.stop_within);
+                return running.stop(stop_by).await.map(|()| Started::Stopped);
             }
         };
         let started = started.unwrap_or_else(|within| {
@@ -191,9 +192,9 @@ impl<S: Send + Sync + 'static> Service<S> {
         match started {
             Ok(()) => Ok(Started::Running(running)),
             Err(error) => {
-                let deadline = Instant::now() + running.stop_within;
+                let stop_by = deadline(running.stop_within);
                 // The first error tells more than what comes of stopping.
-                let _ = running.stop(deadline).await;
+                let _ = running.stop(stop_by).await;
                 Err(error)
             }
         }
@@ -211,8 +212,8 @@ impl<S: Send + Sync + 'static> Service<S> {
             () = signal => Ok(()),
             error = running.failed() => Err(error),
         };
-        let deadline = Instant::now() + running.stop_within;
-        let stopped = running.stop(deadline).await;
+        let stop_by = deadline(running.stop_within);
+        let stopped = running.stop(stop_by).await;
         failed.and(stopped)
     }
 }
@@ -282,10 +283,10 @@ impl RunningService {
     /// Starts one more entrypoint, and returns when it brings work in. One that fails to start is
     /// stopped and not kept.
     pub async fn add(&mut self, entrypoint: impl Entrypoint) -> Result<()> {
-        let deadline = Instant::now() + self.start_within;
+        let start_by = deadline(self.start_within);
         let mut entrypoint: Box<dyn Entrypoint> = Box::new(entrypoint);
-        let scope = self.scope.clone().starting_by(deadline);
-        let started = timeout_at(deadline + GRACE, entrypoint.start(scope)).await;
+        let scope = self.scope.clone().starting_by(start_by);
+        let started = timeout_at(later(start_by, GRACE), entrypoint.start(scope)).await;
         let started = started.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "start")
                 .on(format!("entrypoint {:?}", entrypoint.name()))
@@ -297,7 +298,7 @@ impl RunningService {
                 Ok(())
             }
             Err(error) => {
-                let _ = stop(&mut *entrypoint, Instant::now() + self.stop_within).await;
+                let _ = stop(&mut *entrypoint, deadline(self.stop_within)).await;
                 Err(error)
             }
         }
@@ -345,7 +346,7 @@ impl RunningService {
         // The handlers' state goes first: publishers in it hold on to the connection.
         self.entrypoints.clear();
         while let Some(extension) = self.extensions.pop() {
-            let stopped = timeout_at(deadline + GRACE, extension.stop(deadline)).await;
+            let stopped = timeout_at(later(deadline, GRACE), extension.stop(deadline)).await;
             results.push(stopped.unwrap_or_else(|_| Err(overdue("extension", extension.name()))));
         }
         self.scope.release(deadline).await;
@@ -357,16 +358,16 @@ impl RunningService {
         join_all(self.entrypoints.iter_mut().map(|entrypoint| kill(&mut **entrypoint))).await;
         self.entrypoints.clear();
         while let Some(extension) = self.extensions.pop() {
-            let _ = timeout_at(Instant::now() + GRACE, extension.kill()).await;
+            let _ = timeout_at(deadline(GRACE), extension.kill()).await;
         }
         let now = Instant::now();
-        let _ = timeout_at(now + GRACE, self.scope.release(now)).await;
+        let _ = timeout_at(deadline(GRACE), self.scope.release(now)).await;
     }
 }
 
 /// An entrypoint keeps the deadline itself, and has some time to clean up after it.
 async fn stop(entrypoint: &mut dyn Entrypoint, deadline: Instant) -> Result<()> {
-    match timeout_at(deadline + 3 * GRACE, entrypoint.stop(deadline)).await {
+    match timeout_at(later(deadline, 3 * GRACE), entrypoint.stop(deadline)).await {
         Ok(result) => result,
         Err(_) => {
             kill(entrypoint).await;
@@ -376,7 +377,7 @@ async fn stop(entrypoint: &mut dyn Entrypoint, deadline: Instant) -> Result<()> 
 }
 
 async fn kill(entrypoint: &mut dyn Entrypoint) {
-    let _ = timeout_at(Instant::now() + 2 * GRACE, entrypoint.kill()).await;
+    let _ = timeout_at(deadline(2 * GRACE), entrypoint.kill()).await;
 }
 
 fn overdue(what: &str, name: &str) -> Error {

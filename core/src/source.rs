@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     broker::Broker,
+    deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
     link::{Link, Patience, backoff},
@@ -54,9 +55,9 @@ impl Source {
     }
 
     /// Declares and consumes, on the current connection or the next one.
-    pub(crate) async fn open_once(&self, deadline: Instant) -> Result<Box<dyn Receiver>> {
-        let session = self.link.session(deadline, Patience::Wait).await?.session;
-        let by = deadline.min(Instant::now() + self.declare_timeout);
+    pub(crate) async fn open_once(&self, by: Instant) -> Result<Box<dyn Receiver>> {
+        let session = self.link.session(by, Patience::Wait).await?.session;
+        let by = by.min(deadline(self.declare_timeout));
         let opening = async {
             declare(&*session, &self.topology).await?;
             session.receiver(&self.queue, self.prefetch).await
@@ -70,15 +71,15 @@ impl Source {
 
     /// The same, again and again while what fails may pass: a connection that breaks, or a queue
     /// that belongs to a connection which is about to end.
-    pub(crate) async fn open(&self, deadline: Instant) -> Result<Box<dyn Receiver>> {
+    pub(crate) async fn open(&self, by: Instant) -> Result<Box<dyn Receiver>> {
         let mut backoff = backoff();
         loop {
-            let error = match self.open_once(deadline).await {
+            let error = match self.open_once(by).await {
                 Ok(receiver) => return Ok(receiver),
                 Err(error) => error,
             };
             let wait = backoff.next().unwrap_or_default();
-            if !error.is_transient() || Instant::now() + wait >= deadline {
+            if !error.is_transient() || deadline(wait) >= by {
                 return Err(error);
             }
             tracing::warn!(queue = %self.queue, %error, ?wait, "not consuming yet; tried again later");

@@ -15,6 +15,7 @@ use self::{deliveries::Deliveries, held::Held};
 use crate::{
     broker::Broker,
     consumer::on_cancel::OnCancel,
+    deadline::{deadline, later},
     delivery::{Delivery, Settler},
     error::{Error, ErrorKind, Result},
     health::{ConsumerHealth, Health},
@@ -22,6 +23,7 @@ use crate::{
     message::codec::Codecs,
     outcome::Outcome,
     source::Source,
+    task::{guarded, log, spawn},
     transport::{Delivered, End, GRACE, Receiver, Settle},
 };
 
@@ -36,7 +38,7 @@ pub struct Subscription {
     control: mpsc::Sender<Stop>,
     ended: watch::Receiver<Option<Result<()>>>,
     health: Arc<watch::Sender<ConsumerHealth>>,
-    pump: JoinHandle<()>,
+    pump: JoinHandle<Option<()>>,
 }
 
 /// A wish to stop: settle until the deadline, then close.
@@ -72,7 +74,8 @@ impl Subscription {
             max: prefetch,
         };
         pump.subscribed();
-        let pump = tokio::spawn(async move { drop(end.send(Some(pump.run(receiver).await))) });
+        let running = async move { drop(end.send(Some(pump.run(receiver).await))) };
+        let pump = spawn(CONSUME, running, drop);
         Ok(Self { deliveries, control, ended, health, pump })
     }
 
@@ -112,7 +115,7 @@ impl Subscription {
     pub async fn stop(&mut self, deadline: Instant) -> Result<()> {
         // Nobody there: it has ended already.
         let _ = self.control.try_send(Stop { deadline });
-        match timeout_at(deadline + GRACE, self.end()).await {
+        match timeout_at(later(deadline, GRACE), self.end()).await {
             Ok(result) => result,
             Err(_) => {
                 self.kill();
@@ -124,7 +127,7 @@ impl Subscription {
     /// Waits until its receiver is gone, a moment at most: who consumes next gets what it held, in its
     /// order.
     pub(crate) async fn until_gone(mut self) {
-        let _ = timeout_at(Instant::now() + GRACE, &mut self.pump).await;
+        let _ = timeout_at(deadline(GRACE), &mut self.pump).await;
     }
 
     /// Ends now: everything unsettled goes back to the queue.
@@ -179,6 +182,13 @@ struct Flow {
     unsettled: usize,
 }
 
+impl Drop for Flow {
+    /// However it ended: the broker delivers again what no handler has begun on, so none need begin.
+    fn drop(&mut self) {
+        self.settler.recall();
+    }
+}
+
 /// How the time with one receiver ended.
 enum Over {
     /// Somebody asked for it.
@@ -192,7 +202,10 @@ enum Over {
 impl Pump {
     async fn run(mut self, mut receiver: Box<dyn Receiver>) -> Result<()> {
         let result = loop {
-            let reason = match self.pump(receiver).await {
+            let pumping = guarded(CONSUME, self.pump(receiver)).await;
+            // Whatever ended it: what is left is of a receiver that is gone.
+            self.unstarted.give_back();
+            let reason = match pumping.unwrap_or_else(Over::Interrupted) {
                 Over::Stopped(result) => break result,
                 Over::Failed(reason) => break Err(reason),
                 Over::Interrupted(reason) => reason,
@@ -226,11 +239,14 @@ impl Pump {
         let mut backoff = backoff();
         loop {
             let wait = backoff.next().unwrap_or_default();
-            tracing::warn!(queue = %self.source.queue(), %reason, ?wait, "not consuming; tried again later");
+            log(
+                || tracing::warn!(queue = %self.source.queue(), %reason, ?wait, "not consuming; tried again later"),
+            );
             self.set(Health::Reconnecting { reason: reason.clone() });
             let opening = async {
                 sleep(wait).await;
-                self.source.open_once(Instant::now() + A_WHILE).await
+                let opened = guarded(CONSUME, self.source.open_once(deadline(A_WHILE))).await;
+                opened.unwrap_or_else(|panicked| Err(panicked.transient(true)))
             };
             let opened = tokio::select! {
                 biased;
@@ -279,7 +295,7 @@ impl Pump {
                         // Nobody asked for it: an end all the same, and never a silent one.
                         Err(End::Stopped) => return Over::Interrupted(self.ended("the broker ended it")),
                         Err(End::Cancelled(reason)) => {
-                            self.drain(&mut flow, Instant::now() + GRACE).await;
+                            self.drain(&mut flow, deadline(GRACE)).await;
                             let cancelled = self
                                 .ended(format!("the broker cancelled the consumer ({reason})"))
                                 .remedy("was the queue deleted?")
@@ -335,7 +351,7 @@ impl Pump {
     }
 
     /// Gives back what no handler has started on, waits for the settlements of the rest, closes.
-    async fn drain(&self, flow: &mut Flow, deadline: Instant) {
+    async fn drain(&self, flow: &mut Flow, by: Instant) {
         self.recall(flow);
         let mut arrived = Vec::new();
         let mut settled = Vec::new();
@@ -364,9 +380,9 @@ impl Pump {
                 }
             }
         };
-        let _ = timeout_at(deadline, drained).await;
+        let _ = timeout_at(by, drained).await;
         // Closing has a moment of its own: the settlements just sent must leave this process.
-        let close_by = deadline.max(Instant::now() + GRACE);
+        let close_by = by.max(deadline(GRACE));
         if !matches!(timeout_at(close_by, flow.receiver.close()).await, Ok(Ok(()))) {
             tracing::debug!(queue = %self.source.queue(), "the receiver did not close properly");
         }
@@ -390,6 +406,9 @@ impl Flow {
         settled.clear();
     }
 }
+
+/// What a pump does, for errors.
+const CONSUME: &str = "consume";
 
 /// How long one try to consume again may wait for a connection, before it says how things are.
 const A_WHILE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -29,6 +29,10 @@ use crate::{
     short_str::ShortStr,
     topology::{BindingSpec, ExchangeSpec, QueueSpec},
 };
+pub use crate::{
+    deadline::{deadline, later},
+    task::{guarded, spawn},
+};
 
 /// How a broker is reached.
 #[async_trait]

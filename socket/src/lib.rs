@@ -4,6 +4,9 @@
 //! encrypted ones (rustls, TLS 1.2 and 1.3) where the URL asks for TLS. Without the feature `tls` it
 //! refuses such URLs, before anything is sent.
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod dial;
 mod error;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+use enoki_core::transport::spawn;
 use lapin::{Channel, options::BasicQosOptions, protocol::constants::REPLY_SUCCESS};
 use tokio::{runtime::Handle, time::timeout};
 
@@ -43,16 +44,17 @@ impl Drop for Tentative {
             return;
         }
         let channel = self.channel.clone();
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                // Requests are answered in their order, so the answer to this one comes last.
-                let behind = channel.basic_qos(1, BasicQosOptions::default());
-                let _ = timeout(REPLY_TIMEOUT, behind).await;
-                if channel.status().connected() {
-                    let close = channel.close(REPLY_SUCCESS, "OK".into());
-                    let _ = timeout(REPLY_TIMEOUT, close).await;
-                }
-            });
+        let closing = async move {
+            // Requests are answered in their order, so the answer to this one comes last.
+            let behind = channel.basic_qos(1, BasicQosOptions::default());
+            let _ = timeout(REPLY_TIMEOUT, behind).await;
+            if channel.status().connected() {
+                let close = channel.close(REPLY_SUCCESS, "OK".into());
+                let _ = timeout(REPLY_TIMEOUT, close).await;
+            }
+        };
+        if Handle::try_current().is_ok() {
+            spawn("close a channel", closing, drop);
         }
     }
 }

@@ -20,6 +20,9 @@
 //!
 //! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod channel;
 mod cursor;
 mod error;

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, fmt, future::poll_fn, sync::Arc};
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Result,
-    transport::{Outgoing, PublishOutcome, Sender},
+    transport::{Outgoing, PublishOutcome, Sender, spawn},
 };
 use lapin::Channel;
 use tokio::{sync::watch, time::timeout};
@@ -117,14 +117,13 @@ impl Drop for Amqp091Sender {
     /// Stays for the answers that are under way. If the broker closed the channel for one of those
     /// messages while lapin was closing it from this side, lapin would give up the connection.
     fn drop(&mut self) {
-        if !self.outlet.is_done()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        if !self.outlet.is_done() && tokio::runtime::Handle::try_current().is_ok() {
             let (channel, outlet) = (self.channel.clone(), self.outlet.clone());
-            runtime.spawn(async move {
+            let waiting = async move {
                 let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| outlet.poll_done(cx))).await;
                 drop(channel);
-            });
+            };
+            spawn("close a sender", waiting, drop);
         }
     }
 }

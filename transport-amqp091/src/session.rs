@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    transport::{Change, Found, Receiver, Sender, Session, deadline, spawn},
 };
 use enoki_socket::tls_error;
 use futures_util::StreamExt;
@@ -39,7 +39,13 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     let health = Arc::new(watch::Sender::new(Health::default()));
     let (block, blocked) = watch::channel(None);
     let status = connection.status().clone();
-    let watcher = tokio::spawn(watch_over(events, status, line.clone(), health.clone(), block));
+    let watching = watch_over(events, status, line.clone(), health.clone(), block);
+    let lost = (line.clone(), health.clone());
+    let watcher = spawn("watch a connection", watching, move |_| {
+        let (line, health) = lost;
+        end(&health, Ended::Lost);
+        line.cut();
+    });
     Ok(Amqp091Session {
         peer: peer::peer(line.greeting()),
         options,
@@ -248,7 +254,7 @@ impl Amqp091Session {
         subject: &str,
         request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let deadline = deadline(REPLY_TIMEOUT);
         let (connection, line) = connect(&self.options, deadline).await?;
         let _cut = CutOnDrop(Some(line));
         let channel = self.answered(operation, subject, connection.create_channel()).await?;

@@ -18,6 +18,7 @@ use std::{
 };
 
 use async_rs::{Runtime, Tokio, traits::*, util::Task};
+use enoki_core::transport::spawn;
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::AsyncTcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -46,7 +47,8 @@ pub(crate) async fn open(
         let opening = connector.connect(|| line.opened());
         let opened = timeout_at(deadline, opening).await;
         let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        tokio::spawn(line::run(io, line.clone()).with_subscriber(NoSubscriber::default()));
+        let running = line::run(io, line.clone()).with_subscriber(NoSubscriber::default());
+        spawn("read and write a connection", running, drop);
         Ok(AsyncTcpStream::Plain(Socket(line.clone())))
     };
     lapin::Connection::connector(options.uri(), runtime, connect, options.properties()).await

@@ -40,6 +40,9 @@
 //! Over AMQP 1.0 a dead letter that had been delivered before, from any queue, is redelivered; over
 //! AMQP 0-9-1 only what comes again from this one is.
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod address;
 mod artemis;
 mod channel;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use enoki_core::{
     Error, ErrorKind, Outcome, Result, ShortStr,
-    transport::{Delivered, End, Receiver, Session, Settle},
+    transport::{Delivered, End, Receiver, Session, Settle, later},
 };
 use fe2o3_amqp::{
     link::{
@@ -305,7 +305,7 @@ impl Receiver for Amqp10Receiver {
                 biased;
                 received = link.recv() => self.received(received, into),
                 () = self.gauge.emptied(), if self.gauge.total().is_none() => {}
-                () = sleep_until(since + REPLY_TIMEOUT) => {
+                () = sleep_until(later(since, REPLY_TIMEOUT)) => {
                     let silent = "the broker did not say what was still under way";
                     self.ended = Some(Over::Lost(Cause::Lost(silent.to_owned())));
                 }
@@ -378,7 +378,7 @@ impl Receiver for Amqp10Receiver {
 
 /// What asks RabbitMQ to deliver a message no sooner than after this time, by its own clock.
 fn not_before(now: SystemTime, delay: Duration) -> Fields {
-    let time = now + delay.min(Outcome::LONGEST_DELAY);
+    let time = now.checked_add(delay.min(Outcome::LONGEST_DELAY)).unwrap_or(now);
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // Rounded up: a delay is a minimum.
     let millis = i64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);

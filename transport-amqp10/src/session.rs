@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    transport::{Change, Found, Receiver, Sender, Session, deadline, later, spawn},
 };
 use enoki_socket::tls_error;
 use fe2o3_amqp::{
@@ -59,7 +59,13 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     cut.keep();
     let (commands, inbox) = mpsc::channel(1);
     let health = Arc::new(watch::Sender::new(None));
-    tokio::spawn(keep(connection, inbox, line.clone(), health.clone()));
+    let keeping = keep(connection, inbox, line.clone(), health.clone());
+    let lost = (line.clone(), health.clone());
+    spawn("keep a connection", keeping, move |panicked| {
+        let (line, health) = lost;
+        end(&health, Ended::Failed(Cause::Lost(panicked.to_string())));
+        line.cut();
+    });
     Ok(Amqp10Session {
         options,
         peer,
@@ -241,14 +247,16 @@ impl Amqp10Session {
         L: Send + 'static,
         E: Into<Cause> + 'static,
     {
-        let attaching = tokio::spawn(timeout(REPLY_TIMEOUT, async {
+        let attaching = timeout(REPLY_TIMEOUT, async {
             let link = attach(channel.handle()?).await.map_err(Into::into)?;
             Ok::<_, Cause>((link, channel))
-        }));
-        match attaching.await {
-            Ok(Ok(attached)) => attached.map_err(|cause| self.failed(operation, subject, &cause)),
-            Ok(Err(_)) => Err(error::timed_out(operation, subject)),
-            Err(_) => Err(self.failed(operation, subject, &Cause::Ended)),
+        });
+        match spawn(operation, attaching, drop).await {
+            Ok(Some(Ok(attached))) => {
+                attached.map_err(|cause| self.failed(operation, subject, &cause))
+            }
+            Ok(Some(Err(_))) => Err(error::timed_out(operation, subject)),
+            Ok(None) | Err(_) => Err(self.failed(operation, subject, &Cause::Ended)),
         }
     }
 
@@ -449,7 +457,7 @@ async fn keep(
                 // See `channel.rs` for why the channel of a session that ended should rest a while, and
                 // why there may be no answer. The next try gets another channel.
                 if let Some(ended) = line.links.last_end() {
-                    tokio::time::sleep_until(ended + REST).await;
+                    tokio::time::sleep_until(later(ended, REST)).await;
                 }
                 for _ in 0..BEGIN_TRIES {
                     let begin = fe2o3_amqp::Session::begin(&mut connection);
@@ -463,7 +471,7 @@ async fn keep(
             }
             Some(Command::Close(deadline)) => deadline,
             // A session that nobody closed has nobody left to wait for it either.
-            None => Instant::now() + LAST_WORDS,
+            None => deadline(LAST_WORDS),
         };
         end(&health, Ended::Closed);
         let _ = timeout_at(deadline, connection.close()).await;

@@ -12,6 +12,9 @@
 //! What it does not do: keep anything when the process ends, replicate (a replicated queue is one
 //! copy, as on a cluster of one node), or check `user_id`, for there are no logins.
 
+// No deadline overflows, and no task ends unseen: see clippy.toml.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+
 mod broker;
 mod error;
 mod fault;

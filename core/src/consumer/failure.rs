@@ -1,6 +1,12 @@
 //! Why a handler failed.
 
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use crate::task::forget;
 
 /// Why a handler failed: any error converts into it by `?`.
 ///
@@ -35,13 +41,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
+        f.write_str(&chain(&*self.0))
     }
 }
 
@@ -50,6 +50,37 @@ impl fmt::Debug for Failure {
         write!(f, "Failure({self})")
     }
 }
+
+/// What an error and its causes say. They are the program's own, so that this may be called wherever
+/// the toolkit has one: what panics is left out, and so are causes without end.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut said = String::new();
+    let mut next = Some(error);
+    for _ in 0..CAUSES {
+        let walk = AssertUnwindSafe(|| next.map(|error| (error.to_string(), error.source())));
+        match catch_unwind(walk) {
+            Ok(None) => return said,
+            Ok(Some((text, source))) => {
+                said.push_str(if said.is_empty() { "" } else { ": " });
+                said.push_str(&text);
+                next = source;
+            }
+            Err(panic) => {
+                forget(panic);
+                said.push_str(if said.is_empty() { "" } else { ": " });
+                said.push_str("(an error that panics when it is asked what it is)");
+                return said;
+            }
+        }
+    }
+    if next.is_some() {
+        said.push_str(": …");
+    }
+    said
+}
+
+/// How many causes of an error are told.
+const CAUSES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +97,45 @@ mod tests {
         assert_eq!(format!("{failure:?}"), "Failure(store: no room: disk on fire)");
         assert!(failure.source().is::<crate::Error>());
         assert_eq!(Failure::new("just so").to_string(), "just so");
+    }
+
+    #[derive(Debug)]
+    struct Cycle;
+
+    impl fmt::Display for Cycle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("again")
+        }
+    }
+
+    impl Error for Cycle {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    #[derive(Debug)]
+    struct Trap;
+
+    impl fmt::Display for Trap {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("no words")
+        }
+    }
+
+    impl Error for Trap {}
+
+    #[test]
+    fn it_speaks_for_any_error() {
+        let endless = Failure::from(Cycle).to_string();
+        assert!(endless.starts_with("again: again") && endless.ends_with("again: …"), "{endless}");
+        assert_eq!(endless.matches("again").count(), CAUSES);
+        let trap = Failure::from(Trap);
+        let said = "(an error that panics when it is asked what it is)";
+        assert_eq!(trap.to_string(), said);
+        let caused = crate::Error::new(crate::ErrorKind::Unexpected, "store").because("no room");
+        let caused = Failure::from(caused.caused_by(Trap));
+        assert_eq!(caused.to_string(), format!("store: no room: {said}"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     outcome::Outcome,
     short_str::ShortStr,
     subscription::deliveries::Deliveries,
+    task::{forget, guarded, log},
 };
 
 /// What each worker of a consumer knows.
@@ -84,10 +85,19 @@ impl Worker {
         WorkerResult { queue, handler, envelope, ended, outcome }
     }
 
-    /// Runs the handler and settles the delivery, unless the handler took it.
+    /// Runs the handler and settles the delivery, unless the handler took it. A panic of whatever is
+    /// around the handler is one of the handler: the worker goes on with the next delivery.
     pub(crate) async fn handle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
+        // The delivery is dropped where it was, and so requeued.
+        let requeued = |_| (Ended::Panicked, Some(Outcome::Requeue));
+        guarded("handle a message", self.settle(delivery)).await.unwrap_or_else(requeued)
+    }
+
+    async fn settle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
         if let Some(reason) = delivery.undecodable() {
-            tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read");
+            log(
+                || tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read"),
+            );
             let error = Error::new(ErrorKind::Codec, "read a message").because(reason.to_string());
             delivery.settle(Outcome::Reject);
             return (Ended::Undecodable(error), Some(Outcome::Reject));
@@ -113,13 +123,22 @@ impl Worker {
             Ok(Handled::Returned(result)) => hooks.result(result).await,
             Ok(Handled::Refused(failure)) => Err(failure),
             Ok(Handled::Undecodable(error)) => {
-                tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded");
+                log(
+                    || tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded"),
+                );
                 // What was provided is told no result, since there was nothing to handle.
                 self.leave(&mut hooks).await;
                 return (Ended::Undecodable(error), Outcome::Reject);
             }
-            Err(_) => {
-                tracing::error!(queue, handler, "the handler panicked; its delivery is requeued");
+            Err(panic) => {
+                forget(panic);
+                log(|| {
+                    tracing::error!(
+                        queue,
+                        handler,
+                        "the handler panicked; its delivery is requeued"
+                    )
+                });
                 let _ = hooks.result(Err(Failure::new("the handler panicked"))).await;
                 self.leave(&mut hooks).await;
                 return (Ended::Panicked, Outcome::Requeue);
@@ -130,11 +149,13 @@ impl Worker {
             Ok(outcome) => (Ended::Returned, outcome),
             Err(failure) => {
                 let then = self.on_error;
-                if self.expected.iter().any(|expects| expects(failure.source())) {
-                    tracing::warn!(queue, handler, %failure, %then, "the handler failed, as expected");
-                } else {
-                    tracing::error!(queue, handler, %failure, %then, "the handler failed");
-                }
+                let is_expected = self.expected.iter().any(|expects| expects(failure.source()));
+                log(|| match is_expected {
+                    true => {
+                        tracing::warn!(queue, handler, %failure, %then, "the handler failed, as expected")
+                    }
+                    false => tracing::error!(queue, handler, %failure, %then, "the handler failed"),
+                });
                 (Ended::Failed(failure), then.outcome())
             }
         }
@@ -144,7 +165,7 @@ impl Worker {
     async fn leave(&self, hooks: &mut Hooks) {
         if let Err(failure) = hooks.tear_down().await {
             let (queue, handler) = (&*self.queue, &*self.callee.handler);
-            tracing::error!(queue, handler, %failure, "a provider failed in its teardown");
+            log(|| tracing::error!(queue, handler, %failure, "a provider failed in its teardown"));
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     message::Message,
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
+    task::{log, spawn},
     topology::Topology,
 };
 
@@ -91,7 +92,9 @@ impl Reply {
                 if let Err(Err(error)) = reply.send(result)
                     && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::Refused)
                 {
-                    tracing::warn!(%error, "a message is stored nowhere, and nobody awaits its outcome");
+                    log(
+                        || tracing::warn!(%error, "a message is stored nowhere, and nobody awaits its outcome"),
+                    );
                 }
             }
             Self::Batch { batch, at } => batch.settle(at, result),
@@ -137,7 +140,7 @@ impl Lane {
             size: options.window.into(),
             connection: options.link.observed(),
         });
-        tokio::spawn(Task::new(options, intake, window.clone()).run());
+        spawn("publish", Task::new(options, intake, window.clone()).run(), drop);
         Self { inbox, window }
     }
 

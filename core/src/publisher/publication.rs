@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{Confirm, Confirmed, Inner, mandatory};
 use crate::{
     context::Context,
+    deadline::deadline,
     error::{Error, Result},
     message::Message,
     message::value::{Table, Timestamp, Value},
@@ -144,7 +145,7 @@ impl<M> Publication<'_, M> {
     /// Hands over and tells the outcome later, like [`Publisher::enqueue`](super::Publisher::enqueue).
     pub async fn enqueue(self) -> Result<Confirm> {
         let publisher = self.publisher;
-        let deadline = Instant::now() + self.timeout;
+        let deadline = deadline(self.timeout);
         let sealed = self.seal()?;
         let (reply, outcome) = oneshot::channel();
         let confirm = Confirm::new(

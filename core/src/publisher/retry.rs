@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use crate::error::Error;
+use crate::{deadline::LONGEST, error::Error};
 
 /// Which messages are published again, how often, and when: always with the id of the first try, and
 /// never past the message's deadline.
@@ -89,8 +89,8 @@ impl RetryPolicy {
     pub(super) fn delay(&self, tries: u32) -> Duration {
         let tries = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX).min(32);
         let mut delays = ExponentialBuilder::new()
-            .with_min_delay(self.first)
-            .with_max_delay(self.longest)
+            .with_min_delay(self.first.min(LONGEST))
+            .with_max_delay(self.longest.min(LONGEST))
             .with_jitter()
             .without_max_times()
             .build();

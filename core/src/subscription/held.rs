@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::{outcome::Outcome, transport::Settle};
+use crate::{deadline::deadline, outcome::Outcome, transport::Settle};
 
 /// Deliveries that wait here, unsettled: at most as many as the prefetch.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ impl Held {
     pub(super) fn take(&mut self, settlements: &mut Vec<Settle>) {
         settlements.retain(|settle| match settle.outcome {
             Outcome::RetryAfter(delay) => {
-                self.0.push(Reverse((Instant::now() + delay, settle.tag)));
+                self.0.push(Reverse((deadline(delay), settle.tag)));
                 false
             }
             _ => true,

@@ -9,6 +9,7 @@ mod lane;
 mod later;
 mod link;
 mod mandatory;
+mod panics;
 mod provider;
 mod publication;
 mod recall;

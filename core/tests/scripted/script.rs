@@ -83,6 +83,8 @@ pub(crate) enum Trouble {
     Hangs,
     /// The session breaks under it.
     Breaks,
+    /// It panics.
+    Panics,
 }
 
 impl Trouble {
@@ -91,6 +93,7 @@ impl Trouble {
             Self::Fails(error) => error,
             Self::Breaks => broken(),
             Self::Hangs => std::future::pending().await,
+            Self::Panics => panic!("the script says so"),
         }
     }
 }
@@ -222,6 +225,7 @@ pub(crate) struct SessionState {
     pub(crate) applied: Vec<Change>,
     pub(crate) closed: bool,
     ended: Option<Error>,
+    end_panics: bool,
     senders: Vec<Arc<Watched<SenderState>>>,
     receivers: Vec<Arc<Watched<ReceiverState>>>,
 }
@@ -250,6 +254,11 @@ impl ScriptedSession {
                 receiver.change(|receiver| receiver.end = Some(|| End::Lost(broken())));
             }
         });
+    }
+
+    /// Whoever waits for its end finds that this panics.
+    pub(crate) fn panic_on_end(&self) {
+        self.state.change(|state| state.end_panics = true);
     }
 
     /// The broker reads nothing from it any more, or reads again.
@@ -328,7 +337,11 @@ impl Session for ScriptedSession {
     }
 
     async fn ended(&self) -> Error {
-        self.state.when(|state| state.ended.clone()).await
+        let ended = |state: &mut SessionState| {
+            let end = state.end_panics.then_some(None);
+            end.or(state.ended.clone().map(Some))
+        };
+        self.state.when(ended).await.expect("the script says so")
     }
 
     async fn close(&self, _: Instant) {
@@ -347,6 +360,8 @@ pub(crate) struct SenderState {
     pub(crate) room: usize,
     /// Whether `submit` never returns.
     pub(crate) hangs: bool,
+    /// Whether `submit` panics when it has taken what has room.
+    pub(crate) panics: bool,
     /// Told next.
     pub(crate) outcomes: VecDeque<(u64, PublishOutcome)>,
     pub(crate) failure: Option<Error>,
@@ -402,6 +417,7 @@ impl Sender for ScriptedSender {
             }
             Ok(state.hangs)
         })?;
+        assert!(!self.0.change(|state| state.panics), "the script says so");
         if hangs {
             std::future::pending::<()>().await;
         }

@@ -349,15 +349,6 @@ async fn a_consumer_that_cannot_be_resumed_fails_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_fails_the_service() {
-    let (broker, script) = Script::broker().await;
-    let service = Service::new("office", broker).consume(&BILLING, ack);
-    let running = tokio::spawn(service.run_until(std::future::pending()));
-    script.receiver(0).await.change(|state| state.panics = true);
-    assert_eq!(in_time(running).await.unwrap().unwrap_err().kind(), ErrorKind::Unexpected);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_service_runs_until_its_signal_and_stops_in_order() {
     let (broker, script) = Script::broker().await;
     let handled = Slow::default();

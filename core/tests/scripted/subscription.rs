@@ -271,14 +271,6 @@ async fn stopping_while_there_is_no_connection_ends_at_once() {
     assert!(matches!(health.borrow().health, Health::Stopped { reason: None }));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_is_not_silent_either() {
-    let (mut subscription, receiver, _broker, _script) = subscribe(2).await;
-    receiver.change(|state| state.panics = true);
-    let error = in_time(subscription.next()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unexpected, "{error}");
-}
-
 /// The broker delivers them again, whatever becomes of them here.
 #[tokio::test(start_paused = true)]
 async fn deliveries_that_waited_when_the_connection_broke_are_not_handed_out() {

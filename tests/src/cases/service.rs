@@ -12,8 +12,9 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Attempt, Body, BrokerOptions, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind,
-    Failure, FromState, Handler, OnCancel, OnError, Outcome, Publisher, QueueSpec, Scope, Service,
-    State, Value, transport::Change,
+    Failure, FromState, Handler, OnCancel, OnError, Outcome, Publisher, PublisherOptions,
+    QueueSpec, RetryPolicy, Scope, Service, State, Value,
+    transport::{Change, deadline},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -27,7 +28,7 @@ use crate::{
     stage::Stage,
     steps::{
         PATIENCE, contents, dead_letter_to, declare, fill, next, number, soon, subscribe, to_queue,
-        until,
+        to_queue_with, topology, until,
     },
 };
 
@@ -55,6 +56,7 @@ cases! { "service":
     a_consumer_that_ends_fails_its_service,
     one_bad_queue_leaves_the_other_consumer,
     a_signal_ends_the_service,
+    the_longest_of_all_durations_is_no_limit,
     an_entrypoint_of_ones_own_starts_and_stops,
     an_entrypoint_that_fails_ends_the_service,
     a_service_can_be_started_again,
@@ -737,6 +739,49 @@ impl Entrypoint for Diary {
     async fn kill(&mut self) {
         self.write("kill");
     }
+}
+
+/// Programs write `Duration::MAX` where they want no limit. No clock counts that far.
+async fn the_longest_of_all_durations_is_no_limit(stage: &Stage) -> Result<(), Failed> {
+    const MAX: Duration = Duration::MAX;
+    let options = BrokerOptions::new().connect_timeout(MAX).reach_within(MAX).declare_timeout(MAX);
+    let broker = stage.broker_with(options).await?;
+    let queue = stage.queue("q")?;
+    let policy = RetryPolicy::new().backoff(MAX, MAX).also_refused();
+    let options = PublisherOptions::new().timeout(MAX).retry(policy);
+    let publisher = to_queue_with::<u32>(&broker, &queue, options).await?;
+    publisher.publish(&1).await?;
+    publisher.message(&2)?.timeout(MAX).publish().await?;
+    for confirmed in publisher.publish_all(&[3]).await {
+        confirmed?;
+    }
+    // What a broker cannot do so long may be refused, and is no panic.
+    let _ = publisher.message(&4)?.expiration(MAX).publish().await;
+    for change in
+        [(|queue: &mut QueueSpec| queue.message_ttl = Some(MAX)) as fn(&mut QueueSpec), |queue| {
+            queue.expires = Some(MAX)
+        }]
+    {
+        let mut other = stage.queue("other")?;
+        change(&mut other);
+        let _ = broker.declare(&topology(&[], &[&other], &[])).await;
+        broker.apply(&Change::DeleteQueue(other.name)).await?;
+    }
+    // The connections that come next have the same deadlines.
+    stage.sever().await;
+    let (told, mut handled) = mpsc::unbounded_channel();
+    let handler = move |Body(number): Body<u32>| {
+        let told = told.clone();
+        async move {
+            let _ = told.send(number);
+            if number == 3 { Outcome::RetryAfter(MAX) } else { Outcome::Ack }
+        }
+    };
+    let done = async move { while handled.recv().await.is_some_and(|number| number != 3) {} };
+    let service = Service::new("office", broker.clone()).consume(&queue.of::<u32>(), handler);
+    service.start_within(MAX).stop_within(MAX).run_until(done).await?;
+    broker.close(deadline(MAX)).await;
+    Ok(())
 }
 
 async fn an_entrypoint_of_ones_own_starts_and_stops(stage: &Stage) -> Result<(), Failed> {

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use enoki_core::transport::later;
 use tokio::time::Instant;
 
 use super::frame::{self, BEGIN, END, Opened};
@@ -105,9 +106,12 @@ impl Pulse {
         self.channel?;
         Some(match self.asked {
             None if self.owes => self.heard,
-            None => self.heard + self.every,
+            None => later(self.heard, self.every),
             // A slow line may be busy with what was written before.
-            Some(asked) => asked.max(self.heard) + self.every + at_the_slowest(self.written),
+            Some(asked) => {
+                let answer = later(asked.max(self.heard), self.every);
+                later(answer, at_the_slowest(self.written))
+            }
         })
     }
 

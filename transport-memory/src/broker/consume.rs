@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use enoki_core::{
     Outcome, Result, ShortStr,
-    transport::{Delivered, Settle},
+    transport::{Delivered, Settle, later},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -77,7 +77,7 @@ impl State {
                     has_returned = true;
                 }
                 Outcome::RetryAfter(delay) => {
-                    let until = now + delay.min(Outcome::LONGEST_DELAY);
+                    let until = later(now, delay.min(Outcome::LONGEST_DELAY));
                     queue.put_off(entry, until, &mut self.dead);
                     has_returned = true;
                 }

@@ -13,6 +13,7 @@ use super::{
     in_flight::{InFlight, Pending},
 };
 use crate::{
+    deadline::deadline,
     error::{Error, ErrorKind, Result},
     transport::{Outgoing, PublishOutcome},
 };
@@ -114,7 +115,7 @@ impl Backlog {
 
     pub(super) fn resolve(&mut self, outcomes: &mut Vec<(u64, PublishOutcome)>) {
         self.trouble = None;
-        let mut freed = 0;
+        let mut freed = Freed { window: &self.window, messages: 0 };
         for (id, outcome) in outcomes.drain(..) {
             let Some(pending) = self.in_flight.take(id) else { continue };
             let result = match outcome {
@@ -125,7 +126,7 @@ impl Backlog {
                     .remedy("declare the queue that should get it, or publish with `optional()`")),
                 PublishOutcome::Rejected(error) => {
                     let retry = pending.parcel.retry;
-                    let due = Instant::now() + retry.delay(pending.sent + 1);
+                    let due = deadline(retry.delay(pending.sent + 1));
                     if retry.is_passing(&error)
                         && retry.allows(pending.sent + 1)
                         && due < too_late(pending.parcel.deadline)
@@ -137,10 +138,9 @@ impl Backlog {
                     Err(error)
                 }
             };
-            freed += 1;
+            freed.messages += 1;
             pending.parcel.reply.send(result);
         }
-        self.window.free(freed);
     }
 
     /// When the next refused message is to be sent again.
@@ -218,10 +218,23 @@ impl Backlog {
 
     fn settle(&mut self, id: u64, result: impl FnOnce(&Pending) -> Result<()>) {
         if let Some(pending) = self.in_flight.take(id) {
+            let freed = Freed { window: &self.window, messages: 1 };
             let result = result(&pending);
             pending.parcel.reply.send(result);
-            self.window.free(1);
+            drop(freed);
         }
+    }
+}
+
+/// Room in the window that becomes free when this is dropped, whatever happens before.
+struct Freed<'w> {
+    window: &'w Window,
+    messages: usize,
+}
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        self.window.free(self.messages);
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::LaneOptions;
 use crate::{
+    deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
     link::{Link, Patience},
@@ -62,7 +63,7 @@ impl Opener {
     /// on: messages that come and run out of time meanwhile do not begin the wait anew.
     pub(super) fn failed(&mut self, reason: &Error) {
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Instant::now() + self.retry.delay(self.failures);
+        self.not_before = deadline(self.retry.delay(self.failures));
         // For a reason that does not pass, something that it needs may be gone.
         if !reason.is_transient() {
             self.declared = None;
@@ -71,16 +72,16 @@ impl Opener {
 
     /// Opens a sender; on a session where the last one failed, after a pause.
     pub(super) async fn open(&mut self) -> Result<Box<dyn Sender>> {
-        let (incarnation, deadline) = loop {
-            let deadline = Instant::now() + self.timeout;
-            let incarnation = self.link.session(deadline, self.patience).await?;
+        let (incarnation, open_by) = loop {
+            let open_by = deadline(self.timeout);
+            let incarnation = self.link.session(open_by, self.patience).await?;
             // The pauses before another session are the link's own.
             if self.tried.replace(incarnation.epoch) != Some(incarnation.epoch) {
                 self.failures = 0;
-                break (incarnation, deadline);
+                break (incarnation, open_by);
             }
             if Instant::now() >= self.not_before || !self.is_patient() {
-                break (incarnation, deadline);
+                break (incarnation, open_by);
             }
             // A sender may fail a moment before its session does.
             let _ = timeout_at(self.not_before, incarnation.session.ended()).await;
@@ -92,7 +93,7 @@ impl Opener {
             }
             incarnation.session.sender(self.window).await
         };
-        let opened = timeout_at(deadline, opening).await.unwrap_or_else(|_| {
+        let opened = timeout_at(open_by, opening).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "open a publisher").because("the deadline passed"))
         });
         // A connection that broke under it is no reason to give up, whatever it was taken for.

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Intake, LaneOptions, Window, backlog::Backlog, opener::Opener};
-use crate::{error::Result, transport::Sender};
+use crate::{error::Result, task::guarded, transport::Sender};
 
 /// Sends messages in their order, tells their outcomes, and sends again what the policy allows.
 pub(super) struct Task {
@@ -29,7 +29,15 @@ impl Task {
         Self { inbox, is_open: true, backlog, opener: Opener::new(options) }
     }
 
+    /// A panic below costs the sender: what it took is indeterminate, and the rest gets another.
     pub(super) async fn run(mut self) {
+        while let Err(panicked) = guarded("publish", self.serve()).await {
+            self.opener.failed(&panicked);
+            self.backlog.interrupted(panicked);
+        }
+    }
+
+    async fn serve(&mut self) {
         while self.has_work().await {
             match self.open().await {
                 Ok(Some(sender)) => {
