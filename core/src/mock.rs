@@ -191,6 +191,11 @@ impl Receiver for MockReceiver {
         self.stop().await
     }
 
+    /// To stop it is to stop it.
+    async fn stop_last(&mut self) -> Result<()> {
+        self.stop().await
+    }
+
     async fn close(&mut self) -> Result<()> {
         self.close().await
     }

@@ -44,6 +44,12 @@ impl Source {
         self.prefetch.into()
     }
 
+    /// Whether one consumer of the queue is active at a time, as far as the program has said so.
+    pub(crate) fn has_single_active_consumer(&self) -> bool {
+        let mut queues = self.topology.queues().iter();
+        queues.any(|queue| queue.name == self.queue && queue.single_active_consumer)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.prefetch > 0 {
             return Ok(());

@@ -336,7 +336,11 @@ impl Pump {
         // First, so that no handler begins while the broker is slow to answer.
         self.to_handlers.close();
         self.recall(&flow);
-        let stopping = timeout_at(deadline, flow.receiver.stop()).await;
+        let stopping = if self.source.has_single_active_consumer() {
+            timeout_at(deadline, flow.receiver.stop_last()).await
+        } else {
+            timeout_at(deadline, flow.receiver.stop()).await
+        };
         self.drain(&mut flow, deadline).await;
         match stopping {
             Ok(result) => result,

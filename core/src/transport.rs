@@ -233,8 +233,25 @@ pub trait Receiver: Debug + Send + 'static {
     /// [`End::Stopped`]. Idempotent.
     async fn stop(&mut self) -> Result<()>;
 
+    /// Like [`Receiver::stop`], on a queue with a single active consumer: the broker must not make
+    /// another consumer active before this receiver is closed or dropped. Otherwise that one gets the
+    /// messages behind those that are still unsettled here, before those.
+    ///
+    /// A broker that hands the queue over as soon as it is told to stop cannot be told then. The
+    /// receiver lets the broker be, ends with [`End::Stopped`] at once, and says only settlements
+    /// that remove a message; what is requeued or released waits for `close`, which returns it in the
+    /// order of the queue.
+    ///
+    /// The default is `stop`: right where stopping does not hand the queue over.
+    async fn stop_last(&mut self) -> Result<()> {
+        self.stop().await
+    }
+
     /// Waits until what was settled is on its way, then closes. Unsettled deliveries go back to the
     /// queue, and count as attempts. What is received later is [`End::Stopped`].
+    ///
+    /// Where the queue has a single active consumer, they are back, in their order, before the next
+    /// consumer gets anything. The same holds for a receiver that is dropped.
     async fn close(&mut self) -> Result<()>;
 }
 

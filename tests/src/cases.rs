@@ -4,6 +4,7 @@ mod codec;
 mod connect;
 mod consume;
 mod errors;
+mod handover;
 mod headers;
 mod limits;
 mod publish;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> + Send {
         errors::CASES,
         service::CASES,
         shutdown::CASES,
+        handover::CASES,
     ]
     .into_iter()
     .flatten()

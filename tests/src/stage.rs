@@ -35,10 +35,10 @@ struct Made {
 
 impl Stage {
     pub(crate) async fn open(harness: Arc<dyn Harness>) -> Result<Self> {
-        let transport = Severable { inner: harness.transport().await?, sessions: Mutex::default() };
+        let transport = Arc::new(Severable::new(harness.transport().await?));
         Ok(Self {
             harness,
-            transport: Arc::new(transport),
+            transport,
             prefix: format!("conformance.{}", Uuid::now_v7().simple()),
             made: Mutex::default(),
         })
@@ -62,6 +62,14 @@ impl Stage {
         let broker = Broker::connect_with(self.transport.clone(), options).await?;
         self.made().brokers.push(broker.clone());
         Ok(broker)
+    }
+
+    /// A new handle whose sessions can be ended without those of the others.
+    pub(crate) async fn severable_broker(&self) -> Result<(Broker, Arc<Severable>), Failed> {
+        let transport = Arc::new(Severable::new(self.transport.inner.clone()));
+        let broker = Broker::connect_with(transport.clone(), BrokerOptions::new()).await?;
+        self.made().brokers.push(broker.clone());
+        Ok((broker, transport))
     }
 
     /// A way that leads nowhere; the case has to say that it needs it.
@@ -129,13 +137,18 @@ impl Stage {
 
 /// A transport whose sessions can be ended from outside.
 #[derive(Debug)]
-struct Severable {
+pub(crate) struct Severable {
     inner: Arc<dyn Transport>,
     sessions: Mutex<Vec<Weak<dyn Session>>>,
 }
 
 impl Severable {
-    async fn sever(&self) {
+    fn new(inner: Arc<dyn Transport>) -> Self {
+        Self { inner, sessions: Mutex::default() }
+    }
+
+    /// Ends every session, behind the back of the handles that use them.
+    pub(crate) async fn sever(&self) {
         let sessions =
             std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
         for session in sessions.iter().filter_map(Weak::upgrade) {

@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, ErrorKind, Result, ShortStr,
+    Error, ErrorKind, Outcome, Result, ShortStr,
     transport::{Delivered, End, Receiver, Settle},
 };
 use futures_util::{FutureExt, Stream, future::poll_fn};
@@ -47,6 +47,8 @@ pub(crate) struct Amqp091Receiver {
     unsettled: Unsettled,
     frames: Vec<Frame>,
     stopping: bool,
+    /// Whether it is still the queue's consumer, and gives back nothing before it is closed.
+    lingers: bool,
     closed: bool,
     ended: Option<Ended>,
 }
@@ -94,6 +96,7 @@ impl Amqp091Receiver {
             unsettled: Unsettled::default(),
             frames: Vec::new(),
             stopping: false,
+            lingers: false,
             closed: false,
             ended: None,
         })
@@ -219,7 +222,13 @@ impl Receiver for Amqp091Receiver {
 
     fn settle(&mut self, settlements: &[Settle]) {
         let mut frames = std::mem::take(&mut self.frames);
-        self.unsettled.settle(settlements, &mut frames);
+        if self.lingers {
+            let mut removed = settlements.to_vec();
+            removed.retain(|settle| matches!(settle.outcome, Outcome::Ack | Outcome::Reject));
+            self.unsettled.settle(&removed, &mut frames);
+        } else {
+            self.unsettled.settle(settlements, &mut frames);
+        }
         for frame in frames.drain(..) {
             self.say(frame);
         }
@@ -237,6 +246,17 @@ impl Receiver for Amqp091Receiver {
             Ok(Err(error)) => Err(error::failed("stop", subject(&self.queue), &error)),
             Err(_) => Err(error::timed_out("stop", subject(&self.queue))),
         }
+    }
+
+    /// Not by `basic.cancel`: RabbitMQ makes the next consumer active at once, and gives it what is
+    /// behind the deliveries that are unsettled here. When the channel closes, these are back before.
+    async fn stop_last(&mut self) -> Result<()> {
+        if self.ended.is_none() {
+            self.stopping = true;
+            self.lingers = true;
+            self.ended = Some(Ended::Stopped);
+        }
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<()> {

@@ -34,7 +34,7 @@ impl MemoryReceiver {
 
     fn end(&self, end: ConsumerEnd) -> End {
         match end {
-            ConsumerEnd::Stopped => End::Stopped,
+            ConsumerEnd::Stopped | ConsumerEnd::Lingers => End::Stopped,
             ConsumerEnd::QueueDeleted => End::Cancelled(
                 Error::new(ErrorKind::NotFound, "consume")
                     .on(error::queue_subject(&self.queue))
@@ -73,6 +73,11 @@ impl Receiver for MemoryReceiver {
 
     async fn stop(&mut self) -> Result<()> {
         self.broker.with(|state, now| state.stop(self.consumer, now));
+        Ok(())
+    }
+
+    async fn stop_last(&mut self) -> Result<()> {
+        self.broker.with(|state, _| state.stop_last(self.consumer));
         Ok(())
     }
 

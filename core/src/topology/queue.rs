@@ -227,7 +227,12 @@ impl<M, K> TypedQueue<M, K> {
         self
     }
 
-    /// Gives its messages to one consumer at a time; the others stand by.
+    /// Gives its messages to one consumer at a time, in their order; the others stand by.
+    ///
+    /// The order holds when the active consumer stops and another takes its place: the handlers that
+    /// run end first, then what no handler has begun goes back. Over AMQP 0-9-1 that counts as an
+    /// attempt where attempts are counted, and towards a delivery limit. A program that consumes from
+    /// such a queue and does not declare it has to say so, too.
     #[must_use]
     pub const fn single_active_consumer(mut self) -> Self {
         self.def.single_active_consumer = true;

@@ -90,7 +90,8 @@ pub struct QueueSpec {
     pub dead_letter: Option<DeadLetter>,
     /// The highest priority it tells apart.
     pub max_priority: Option<u8>,
-    /// Whether one consumer at a time gets its messages.
+    /// Whether one consumer at a time gets its messages; see
+    /// [`WorkQueue::single_active_consumer`](crate::WorkQueue::single_active_consumer).
     pub single_active_consumer: bool,
     /// How many failed deliveries a message may have before it is dead-lettered; for a replicated queue
     /// 20 by default, in memory and on RabbitMQ 4.

@@ -66,6 +66,10 @@ impl State {
         };
         let mut has_returned = false;
         for settle in settlements {
+            let removes = matches!(settle.outcome, Outcome::Ack | Outcome::Reject);
+            if !removes && consumer.lingers() {
+                continue;
+            }
             let Some(entry) = consumer.settle(settle.tag) else { continue };
             match settle.outcome {
                 Outcome::Ack => {}
@@ -102,6 +106,17 @@ impl State {
         }
     }
 
+    /// Stops a consumer that stays its queue's active one until it is closed. What comes back from it
+    /// comes back then, in its order.
+    pub(crate) fn stop_last(&mut self, key: ConsumerKey) {
+        let Some(consumer) = self.consumers.get_mut(key) else { return };
+        consumer.end.get_or_insert(ConsumerEnd::Lingers);
+        consumer.wake(&mut self.wakes);
+        if let Some(queue) = self.queues.get_mut(consumer.queue) {
+            queue.skip_turn(key, &mut self.consumers);
+        }
+    }
+
     /// Removes a consumer; what it has not settled goes back.
     pub(crate) fn close_consumer(&mut self, key: ConsumerKey, now: Instant) {
         self.detach(key, ConsumerEnd::Stopped, now);
@@ -118,7 +133,9 @@ impl State {
     ) -> Option<QueueKey> {
         let consumer = self.consumers.get_mut(key)?;
         // A session that is lost is lost for those who had stopped before, too.
-        if consumer.end.is_none() || matches!(end, ConsumerEnd::Lost(_)) {
+        if matches!(consumer.end, None | Some(ConsumerEnd::Lingers))
+            || matches!(end, ConsumerEnd::Lost(_))
+        {
             consumer.end = Some(end);
         }
         consumer.in_turn = false;

@@ -27,6 +27,8 @@ pub(crate) struct Consumer {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ConsumerEnd {
     Stopped,
+    /// It stopped, and is its queue's consumer until it is closed.
+    Lingers,
     QueueDeleted,
     Lost(Ending),
 }
@@ -72,6 +74,10 @@ impl Consumer {
             waker,
             sleep: Sleep::Awake,
         }
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        matches!(self.end, Some(ConsumerEnd::Lingers))
     }
 
     pub(crate) fn has_room(&self) -> bool {

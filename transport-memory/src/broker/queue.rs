@@ -290,6 +290,14 @@ impl Queue {
         self.consumers.is_empty()
     }
 
+    /// Takes a consumer from those who wait for a message.
+    pub(crate) fn skip_turn(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
+        self.turns.retain(|other| *other != key);
+        if let Some(consumer) = consumers.get_mut(key) {
+            consumer.in_turn = false;
+        }
+    }
+
     /// Puts a consumer at the end of those who wait for a message, if it may and has room.
     pub(crate) fn give_turn(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
         if self.policy.single_active_consumer && self.consumers.first() != Some(&key) {

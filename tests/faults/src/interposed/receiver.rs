@@ -107,6 +107,10 @@ impl Receiver for InterposedReceiver {
         self.inner.stop().await
     }
 
+    async fn stop_last(&mut self) -> Result<()> {
+        self.inner.stop_last().await
+    }
+
     async fn close(&mut self) -> Result<()> {
         self.inner.close().await
     }
