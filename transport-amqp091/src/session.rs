@@ -64,7 +64,7 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(line.clone()));
-    let opening = socket::open(options, &line, deadline);
+    let opening = socket::open(options, &line);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(refused(options, &error, line.stage())),

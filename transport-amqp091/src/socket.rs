@@ -21,7 +21,6 @@ use async_rs::{Runtime, Tokio, traits::*, util::Task};
 use enoki_core::transport::spawn;
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::AsyncTcpStream;
-use tokio::time::{Instant, timeout_at};
 use tracing::{
     instrument::WithSubscriber,
     subscriber::{DefaultGuard, NoSubscriber, set_default, with_default},
@@ -32,23 +31,22 @@ use crate::{
     options::Options,
 };
 
-/// Opens the socket within the deadline, and a lapin connection over it.
+/// Opens the socket, and then a lapin connection over it.
 ///
-/// The caller bounds the handshake: by [`Line::cut`], since dropping this future stops nothing.
-pub(crate) async fn open(
-    options: &Options,
-    line: &Arc<Line>,
-    deadline: Instant,
-) -> lapin::Result<lapin::Connection> {
+/// In this order, because lapin starts two tasks before it asks for its socket, and ends none of them if
+/// it gets none: each connect that a broker refuses would leave them behind.
+///
+/// The caller bounds both: what was begun ends with [`Line::cut`], since dropping this future does not stop
+/// lapin.
+pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> lapin::Result<lapin::Connection> {
+    let io = options.connector.connect(|| line.opened()).await?;
+    let running = line::run(io, line.clone()).with_subscriber(NoSubscriber::default());
+    spawn("read and write a connection", running, drop);
     let runtime = Runtime::new(Kit { tokio: Tokio::current() });
-    let (connector, line) = (options.connector.clone(), line.clone());
+    let line = line.clone();
+    // Where lapin calls it again, the line has ended, and says so.
     let connect = async move |_, _| {
         silence_this_thread();
-        let opening = connector.connect(|| line.opened());
-        let opened = timeout_at(deadline, opening).await;
-        let io = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        let running = line::run(io, line.clone()).with_subscriber(NoSubscriber::default());
-        spawn("read and write a connection", running, drop);
         Ok(AsyncTcpStream::Plain(Socket(line.clone())))
     };
     lapin::Connection::connector(options.uri(), runtime, connect, options.properties()).await

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki_core::{Broker, BrokerOptions, Capability, ErrorKind, Topology};
+use enoki_core::{Broker, BrokerOptions, Capability, ErrorKind, Purpose, Topology};
 use tokio::time::Instant;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     expect::{Failed, expect, expect_eq, expect_error, expect_says},
     harness::Broken,
     stage::Stage,
-    steps::{contents, fill, next, soon, subscribe, to_queue, topology},
+    steps::{contents, fill, next, soon, subscribe, to_queue, topology, until},
 };
 
 cases! { "connect":
@@ -21,6 +21,8 @@ cases! { "connect":
     a_missing_virtual_host_is_not_found broken MissingVirtualHost,
     an_unreachable_broker_is_a_transient_failure broken Unreachable,
     a_silent_broker_is_given_up_at_the_deadline broken Silent,
+    a_broker_that_refuses_leaves_no_task_behind broken Unreachable,
+    a_silent_broker_leaves_no_task_behind broken Silent,
     closing_one_handle_leaves_the_others,
     closing_twice_is_closing_once,
     what_was_closed_says_so,
@@ -88,6 +90,31 @@ async fn a_silent_broker_is_given_up_at_the_deadline(stage: &Stage) -> Result<()
     let error = expect_error("connect", connected, &kinds)?;
     expect(error.is_transient(), "that it may answer later")?;
     expect(started.elapsed() < Duration::from_secs(3), "an end soon after the deadline")
+}
+
+/// A broker that is away for a day is tried thousands of times.
+async fn a_broker_that_refuses_leaves_no_task_behind(stage: &Stage) -> Result<(), Failed> {
+    leaves_no_task(stage, Broken::Unreachable, 60, Duration::from_secs(3)).await
+}
+
+async fn a_silent_broker_leaves_no_task_behind(stage: &Stage) -> Result<(), Failed> {
+    leaves_no_task(stage, Broken::Silent, 10, Duration::from_millis(100)).await
+}
+
+async fn leaves_no_task(
+    stage: &Stage,
+    how: Broken,
+    tries: u32,
+    within: Duration,
+) -> Result<(), Failed> {
+    let transport = stage.broken(how)?;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..tries {
+        let tried = transport.connect(Purpose::Publish, Instant::now() + within).await;
+        expect(tried.is_err(), "that no try succeeds")?;
+    }
+    until("as many tasks as before the tries", async || Ok(tasks() <= before)).await
 }
 
 async fn closing_one_handle_leaves_the_others(stage: &Stage) -> Result<(), Failed> {
