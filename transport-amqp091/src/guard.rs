@@ -13,6 +13,8 @@
 //! | any other text that is not UTF-8, such as a reason that RabbitMQ cut within a character | `?` for the bytes that are not |
 //! | a frame that is too large, or that is none | an error, which ends the connection |
 //!
+//! An answer to `basic.cancel` that nothing asked for is left out, too.
+//!
 //! What the broker says of published messages goes to their sender ([`Outlet`]) in place of lapin:
 //! answers, and messages that nobody gets. lapin pairs a returned message with whichever answer comes
 //! next, which is wrong as soon as several are under way.
@@ -60,6 +62,8 @@ pub(crate) struct Guard {
     answered: bool,
     /// The channels that messages are published on.
     outlets: Vec<Arc<Outlet>>,
+    /// The channels on which lapin cancels a consumer, until the broker's answer.
+    cancels: Vec<u16>,
     /// Whether something was kept from lapin since it last got something.
     withheld: bool,
     /// Whether the broker asks for no messages.
@@ -90,6 +94,7 @@ impl Guard {
             greeting: None,
             answered: false,
             outlets: Vec::new(),
+            cancels: Vec::new(),
             withheld: false,
             blocked: false,
         }
@@ -101,8 +106,17 @@ impl Guard {
         self.outlets.push(outlet);
     }
 
+    /// lapin cancels the consumer of this channel, and expects one answer.
+    ///
+    /// RabbitMQ up to 4.0 answers twice when the queue is replicated and goes at the same moment; with the
+    /// second answer lapin would give up the connection.
+    pub(crate) fn cancels(&mut self, channel: u16) {
+        self.cancels.push(channel);
+    }
+
     /// The channel is gone.
     pub(crate) fn detach(&mut self, channel: u16) {
+        self.cancels.retain(|other| *other != channel);
         if let Some(at) = self.outlets.iter().position(|outlet| outlet.channel() == channel) {
             let outlet = self.outlets.swap_remove(at);
             outlet.stop();
@@ -262,6 +276,16 @@ impl Guard {
                 self.withheld = true;
                 return Ok(());
             }
+            method::CANCEL_OK => match self.cancels.iter().position(|on| *on == frame.channel) {
+                Some(at) => {
+                    self.cancels.swap_remove(at);
+                }
+                None => {
+                    self.inbox.drop(frame.length);
+                    self.withheld = true;
+                    return Ok(());
+                }
+            },
             method::DELIVER | method::GET_OK if found.repaired => {
                 self.expect(frame.channel, Content::Unreadable(Fault::NotUtf8));
             }

@@ -246,6 +246,7 @@ impl Line {
                 }
             }
             Said::CloseOk(channel) => guard.detach(channel),
+            Said::Cancel(channel) => guard.cancels(channel),
         };
         for piece in pieces {
             outbound.take(piece, |frame| output.put(frame), &mut said);

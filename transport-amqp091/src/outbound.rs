@@ -23,6 +23,8 @@ pub(crate) enum Said {
     Close(u16),
     /// The channel is gone (`channel.close-ok`).
     CloseOk(u16),
+    /// The consumer of the channel is to end (`basic.cancel`).
+    Cancel(u16),
 }
 
 impl Outbound {
@@ -66,6 +68,7 @@ impl Outbound {
                     _ => Said::CloseOk(channel),
                 });
             }
+            BASIC_CANCEL if !self.closed.contains(&channel) => said(Said::Cancel(channel)),
             TUNE_OK => {
                 if let Some(frame_max) = frame.get(13..17).and_then(|max| max.try_into().ok()) {
                     said(Said::FrameMax(u32::from_be_bytes(frame_max)));
@@ -97,6 +100,7 @@ fn channel(frame: &[u8]) -> u16 {
 }
 
 const METHOD: u8 = 1;
+const BASIC_CANCEL: [u8; 4] = [0, 60, 0, 30];
 const TUNE_OK: [u8; 4] = [0, 10, 0, 31];
 const CHANNEL_OPEN: [u8; 4] = [0, 20, 0, 10];
 const CHANNEL_CLOSE: [u8; 4] = [0, 20, 0, 40];
@@ -122,6 +126,7 @@ mod tests {
         Open(u16),
         Close(u16),
         CloseOk(u16),
+        Cancel(u16),
         Ack(u16, u8),
     }
 
@@ -131,6 +136,7 @@ mod tests {
                 Self::Open(channel) => frame(*channel, &[0, 20, 0, 10, 0]),
                 Self::Close(channel) => frame(*channel, &[0, 20, 0, 40, 0, 200, 0]),
                 Self::CloseOk(channel) => frame(*channel, &[0, 20, 0, 41]),
+                Self::Cancel(channel) => frame(*channel, &[0, 60, 0, 30, 1, b't', 0]),
                 Self::Ack(channel, tag) => {
                     frame(*channel, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, *tag, 0])
                 }
@@ -144,6 +150,7 @@ mod tests {
             1 => channel().prop_map(Sent::Open),
             1 => channel().prop_map(Sent::Close),
             1 => channel().prop_map(Sent::CloseOk),
+            1 => channel().prop_map(Sent::Cancel),
             5 => (channel(), any::<u8>()).prop_map(|(channel, tag)| Sent::Ack(channel, tag)),
         ]
     }
@@ -160,8 +167,11 @@ mod tests {
             for sent in &all {
                 bytes.extend(sent.bytes());
                 match sent {
-                    Sent::Ack(channel, _) if closed.contains(channel) => continue,
+                    Sent::Ack(channel, _) | Sent::Cancel(channel) if closed.contains(channel) => {
+                        continue;
+                    }
                     Sent::Ack(..) => {}
+                    Sent::Cancel(channel) => told.push(Said::Cancel(*channel)),
                     Sent::Open(channel) => closed.retain(|other| other != channel),
                     Sent::Close(channel) => told.push(Said::Close(*channel)),
                     Sent::CloseOk(channel) => told.push(Said::CloseOk(*channel)),

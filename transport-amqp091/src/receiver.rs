@@ -40,7 +40,6 @@ use crate::{
 pub(crate) struct Amqp091Receiver {
     queue: ShortStr,
     tag: ShortString,
-    // Dropping the last handle closes the channel, and gives everything unsettled back.
     channel: Channel,
     consumer: Consumer,
     health: watch::Receiver<Health>,
@@ -172,6 +171,16 @@ impl Amqp091Receiver {
                 channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never()
             }
         };
+    }
+}
+
+impl Drop for Amqp091Receiver {
+    /// Closes the channel, which gives everything unsettled back, and only then lets go of lapin's consumer.
+    /// That one would cancel itself first: with a single active consumer the broker would then give the
+    /// next one what comes behind the deliveries that are on their way back.
+    fn drop(&mut self) {
+        // The first poll puts the frame in lapin's queue; lapin takes the answer by itself.
+        let _ = self.channel.close(REPLY_SUCCESS, "OK".into()).now_or_never();
     }
 }
 

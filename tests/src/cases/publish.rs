@@ -46,6 +46,7 @@ cases! { "publish":
     a_batch_larger_than_the_window_gets_through,
     an_empty_batch_is_nothing,
     the_same_message_id_twice_is_two_messages,
+    messages_of_one_id_under_way_together_have_outcomes_of_their_own [UnroutableDetection, Exchanges],
     message_ids_are_made_and_kept,
     a_dropped_confirm_does_not_take_the_message_back,
     twenty_publishers_close_after_ten_thousand_messages within 60,
@@ -441,6 +442,32 @@ async fn the_same_message_id_twice_is_two_messages(stage: &Stage) -> Result<(), 
         publisher.message(&number)?.message_id("same")?.publish().await?;
     }
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [1, 2])
+}
+
+/// A broker that returns a message may name it by its id alone.
+async fn messages_of_one_id_under_way_together_have_outcomes_of_their_own(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let exchange = stage.exchange("x", ExchangeKind::Direct)?;
+    declare(&broker, &[&exchange], &[&queue], &[bind(&exchange, &queue, "in")?]).await?;
+    let publisher = broker.publisher(RouteSpec::<u32>::new(&exchange, "in")?).await?;
+    let mut confirms = Vec::new();
+    for number in 0..20 {
+        let key = if number % 2 == 0 { "nowhere" } else { "in" };
+        let publication = publisher.message(&number)?.key(key)?;
+        confirms.push(publication.message_id("same")?.enqueue().await?);
+    }
+    for (number, outcome) in (0..).zip(join_all(confirms).await) {
+        if number % 2 == 0 {
+            expect_error(format_args!("message {number}"), outcome, &[ErrorKind::Unroutable])?;
+        } else {
+            outcome?;
+        }
+    }
+    let wanted: Vec<u32> = (0..20).filter(|number| number % 2 == 1).collect();
+    expect_eq("what the queue holds", contents(&broker, &queue).await?, wanted)
 }
 
 async fn message_ids_are_made_and_kept(stage: &Stage) -> Result<(), Failed> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use enoki_core::{
-    Body, Broker, Capability, ErrorKind, Failure, Handler, Outcome, Publisher, QueueSpec,
-    RunningService, Service, State,
+    Body, Broker, Capability, ErrorKind, Failure, Handler, Outcome, Publisher, QueueKind,
+    QueueSpec, RunningService, Service, State, transport::Change,
 };
 use tokio::{
     sync::{Notify, Semaphore},
@@ -23,7 +23,7 @@ use crate::{
     stage::Stage,
     steps::{
         PATIENCE, contents, fill, hold, next, number, ready, soon, sorted_contents, subscribe,
-        to_queue, until,
+        take, to_queue, until,
     },
 };
 
@@ -39,6 +39,8 @@ cases! { "shutdown":
     closing_waits_for_confirms,
     closing_an_idle_handle_is_quick,
     stopping_a_service_leaves_other_handles,
+    a_subscription_that_ends_as_its_queue_goes_disturbs_no_other,
+    a_subscription_that_ends_as_its_replicated_queue_goes_disturbs_no_other [ReplicatedQueues] within 60,
 }
 
 /// A service whose handlers wait at a gate.
@@ -289,4 +291,46 @@ async fn stopping_a_service_leaves_other_handles(stage: &Stage) -> Result<(), Fa
         broker.require([Capability::ExclusiveQueues])?;
     }
     Ok(())
+}
+
+async fn a_subscription_that_ends_as_its_queue_goes_disturbs_no_other(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    ends_as_its_queue_goes(stage, QueueKind::Classic).await
+}
+
+async fn a_subscription_that_ends_as_its_replicated_queue_goes_disturbs_no_other(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    ends_as_its_queue_goes(stage, QueueKind::Replicated).await
+}
+
+/// What the broker says of a queue that goes crosses what this side says of its consumer; and the
+/// connection is also its neighbour's.
+async fn ends_as_its_queue_goes(stage: &Stage, kind: QueueKind) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let quiet = stage.queue("neighbour")?;
+    let mut neighbour = subscribe(&broker, &quiet, 10).await?;
+    let to_neighbour = to_queue::<u32>(&broker, &quiet).await?;
+    let mut queue = stage.queue("q")?;
+    queue.kind = kind;
+    let delete = Change::DeleteQueue(queue.name.clone());
+    for round in 0..30 {
+        fill(&broker, &queue, [1]).await?;
+        let mut subscription = subscribe(&broker, &queue, 1).await?;
+        // One with a delivery, and one without.
+        let held = if round % 3 == 1 { Some(next(&mut subscription).await?) } else { None };
+        if round % 3 == 2 {
+            // That it ends is all that counts: an end on both sides may be an error.
+            let (_, deleted) = tokio::join!(subscription.stop(soon()), broker.apply(&delete));
+            deleted?;
+        } else {
+            drop(subscription);
+            broker.apply(&delete).await?;
+        }
+        drop(held);
+        to_neighbour.publish(&round).await?;
+        expect_eq("the neighbour's message", take(&mut neighbour, 1).await?, [round])?;
+    }
+    expect_eq("how often the neighbour subscribed", neighbour.health().borrow().subscribed, 1)
 }

@@ -82,6 +82,7 @@ pub(super) const UNBLOCKED: (u16, u16) = (10, 61);
 pub(super) const FLOW: (u16, u16) = (20, 20);
 pub(super) const CLOSE: (u16, u16) = (20, 40);
 pub(super) const CLOSE_OK: (u16, u16) = (20, 41);
+pub(super) const CANCEL_OK: (u16, u16) = (60, 31);
 pub(super) const RETURN: (u16, u16) = (60, 50);
 pub(super) const DELIVER: (u16, u16) = (60, 60);
 pub(super) const GET_OK: (u16, u16) = (60, 71);
@@ -98,7 +99,7 @@ const METHODS: &[((u16, u16), &str)] = &[
     ((60, 11), ""),   // basic.qos-ok
     ((60, 21), "s"),  // basic.consume-ok
     ((60, 30), "sB"), // basic.cancel
-    ((60, 31), "s"),  // basic.cancel-ok
+    (CANCEL_OK, "s"),
     (GET_OK, "TBssI"),
     ((60, 72), "s"),     // basic.get-empty
     ((60, 111), ""),     // basic.recover-ok
