@@ -205,6 +205,11 @@ impl Broker {
 
     /// Makes one change to the topology, by name: deletes, purges, unbinds.
     pub async fn apply(&self, change: &Change) -> Result<Found> {
+        match change {
+            Change::DeclareExchange(spec) | Change::VerifyExchange(spec) => spec.check()?,
+            Change::DeclareQueue(spec) | Change::VerifyQueue(spec) => spec.check()?,
+            _ => {}
+        }
         // First, so that a connection that breaks meanwhile does not bring it back.
         self.declared().forget(change);
         self.with_session(|session| async move { session.apply(change).await }).await

@@ -1,15 +1,15 @@
 //! Declaring a topology.
 
 use crate::{
-    error::Result,
-    topology::Topology,
+    error::{Error, ErrorKind, Result},
+    topology::{QueueKind, Topology},
     transport::{Change, Session},
 };
 
 /// Declares everything, or fails with the first thing that cannot be.
 pub(crate) async fn declare(session: &dyn Session, topology: &Topology) -> Result<()> {
     for change in changes(topology) {
-        session.apply(&change).await?;
+        session.apply(&change).await.map_err(|error| explained(error, &change))?;
     }
     Ok(())
 }
@@ -35,4 +35,24 @@ fn changes(topology: &Topology) -> impl Iterator<Item = Change> {
     });
     let bindings = topology.bindings().iter().cloned().map(Change::Bind);
     exchanges.chain(queues).chain(bindings)
+}
+
+/// A replicated queue that others declared has a delivery limit of the broker's, and its messages may be
+/// worth more than its arguments: there is a way to keep both.
+fn explained(error: Error, change: &Change) -> Error {
+    match change {
+        Change::DeclareQueue(spec)
+            if error.kind() == ErrorKind::Conflict
+                && spec.kind == QueueKind::Replicated
+                && spec.delivery_limit.is_none()
+                && error.to_string().contains("x-delivery-limit") =>
+        {
+            error.remedy(
+                "delete it on the broker and declare it again; or keep it, use it as `passive`, and \
+                 set the policy delivery-limit -1 for it on the broker, which else removes messages \
+                 that fail",
+            )
+        }
+        _ => error,
+    }
 }

@@ -15,7 +15,7 @@ pub use queue_spec::{DeadLetter, Overflow, QueueKind, QueueSpec};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    message::payload::Payload,
+    message::{payload::Payload, value::Table},
     short_str::ShortStr,
     topology::exchange::Exchange,
     topology::queue::Queue,
@@ -112,6 +112,9 @@ impl Topology {
     /// Gives the queues that each handle has its own of their whole names, and checks what was set
     /// at run time.
     pub(crate) fn localize(mut self, suffix: &str) -> Result<Self> {
+        for exchange in &self.exchanges {
+            exchange.check()?;
+        }
         for (at, queue) in self.queues.iter().enumerate() {
             queue.check()?;
             let name_is_taken =
@@ -158,6 +161,15 @@ pub(crate) fn unique_name(name: &ShortStr, suffix: &str) -> Result<ShortStr> {
 
 fn refuse(subject: String, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Configuration, "describe a topology: check").on(subject).because(reason)
+}
+
+/// Refuses arguments that have a typed form: said twice they could disagree, and the rest of the program
+/// would not know of them.
+fn check_raw(arguments: &Table, typed: &[(&str, &'static str)], subject: String) -> Result<()> {
+    match typed.iter().find(|(name, _)| arguments.contains(name)) {
+        Some((_, said)) => Err(refuse(subject, *said).remedy("not among further arguments")),
+        None => Ok(()),
+    }
 }
 
 fn check_declarable(field: &'static str, name: &ShortStr) -> Result<()> {
@@ -316,6 +328,7 @@ mod tests {
         assert_eq!(WORK.spec(), work);
         let expected: Table = [
             ("x-own", Value::from("mine")),
+            ("x-queue-type", Value::from("classic")),
             ("x-message-ttl", Value::from(60_000)),
             ("x-expires", Value::from(2)),
             ("x-max-length", Value::from(10)),
@@ -333,10 +346,13 @@ mod tests {
 
         const PLAIN: WorkQueue<String> = WorkQueue::new("billing");
         assert_eq!(PLAIN.spec(), QueueSpec::new("billing").unwrap());
-        assert!(PLAIN.spec().wire_arguments().is_empty());
+        let type_of =
+            |wire: &Table| wire.get("x-queue-type").and_then(Value::as_str).map(str::to_owned);
+        let wire = PLAIN.spec().wire_arguments();
+        assert_eq!((type_of(&wire).as_deref(), wire.len()), (Some("classic"), 1), "{wire:?}");
 
         const LEDGER: ReplicatedQueue<String> =
-            ReplicatedQueue::new("ledger").delivery_limit(5).dead_letter("lost");
+            ReplicatedQueue::new("ledger").dead_letter("lost").delivery_limit(5);
         let mut ledger = QueueSpec::new("ledger").unwrap();
         ledger.kind = QueueKind::Replicated;
         ledger.delivery_limit = Some(5);
@@ -344,16 +360,75 @@ mod tests {
             Some(DeadLetter { exchange: ShortStr::from_static("lost"), routing_key: None });
         assert_eq!(LEDGER.spec(), ledger);
         let wire = ledger.wire_arguments();
-        assert_eq!(wire.get("x-queue-type").and_then(Value::as_str), Some("quorum"));
+        assert_eq!(type_of(&wire).as_deref(), Some("quorum"));
         assert_eq!(wire.get("x-delivery-limit").and_then(Value::as_int), Some(5));
         assert_eq!(wire.len(), 3, "{wire:?}");
+        const JOURNAL: ReplicatedQueue<String> = ReplicatedQueue::new("journal");
+        let limit = JOURNAL.spec().wire_arguments().get("x-delivery-limit").and_then(Value::as_int);
+        assert_eq!(limit, Some(QueueSpec::NO_DELIVERY_LIMIT), "the broker has one of its own");
 
         const SCREEN: TemporaryQueue<String> = TemporaryQueue::new("screen");
         let mut screen = QueueSpec::new("screen").unwrap();
         (screen.durable, screen.exclusive, screen.auto_delete, screen.unique) =
             (false, true, true, true);
         assert_eq!(SCREEN.spec(), screen);
-        assert!(screen.wire_arguments().is_empty());
+        let wire = screen.wire_arguments();
+        assert_eq!((type_of(&wire).as_deref(), wire.len()), (Some("classic"), 1), "{wire:?}");
+    }
+
+    /// What a topology with this queue or exchange in it is refused for.
+    fn localized(change: impl FnOnce(&mut QueueSpec, &mut ExchangeSpec)) -> Result<Topology> {
+        let (mut queue, mut exchange) = (QueueSpec::new("billing")?, shop());
+        change(&mut queue, &mut exchange);
+        let mut topology = Topology::new();
+        topology.add_queue(queue);
+        topology.add_exchange(exchange);
+        topology.localize("suffix")
+    }
+
+    #[test]
+    fn an_argument_that_has_a_typed_form_is_refused_with_that_form() {
+        // Everything that a queue or an exchange says by itself, so that none is forgotten.
+        let mut all = QueueSpec::new("billing").unwrap();
+        all.message_ttl = Some(Duration::from_secs(1));
+        all.expires = Some(Duration::from_secs(1));
+        (all.max_length, all.max_bytes, all.max_priority) = (Some(1), Some(1), Some(1));
+        all.overflow = Some(Overflow::DropHead);
+        let exchange = ShortStr::from_static("lost");
+        all.dead_letter =
+            Some(DeadLetter { exchange: exchange.clone(), routing_key: Some(exchange) });
+        all.single_active_consumer = true;
+        all.delivery_limit = Some(1);
+        let arguments = all.wire_arguments();
+        assert_eq!(arguments.len(), queue_spec::TYPED_ARGUMENTS.len());
+        for (name, value) in arguments.iter() {
+            let refusal = localized(|queue, _| queue.arguments.set(name.clone(), value.clone()));
+            refused(refusal, &["queue \"billing\"", &format!("{name} is said by ")]);
+        }
+        let refusal = localized(|_, exchange| {
+            exchange.arguments.insert("alternate-exchange", "lost").unwrap();
+        });
+        refused(refusal, &["exchange \"shop\"", "alternate-exchange is said by alternate"]);
+        localized(|queue, exchange| {
+            queue.arguments.insert("x-queue-mode", "lazy").unwrap();
+            exchange.arguments.insert("x-own", 1).unwrap();
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_delivery_limit_needs_a_place_for_what_exceeds_it() {
+        let limited = |queue: &mut QueueSpec| {
+            queue.kind = QueueKind::Replicated;
+            queue.delivery_limit = Some(5);
+        };
+        let refusal = localized(|queue, _| limited(queue));
+        refused(refusal, &["queue \"billing\"", "without dead letters", "say where"]);
+        localized(|queue, _| {
+            limited(queue);
+            queue.passive = true;
+        })
+        .unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::{
     message::value::{Table, Value},
     short_str::ShortStr,
     topology::binding::{Binding, HeadersMatch},
+    topology::exchange_spec::TYPED_ARGUMENTS,
     topology::pattern,
     topology::route::Route,
     topology::{ExchangeKind, ExchangeSpec, Topology},
@@ -294,10 +295,11 @@ impl<K> TypedExchange<K> {
         self
     }
 
-    /// Further arguments, as the broker names them.
+    /// Further arguments, as the broker names them. One that has a method here does not compile.
     #[must_use]
     pub const fn arguments(mut self, arguments: Arguments) -> Self {
         check_arguments(arguments);
+        check_untyped(arguments, TYPED_ARGUMENTS);
         self.def.arguments = arguments;
         self
     }
@@ -440,6 +442,20 @@ pub(crate) const fn check_name(name: &str) {
     let mut at = 0;
     while at < bytes.len() {
         assert!(bytes[at] != 0, "the name contains a NUL");
+        at += 1;
+    }
+}
+
+/// Refuses arguments that have a typed form, and says which.
+pub(crate) const fn check_untyped(arguments: Arguments, typed: &[(&str, &str)]) {
+    let mut at = 0;
+    while at < arguments.len() {
+        let mut other = 0;
+        while other < typed.len() {
+            let (name, said) = typed[other];
+            assert!(!pattern::str_eq(arguments[at].0, name), "{}", said);
+            other += 1;
+        }
         at += 1;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::check_declarable;
+use super::{check_declarable, check_raw};
 use crate::{error::Result, message::value::Table, short_str::ShortStr};
 
 /// How an exchange routes.
@@ -67,9 +67,13 @@ pub struct ExchangeSpec {
     pub passive: bool,
     /// The exchange that gets what this one cannot route.
     pub alternate: Option<ShortStr>,
-    /// Further arguments, as the broker names them.
+    /// Further arguments, as the broker names them. One that has a field here is refused.
     pub arguments: Table,
 }
+
+/// The arguments that have a typed form, and what says so.
+pub(crate) const TYPED_ARGUMENTS: &[(&str, &str)] =
+    &[("alternate-exchange", "alternate-exchange is said by alternate")];
 
 impl ExchangeSpec {
     /// A durable exchange. The name has 1 to 255 bytes and does not begin with `amq.`.
@@ -101,6 +105,11 @@ impl ExchangeSpec {
     /// Whether the broker has it from the start, so that it is never declared.
     pub fn is_predeclared(&self) -> bool {
         self.name.is_empty() || self.name.starts_with("amq.")
+    }
+
+    /// Refuses an argument that has a field.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_raw(&self.arguments, TYPED_ARGUMENTS, self.subject())
     }
 
     /// All arguments as the broker gets them, the alternate exchange among them.

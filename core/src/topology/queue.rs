@@ -11,8 +11,11 @@ use crate::{
     message::payload::Payload,
     short_str::ShortStr,
     topology::binding::Binding,
-    topology::exchange::{Arguments, ExchangeDef, check_arguments, check_name, to_table},
+    topology::exchange::{
+        Arguments, ExchangeDef, check_arguments, check_name, check_untyped, to_table,
+    },
     topology::pattern,
+    topology::queue_spec::{LIMIT_WITHOUT_DEAD_LETTERS, TYPED_ARGUMENTS},
     topology::route::{Route, RouteDef},
     topology::{DeadLetter, Destination, Overflow, QueueKind, QueueSpec, Topology},
 };
@@ -52,10 +55,18 @@ pub type WorkQueue<M> = TypedQueue<M, Work>;
 
 /// A durable queue that the broker replicates over its nodes; RabbitMQ calls it a quorum queue.
 ///
-/// ```
-/// use enoki_core::ReplicatedQueue;
+/// A message in it may fail as often as it does, unless a
+/// [`delivery_limit`](TypedQueue::delivery_limit) is set: RabbitMQ's own default, to remove a message
+/// after 20 failures, is turned off when the queue is declared. A policy on the broker may still set a
+/// limit. A queue that exists without the argument `x-delivery-limit` is a
+/// [`Conflict`](crate::ErrorKind::Conflict), which says what to do.
 ///
-/// const LEDGER: ReplicatedQueue<String> = ReplicatedQueue::new("ledger").delivery_limit(5);
+/// ```
+/// use enoki_core::{Fanout, ReplicatedQueue};
+///
+/// const LOST: Fanout = Fanout::new("lost");
+/// const LEDGER: ReplicatedQueue<String> =
+///     ReplicatedQueue::new("ledger").dead_letter(LOST.name()).delivery_limit(5);
 /// # let _ = LEDGER;
 /// ```
 pub type ReplicatedQueue<M> = TypedQueue<M, Replicated>;
@@ -239,10 +250,11 @@ impl<M, K> TypedQueue<M, K> {
         self
     }
 
-    /// Further arguments, as the broker names them.
+    /// Further arguments, as the broker names them. One that has a method here does not compile.
     #[must_use]
     pub const fn arguments(mut self, arguments: Arguments) -> Self {
         check_arguments(arguments);
+        check_untyped(arguments, TYPED_ARGUMENTS);
         self.def.arguments = arguments;
         self
     }
@@ -274,10 +286,12 @@ impl<M> ReplicatedQueue<M> {
         Self::of(name, QueueKind::Replicated, false)
     }
 
-    /// How many failed deliveries a message may have before the broker dead-letters it. Else it is 20 in
-    /// memory and on RabbitMQ 4, and without end on RabbitMQ 3.
+    /// How many failed deliveries a message may have before the broker dead-letters it; any number
+    /// unless said otherwise. Said after where its dead letters go: without them the broker would remove
+    /// the message, so that does not compile.
     #[must_use]
     pub const fn delivery_limit(mut self, deliveries: u32) -> Self {
+        assert!(self.def.dead_letter.is_some(), "{}", LIMIT_WITHOUT_DEAD_LETTERS);
         self.def.delivery_limit = Some(deliveries);
         self
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{check_declarable, refuse};
+use super::{check_declarable, check_raw, refuse};
 use crate::{
     error::Result,
     message::value::{Table, Value},
@@ -93,14 +93,22 @@ pub struct QueueSpec {
     /// Whether one consumer at a time gets its messages; see
     /// [`WorkQueue::single_active_consumer`](crate::WorkQueue::single_active_consumer).
     pub single_active_consumer: bool,
-    /// How many failed deliveries a message may have before it is dead-lettered; for a replicated queue
-    /// 20 by default, in memory and on RabbitMQ 4.
+    /// How many failed deliveries a message may have before it is dead-lettered; any number when
+    /// `None`. Refused without [`dead_letter`](Self::dead_letter): the broker would remove the message.
     pub delivery_limit: Option<u32>,
-    /// Further arguments, as the broker names them.
+    /// Further arguments, as the broker names them. One that has a field here is refused.
     pub arguments: Table,
 }
 
 impl QueueSpec {
+    /// The `x-delivery-limit` of a replicated queue that has none: a number of failures that no message
+    /// reaches.
+    ///
+    /// It is the same on every version, because a queue outlives the version that it was declared on.
+    /// The -1 by which RabbitMQ 4 says "no limit" removes a message after its first failure on RabbitMQ
+    /// 3, and a cluster that is upgraded runs both for a while.
+    pub const NO_DELIVERY_LIMIT: i64 = 1_000_000_000_000_000;
+
     /// A durable queue on one node. The name has 1 to 255 bytes and does not begin with `amq.`.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = ShortStr::named("queue", name)?;
@@ -142,10 +150,18 @@ impl QueueSpec {
         if self.max_priority == Some(0) {
             return Err(refuse(self.subject(), "max_priority is 0; it has to be from 1 to 255"));
         }
-        Ok(())
+        if self.delivery_limit.is_some() && self.dead_letter.is_none() && !self.passive {
+            return Err(refuse(self.subject(), LIMIT_WITHOUT_DEAD_LETTERS)
+                .remedy("say where its dead letters go, or set no delivery limit"));
+        }
+        check_raw(&self.arguments, TYPED_ARGUMENTS, self.subject())
     }
 
     /// All arguments as RabbitMQ and its kin get them (`x-message-ttl` and so on).
+    ///
+    /// The type of the queue is always said, since a virtual host may have another default. A replicated
+    /// queue without a limit gets a delivery limit that no message reaches, since RabbitMQ 4 removes
+    /// messages after 20 failures where no limit is set.
     pub fn wire_arguments(&self) -> Table {
         let mut arguments = self.arguments.clone();
         let mut set = |name, value: Option<Value>| {
@@ -153,7 +169,8 @@ impl QueueSpec {
                 arguments.set(ShortStr::from_static(name), value);
             }
         };
-        set("x-queue-type", (self.kind == QueueKind::Replicated).then(|| "quorum".into()));
+        let replicated = self.kind == QueueKind::Replicated;
+        set("x-queue-type", Some(if replicated { "quorum" } else { "classic" }.into()));
         set("x-message-ttl", self.message_ttl.map(millis));
         set("x-expires", self.expires.map(millis));
         set("x-max-length", self.max_length.map(Value::from));
@@ -175,7 +192,8 @@ impl QueueSpec {
         );
         set("x-max-priority", self.max_priority.map(Value::from));
         set("x-single-active-consumer", self.single_active_consumer.then_some(Value::Bool(true)));
-        set("x-delivery-limit", self.delivery_limit.map(Value::from));
+        let no_limit = replicated.then_some(Value::Int(Self::NO_DELIVERY_LIMIT));
+        set("x-delivery-limit", self.delivery_limit.map(Value::from).or(no_limit));
         arguments
     }
 
@@ -184,6 +202,27 @@ impl QueueSpec {
         format!("queue {:?}", self.name.as_str())
     }
 }
+
+/// The arguments that have a typed form, and what says so.
+pub(crate) const TYPED_ARGUMENTS: &[(&str, &str)] = &[
+    (
+        "x-queue-type",
+        "x-queue-type is said by the type: WorkQueue, ReplicatedQueue, or QueueSpec::kind",
+    ),
+    ("x-message-ttl", "x-message-ttl is said by message_ttl"),
+    ("x-expires", "x-expires is said by expires"),
+    ("x-max-length", "x-max-length is said by max_length"),
+    ("x-max-length-bytes", "x-max-length-bytes is said by max_bytes"),
+    ("x-overflow", "x-overflow is said by overflow"),
+    ("x-dead-letter-exchange", "x-dead-letter-exchange is said by dead_letter"),
+    ("x-dead-letter-routing-key", "x-dead-letter-routing-key is said by dead_letter_as"),
+    ("x-max-priority", "x-max-priority is said by max_priority"),
+    ("x-single-active-consumer", "x-single-active-consumer is said by single_active_consumer"),
+    ("x-delivery-limit", "x-delivery-limit is said by delivery_limit"),
+];
+
+pub(crate) const LIMIT_WITHOUT_DEAD_LETTERS: &str =
+    "a delivery limit without dead letters would remove messages";
 
 /// Whole milliseconds, rounded up: zero means at once, and nobody who waits a little means that.
 fn millis(duration: Duration) -> Value {

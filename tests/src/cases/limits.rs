@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use enoki_core::{
     ErrorKind, ExchangeKind, Outcome, Overflow, PublisherOptions, QueueKind, Raw, RouteSpec,
-    ShortStr, Table,
+    ShortStr,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     case::cases,
-    expect::{Failed, expect, expect_eq, expect_error},
+    expect::{Failed, expect, expect_eq, expect_error, expect_says},
     stage::Stage,
     steps::{
         bind, contents, dead_letter_to, death_reason, declare, fill, hold, next, number, ready,
-        soon, subscribe, take, to_queue, to_queue_with, until,
+        soon, subscribe, take, to_queue, to_queue_with, topology, until,
     },
 };
 
@@ -30,6 +30,7 @@ cases! { "topology":
     the_higher_priority_comes_first [Priority],
     one_consumer_at_a_time_is_active [SingleActiveConsumer],
     a_delivery_limit_ends_a_message [ReplicatedQueues, DeadLetter],
+    without_a_limit_a_message_fails_as_often_as_it_does [ReplicatedQueues],
     dead_letters_may_have_a_key_of_their_own [DeadLetter, Exchanges],
 }
 
@@ -165,15 +166,15 @@ async fn a_queue_can_be_limited_in_bytes(stage: &Stage) -> Result<(), Failed> {
 
 async fn raw_arguments_reach_the_broker(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
-    let mut queue = stage.queue("q")?;
-    queue.arguments.insert("x-max-length", 1)?;
-    fill(&broker, &queue, 0..4).await?;
-    let mut named = queue.clone();
-    named.arguments = Table::new();
-    named.max_length = Some(1);
-    declare(&broker, &[], &[&named], &[]).await?;
-    let mut subscription = subscribe(&broker, &queue, 10).await?;
-    expect_eq("what is left", take(&mut subscription, 1).await?, [3])
+    let plain = stage.queue("q")?;
+    let mut lazy = plain.clone();
+    lazy.arguments.insert("x-queue-mode", "lazy")?;
+    for _ in 0..2 {
+        declare(&broker, &[], &[&lazy], &[]).await?;
+    }
+    let declared = broker.declare(&topology(&[], &[&plain], &[])).await;
+    let error = expect_error("declare it without", declared, &[ErrorKind::Conflict])?;
+    expect_says(&error, "x-queue-mode")
 }
 
 async fn the_higher_priority_comes_first(stage: &Stage) -> Result<(), Failed> {
@@ -236,6 +237,19 @@ async fn a_delivery_limit_ends_a_message(stage: &Stage) -> Result<(), Failed> {
     expect_eq("the reason", reason.as_deref(), Some("delivery_limit"))?;
     letter.settle(Outcome::Ack);
     Ok(())
+}
+
+/// A broker may have a limit of its own, after which it removes what nothing else gets.
+async fn without_a_limit_a_message_fails_as_often_as_it_does(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let mut queue = stage.queue("q")?;
+    queue.kind = QueueKind::Replicated;
+    fill(&broker, &queue, [7]).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    for _ in 0..30 {
+        next(&mut subscription).await?.settle(Outcome::Requeue);
+    }
+    expect_eq("what is still there", take(&mut subscription, 1).await?, [7])
 }
 
 async fn dead_letters_may_have_a_key_of_their_own(stage: &Stage) -> Result<(), Failed> {

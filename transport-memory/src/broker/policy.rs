@@ -116,13 +116,12 @@ impl Arguments<'_> {
         }
     }
 
-    /// As on RabbitMQ 4: a replicated queue has one by default, and a negative one is none.
+    /// As on RabbitMQ 4, a negative one is none; and one that no message reaches.
     fn delivery_limit(&self) -> Result<Option<u32>> {
         let name = "x-delivery-limit";
         match self.arguments.get(name) {
-            None => Ok((self.spec.kind == QueueKind::Replicated).then_some(DELIVERY_LIMIT)),
-            Some(Value::Int(limit)) if *limit < 0 => Ok(None),
-            Some(Value::Int(limit)) => Ok(Some(u32::try_from(*limit).unwrap_or(u32::MAX))),
+            None => Ok(None),
+            Some(Value::Int(limit)) => Ok(u32::try_from(*limit).ok()),
             Some(value) => Err(self.wrong(name, value, "a number")),
         }
     }
@@ -135,6 +134,3 @@ impl Arguments<'_> {
         error::bad_argument("declare", self.spec.subject(), reason)
     }
 }
-
-/// How many failures of a message a replicated queue takes, unless it is told.
-const DELIVERY_LIMIT: u32 = 20;

@@ -118,10 +118,10 @@ async fn more_failures_than_the_limit_are_the_end_and_releases_are_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replicated_queue_takes_20_failures_unless_told_otherwise() {
+async fn a_queue_takes_any_number_of_failures_unless_told_otherwise() {
     let mut bench = Bench::new().await;
     for (queue, kind, limit, deliveries) in [
-        ("replicated", QueueKind::Replicated, None, Some(21)),
+        ("replicated", QueueKind::Replicated, None, None),
         ("told", QueueKind::Replicated, Some(2), Some(3)),
         ("classic", QueueKind::Classic, None, None),
     ] {
