@@ -21,7 +21,7 @@ use crate::{
     declare::declare,
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
-    link::{Link, LinkOptions, Patience},
+    link::{Declared, Link, LinkOptions, Patience},
     message::payload::Payload,
     publisher::lane::{Lane, LaneOptions, Window},
     publisher::mandatory::require_queue,
@@ -113,6 +113,7 @@ impl Broker {
                 purpose,
                 connect_timeout: options.connect_timeout,
                 declare_timeout: options.declare_timeout,
+                give_up_after: options.give_up_after,
                 topology,
                 health: tell.clone(),
             })
@@ -263,14 +264,22 @@ impl Broker {
         let mut topology = self.localize(&route.topology)?;
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
         let deadline = self.declare_by();
+        let by_hand =
+            Declared::new(self.inner.declared.clone(), self.inner.consuming.observed());
         let declaring = async {
+            // Not for the whole time: this publisher may not need it.
+            let soon = deadline(self.inner.options.connect_timeout);
+            let _ = timeout_at(soon, by_hand.until_back()).await;
             let incarnation = self.inner.publishing.session(deadline, Patience::Wait).await?;
-            declare(&*incarnation.session, &topology).await
+            let declared = declare(&*incarnation.session, &topology).await;
+            declared.map_err(|error| incarnation.weigh(error))
         };
         timeout_at(deadline, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
         let lane = Lane::new(LaneOptions {
             link: self.inner.publishing.clone(),
             topology,
+            by_hand,
+            give_up_after: self.inner.options.give_up_after,
             window: options.window,
             open_timeout: self.inner.options.connect_timeout,
             retry: options.retry,
@@ -365,7 +374,8 @@ impl Broker {
         let deadline = self.declare_by();
         let working = async {
             let incarnation = self.inner.consuming.session(deadline, Patience::Wait).await?;
-            work(incarnation.session).await
+            let worked = work(incarnation.session.clone()).await;
+            worked.map_err(|error| incarnation.weigh(error))
         };
         timeout_at(deadline, working).await.unwrap_or_else(|_| Err(overdue("declare")))
     }

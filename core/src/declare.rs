@@ -14,17 +14,8 @@ pub(crate) async fn declare(session: &dyn Session, topology: &Topology) -> Resul
     Ok(())
 }
 
-/// Declares what was declared before. One thing that cannot be any more keeps nothing else back.
-pub(crate) async fn declare_again(session: &dyn Session, topology: &Topology) {
-    for change in changes(topology) {
-        if let Err(error) = session.apply(&change).await {
-            tracing::error!(%error, "not declared again after a reconnect");
-        }
-    }
-}
-
 /// In an order that works: what is bound exists before its bindings.
-fn changes(topology: &Topology) -> impl Iterator<Item = Change> {
+pub(crate) fn changes(topology: &Topology) -> impl Iterator<Item = Change> {
     let exchanges = topology.exchanges().iter().map(|spec| match spec.passive {
         true => Change::VerifyExchange(spec.clone()),
         false => Change::DeclareExchange(spec.clone()),

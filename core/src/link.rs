@@ -1,21 +1,33 @@
 //! The supervisor of one connection: opened when somebody needs it, by the one task that owns it,
 //! and opened again whenever it breaks.
 
+mod declared;
+mod doubt;
+mod pauses;
+mod replay;
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
+pub(crate) use self::{
+    declared::{Declared, Standing},
+    doubt::Doubt,
+    pauses::SessionPauses,
+};
+use self::{
+    pauses::{Pause, Pauses},
+    replay::Replay,
+};
 use crate::{
     deadline::{deadline, later},
-    declare::declare_again,
     error::{Error, ErrorKind, Result},
     health::{BrokerHealth, Health},
     task::{guarded, spawn},
@@ -34,6 +46,7 @@ pub(crate) struct Link {
 
 #[derive(Debug)]
 enum Command {
+    /// A call waits for the connection.
     Open,
     Close { deadline: Instant },
 }
@@ -50,6 +63,12 @@ impl Incarnation {
     pub(crate) fn has_ended(&self) -> bool {
         self.session.ended().now_or_never().is_some()
     }
+
+    /// What to make of something that failed on this session. A connection that broke under it is why,
+    /// whatever the error was taken for, and the next connection may do better.
+    pub(crate) fn weigh(&self, error: Error) -> Error {
+        if !error.is_transient() && self.has_ended() { error.transient(true) } else { error }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +81,18 @@ enum State {
     Up { incarnation: Incarnation, blocked: Option<Arc<str>> },
     /// Closed for good.
     Closed,
+}
+
+impl State {
+    fn standing(&self) -> Standing {
+        match self {
+            Self::Up { incarnation, .. } if !incarnation.has_ended() => {
+                Standing::There(incarnation.epoch)
+            }
+            Self::Up { .. } | Self::Opening { .. } => Standing::Away,
+            Self::Idle { .. } | Self::Closed => Standing::Left,
+        }
+    }
 }
 
 /// What a call does while the connection is down.
@@ -80,32 +111,32 @@ pub(crate) struct LinkOptions {
     pub(crate) purpose: Purpose,
     pub(crate) connect_timeout: Duration,
     pub(crate) declare_timeout: Duration,
-    /// Declared on each session before anybody gets it.
+    /// How long a connection that was open before is tried again while it is refused in a way that no
+    /// further try would mend.
+    pub(crate) give_up_after: Duration,
+    /// Declared on each session before it is handed out.
     pub(crate) topology: Arc<Mutex<Topology>>,
     pub(crate) health: Arc<watch::Sender<BrokerHealth>>,
 }
 
 impl LinkOptions {
-    /// Opens a session and declares on it what is declared on each.
-    async fn open(&self) -> Result<Arc<dyn Session>> {
+    /// Opens a session and declares on it what is declared on each; says what is still to be declared.
+    async fn open(&self) -> Result<(Arc<dyn Session>, Replay)> {
         let deadline = deadline(self.connect_timeout);
         let connecting = self.transport.connect(self.purpose, deadline);
         let connected = timeout_at(later(deadline, GRACE), connecting).await;
         let session = connected.unwrap_or_else(|_| Err(overdue(self.transport.name())))?;
-        self.replay(&*session).await;
-        Ok(session)
-    }
-
-    /// Declares what the program declared by hand. Consumers and publishers see to their own.
-    async fn replay(&self, session: &dyn Session) {
         let topology = {
             let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
             topology.clone()
         };
-        let deadline = deadline(self.declare_timeout);
-        if timeout_at(deadline, declare_again(session, &topology)).await.is_err() {
+        let mut replay = Replay::of(&topology, self.topology.clone());
+        let declaring = replay.once(&*session);
+        if timeout_at(later(Instant::now(), self.declare_timeout), declaring)
+        .await.is_err() {
             tracing::error!("declaring again after a reconnect took too long");
         }
+        Ok((session, replay))
     }
 }
 
@@ -114,21 +145,15 @@ impl Link {
         let (commands, inbox) = mpsc::channel(1);
         let (publish, state) = watch::channel(State::Idle { tries: 0, reason: None });
         let name = options.transport.name();
-        let supervisor = Supervisor {
-            options,
-            inbox,
-            state: publish,
-            tries: 0,
-            epoch: 0,
-            is_first: true,
-            is_doubtful: false,
-        };
+        let doubt = Doubt::new(options.give_up_after);
+        let supervisor = Supervisor { options, inbox, state: publish, tries: 0, epoch: 0, doubt };
         spawn(KEEP, supervisor.run(), drop);
         Self { name, commands, state }
     }
 
     /// The current session; opens one if there is none. An error says why the last try failed, or
-    /// that there was none within the deadline. Cancel safe.
+    /// that there was none within the deadline; it is transient while the connection is tried again by
+    /// itself. Cancel safe.
     pub(crate) async fn session(
         &self,
         deadline: Instant,
@@ -168,6 +193,8 @@ impl Link {
                 },
                 State::Opening { tries, reason } => {
                     asked.get_or_insert(tries);
+                    // It pauses longer while no call waits. A full inbox holds such a wish already.
+                    let _ = self.commands.try_send(Command::Open);
                     if let (Patience::FailFast, Some(reason)) = (patience, reason) {
                         return Err(reason);
                     }
@@ -201,6 +228,18 @@ impl Link {
 pub(crate) struct Observed(watch::Receiver<State>);
 
 impl Observed {
+    /// What became of what is declared on it.
+    fn standing(&self) -> Standing {
+        State::standing(&self.0.borrow())
+    }
+
+    /// Waits while it is away. Cancel safe.
+    async fn until_back(&self) {
+        let mut state = self.0.clone();
+        // An error means that its task is gone, and opens it no more.
+        let _ = state.wait_for(|state| state.standing() != Standing::Away).await;
+    }
+
     /// Why what was sent has no outcome yet, as far as the connection knows.
     pub(crate) fn trouble(&self) -> Option<String> {
         match &*self.0.borrow() {
@@ -223,10 +262,7 @@ struct Supervisor {
     state: watch::Sender<State>,
     tries: u64,
     epoch: u64,
-    /// Whether no session has been open yet.
-    is_first: bool,
-    /// Whether the last try failed in a way that no further one would mend.
-    is_doubtful: bool,
+    doubt: Doubt,
 }
 
 /// How the time between a wish for the connection and its end went.
@@ -247,9 +283,8 @@ impl Supervisor {
             let Err(panicked) = guarded(KEEP, self.serve_all(is_wanted)).await else { break };
             is_wanted = true;
             self.set(State::Opening { tries: self.tries, reason: Some(panicked.transient(true)) });
-            tokio::select! {
-                () = sleep(pauses.after_a_session_of(since.elapsed())) => {}
-                () = unwanted(&mut self.inbox) => break,
+            if self.pause(pauses.after_a_session_of(since.elapsed())).await.is_none() {
+                break;
             }
         }
         self.set(State::Closed);
@@ -279,39 +314,56 @@ impl Supervisor {
         self.set(State::Opening { tries: self.tries, reason: None });
         loop {
             self.tries += 1;
-            let (reason, wait) = match self.open().await {
+            let (reason, pause) = match self.open().await {
                 None => return Over::Closed,
-                Some(Err(reason)) if self.is_final(&reason) => return Over::Failed(reason),
-                Some(Err(reason)) => (reason, pauses.after_a_failed_try()),
-                Some(Ok(session)) => {
-                    self.is_doubtful = false;
+                Some(Err(reason)) => {
+                    let pause = pauses.after_a_failed_try(&reason);
+                    let reason = self.doubt.weigh(reason);
+                    if !reason.is_transient() {
+                        return Over::Failed(reason);
+                    }
+                    (reason, pause)
+                }
+                Some(Ok((session, replay))) => {
+                    self.doubt.let_in();
                     let since = Instant::now();
-                    let Some(reason) = self.serve(session).await else { return Over::Closed };
-                    (reason, pauses.after_a_session_of(since.elapsed()))
+                    let Some(reason) = self.serve(session, replay).await else {
+                        return Over::Closed;
+                    };
+                    (reason.transient(true), pauses.after_a_session_of(since.elapsed()))
                 }
             };
             tracing::warn!(
                 transport = self.options.transport.name(),
-                purpose = ?self.options.purpose, tries = self.tries, %reason, ?wait,
-                "no connection; tried again later"
+                purpose = ?self.options.purpose, tries = self.tries, %reason, wait = ?pause.idle,
+                "no connection; tried again later, and sooner when a call waits for it"
             );
             self.set(State::Opening { tries: self.tries, reason: Some(reason) });
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = unwanted(&mut self.inbox) => return Over::Closed,
+            if self.pause(pause).await.is_none() {
+                return Over::Closed;
             }
         }
     }
 
-    /// Whether no further try would mend it. A broker that goes down may refuse what it took before,
-    /// so who was let in before takes only the second word for it.
-    fn is_final(&mut self, reason: &Error) -> bool {
-        let was_doubtful = std::mem::replace(&mut self.is_doubtful, !reason.is_transient());
-        !reason.is_transient() && (self.is_first || was_doubtful)
+    /// Waits before the next try: not as long from the moment on that a call waits for it. `None` when
+    /// the connection is to close.
+    async fn pause(&mut self, pause: Pause) -> Option<()> {
+        let began = Instant::now();
+        let wanted = tokio::select! {
+            () = sleep_until(later(began, pause.idle)) => return Some(()),
+            command = self.inbox.recv() => matches!(command, Some(Command::Open)),
+        };
+        if !wanted {
+            return None;
+        }
+        tokio::select! {
+            () = sleep_until(later(began, pause.wanted)) => Some(()),
+            () = unwanted(&mut self.inbox) => None,
+        }
     }
 
     /// One try. `None` when nobody wants it any more.
-    async fn open(&mut self) -> Option<Result<Arc<dyn Session>>> {
+    async fn open(&mut self) -> Option<Result<(Arc<dyn Session>, Replay)>> {
         tokio::select! {
             biased;
             opened = self.options.open() => Some(opened),
@@ -320,10 +372,11 @@ impl Supervisor {
     }
 
     /// Lends the session out until it ends; says why it did, or `None` when it was to close.
-    async fn serve(&mut self, session: Arc<dyn Session>) -> Option<Error> {
+    async fn serve(&mut self, session: Arc<dyn Session>, mut replay: Replay) -> Option<Error> {
         self.epoch += 1;
-        self.is_first = false;
         let mut blocked = session.blocked();
+        let replaying = replay.rest(&*session);
+        tokio::pin!(replaying);
         let incarnation = Incarnation { session: session.clone(), epoch: self.epoch };
         loop {
             let reason = blocked.borrow_and_update().clone();
@@ -331,6 +384,7 @@ impl Supervisor {
             let deadline = tokio::select! {
                 reason = session.ended() => return Some(reason),
                 Ok(()) = blocked.changed() => continue,
+                never = &mut replaying => match never {},
                 deadline = closing(&mut self.inbox) => deadline,
             };
             // Closed first, so that nobody takes up a session that is on its way out.
@@ -344,7 +398,7 @@ impl Supervisor {
         let health = match &state {
             State::Idle { reason: None, .. } => Health::Idle,
             State::Idle { reason, .. } => Health::Stopped { reason: reason.clone() },
-            State::Opening { reason: Some(reason), .. } if !self.is_first => {
+            State::Opening { reason: Some(reason), .. } if self.epoch > 0 => {
                 Health::Reconnecting { reason: reason.clone() }
             }
             State::Opening { reason, .. } => Health::Connecting { reason: reason.clone() },
@@ -378,54 +432,6 @@ async fn closing(inbox: &mut mpsc::Receiver<Command>) -> Instant {
 
 /// What the task of a link does, for errors.
 const KEEP: &str = "keep a connection";
-
-/// How long to wait before the next try. Tries that fail and sessions that break are counted apart: a
-/// broker that was away is there once a session is open, however long that took.
-struct Pauses {
-    failing: ExponentialBackoff,
-    breaking: ExponentialBackoff,
-    /// The pause after the last session.
-    last: Duration,
-}
-
-impl Pauses {
-    fn new() -> Self {
-        Self { failing: backoff(), breaking: backoff(), last: Duration::ZERO }
-    }
-
-    fn after_a_failed_try(&mut self) -> Duration {
-        self.failing.next().unwrap_or(SLOWEST)
-    }
-
-    /// Pauses grow while sessions live shorter than they: whoever is cut off again and again waits no
-    /// longer than it works, and whoever is cut off at once waits longer and longer.
-    fn after_a_session_of(&mut self, lived: Duration) -> Duration {
-        self.failing = backoff();
-        if lived >= self.last.min(STEADY) {
-            self.breaking = backoff();
-        }
-        self.last = self.breaking.next().unwrap_or(SLOWEST);
-        self.last
-    }
-}
-
-/// The times between tries: longer and longer, and different for each program that waits for the
-/// same broker.
-pub(crate) fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_factor(2.0)
-        .with_max_delay(SLOWEST / 2) // the jitter at most doubles it
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// The longest time between two tries.
-const SLOWEST: Duration = Duration::from_secs(30);
-
-/// A session that lived this long was a good one, however long the pause before it was.
-const STEADY: Duration = Duration::from_secs(1);
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "use the broker").because("it was closed")

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     broker::Broker,
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::{Link, Patience, backoff},
+    link::{Doubt, Incarnation, Link, Patience, SessionPauses},
     short_str::ShortStr,
     topology::Topology,
     transport::Receiver,
@@ -23,6 +23,10 @@ pub(crate) struct Source {
     queue: ShortStr,
     prefetch: u16,
     declare_timeout: Duration,
+    pauses: SessionPauses,
+    doubt: Doubt,
+    /// When the last receiver was opened.
+    opened: Instant,
 }
 
 impl Source {
@@ -33,6 +37,9 @@ impl Source {
             queue,
             prefetch,
             declare_timeout: broker.options().declare_timeout,
+            pauses: SessionPauses::new(),
+            doubt: Doubt::new(broker.options().give_up_after),
+            opened: Instant::now(),
         }
     }
 
@@ -55,41 +62,89 @@ impl Source {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Configuration, "consume")
-            .on(format!("queue {:?}", self.queue.as_str()))
+            .on(self.subject())
             .because("a prefetch of 0 means no limit to one broker and nothing at all to another")
             .remedy("1 to 65535"))
     }
 
-    /// Declares and consumes, on the current connection or the next one.
-    pub(crate) async fn open_once(&self, by: Instant) -> Result<Box<dyn Receiver>> {
-        let session = self.link.session(by, Patience::Wait).await?.session;
-        let by = by.min(deadline(self.declare_timeout));
-        let opening = async {
-            declare(&*session, &self.topology).await?;
-            session.receiver(&self.queue, self.prefetch).await
-        };
-        timeout_at(by, opening).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, "consume")
-                .on(format!("queue {:?}", self.queue.as_str()))
-                .because("the deadline passed"))
-        })
+    /// The last receiver ended, and nobody asked for it.
+    pub(crate) fn interrupted(&mut self) {
+        self.pauses.ended_after(self.opened.elapsed());
     }
 
-    /// The same, again and again while what fails may pass: a connection that breaks, or a queue
-    /// that belongs to a connection which is about to end.
-    pub(crate) async fn open(&self, by: Instant) -> Result<Box<dyn Receiver>> {
-        let mut backoff = backoff();
+    /// A try failed, and did not say so itself.
+    pub(crate) fn failed(&mut self, reason: &Error) {
+        self.pauses.failed(reason);
+    }
+
+    /// Declares and consumes, on the current connection or the next one: one try, after a pause where
+    /// the last one failed on the same connection. An error that is transient may pass.
+    pub(crate) async fn try_open(&mut self, by: Instant) -> Result<Box<dyn Receiver>> {
+        let incarnation = self.next_session(by).await?;
+        let by = by.min(deadline(self.declare_timeout));
+        let session = &*incarnation.session;
+        let opening = async {
+            declare(session, &self.topology).await?;
+            session.receiver(&self.queue, self.prefetch).await
+        };
+        let opened = timeout_at(by, opening).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "consume")
+                .on(self.subject())
+                .because("the deadline passed"))
+        });
+        match opened {
+            Ok(receiver) => {
+                self.doubt.let_in();
+                self.opened = Instant::now();
+                Ok(receiver)
+            }
+            Err(error) => {
+                let error = incarnation.weigh(error);
+                self.pauses.failed(&error);
+                Err(self.doubt.weigh(error))
+            }
+        }
+    }
+
+    /// A session to try on. The pauses between two sessions are the connection's own.
+    async fn next_session(&mut self, by: Instant) -> Result<Incarnation> {
         loop {
-            let error = match self.open_once(by).await {
+            let incarnation = self.link.session(by, Patience::Wait).await?;
+            let Some(due) = self.pauses.before_a_try_on(incarnation.epoch) else {
+                return Ok(incarnation);
+            };
+            // A receiver may end a moment before its session does.
+            let _ = timeout_at(due.min(by), incarnation.session.ended()).await;
+            if Instant::now() >= by {
+                return Err(Error::new(ErrorKind::Timeout, "consume")
+                    .on(self.subject())
+                    .because("the deadline passed"));
+            }
+        }
+    }
+
+    /// The same, again and again while what fails may pass.
+    pub(crate) async fn open(&mut self, by: Instant) -> Result<Box<dyn Receiver>> {
+        let mut last = None;
+        loop {
+            let error = match self.try_open(by).await {
                 Ok(receiver) => return Ok(receiver),
                 Err(error) => error,
             };
-            let wait = backoff.next().unwrap_or_default();
-            if !error.is_transient() || deadline(wait) >= by {
+            if !error.is_transient() {
                 return Err(error);
             }
-            tracing::warn!(queue = %self.queue, %error, ?wait, "not consuming yet; tried again later");
-            sleep(wait).await;
+            if Instant::now() >= by {
+                // What it failed for says more than that there was no more time.
+                let is_late = error.kind() == ErrorKind::Timeout;
+                return Err(last.filter(|_| is_late).unwrap_or(error));
+            }
+            tracing::warn!(queue = %self.queue, %error, "not consuming yet; tried again later");
+            last = Some(error);
         }
+    }
+
+    fn subject(&self) -> String {
+        format!("queue {:?}", self.queue.as_str())
     }
 }

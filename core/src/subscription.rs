@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use self::{deliveries::Deliveries, held::Held};
@@ -19,7 +19,6 @@ use crate::{
     delivery::{Delivery, Settler},
     error::{Error, ErrorKind, Result},
     health::{ConsumerHealth, Health},
-    link::backoff,
     message::codec::Codecs,
     outcome::Outcome,
     source::Source,
@@ -51,7 +50,7 @@ impl Subscription {
     /// Opens it on this connection or, when that fails in a way that may pass, on a later one.
     pub(crate) async fn open(
         broker: &Broker,
-        source: Source,
+        mut source: Source,
         on_cancel: OnCancel,
         deadline: Instant,
     ) -> Result<Self> {
@@ -236,23 +235,22 @@ impl Pump {
 
     /// Consumes again, as soon as the broker lets it; `None` when it was told to stop.
     async fn reopen(&mut self, mut reason: Error) -> Result<Option<Box<dyn Receiver>>> {
-        let mut backoff = backoff();
+        self.source.interrupted();
         loop {
-            let wait = backoff.next().unwrap_or_default();
             log(
-                || tracing::warn!(queue = %self.source.queue(), %reason, ?wait, "not consuming; tried again later"),
+                || tracing::warn!(queue = %self.source.queue(), %reason, "not consuming; tried again later"),
             );
-            self.set(Health::Reconnecting { reason: reason.clone() });
-            let opening = async {
-                sleep(wait).await;
-                let opened = guarded(CONSUME, self.source.open_once(deadline(A_WHILE))).await;
-                opened.unwrap_or_else(|panicked| Err(panicked.transient(true)))
-            };
+            self.set(Health::Reconnecting { reason });
             let opened = tokio::select! {
                 biased;
                 _ = self.stops.recv() => return Ok(None),
-                opened = opening => opened,
+                opened = guarded(CONSUME, self.source.try_open(deadline(A_WHILE))) => opened,
             };
+            let opened = opened.unwrap_or_else(|panicked| {
+                let panicked = panicked.transient(true);
+                self.source.failed(&panicked);
+                Err(panicked)
+            });
             match opened {
                 Ok(receiver) => {
                     tracing::info!(queue = %self.source.queue(), "consuming again");

@@ -25,6 +25,7 @@ pub struct BrokerOptions {
     pub(super) connect_timeout: Duration,
     pub(super) reach_within: Duration,
     pub(crate) declare_timeout: Duration,
+    pub(crate) give_up_after: Duration,
     pub(crate) limits: Limits,
     tls: Tls,
     login: Login,
@@ -39,6 +40,7 @@ impl Default for BrokerOptions {
             connect_timeout: Duration::from_secs(10),
             reach_within: Duration::from_secs(10),
             declare_timeout: Duration::from_secs(10),
+            give_up_after: Duration::from_secs(300),
             limits: Limits::default(),
             tls: Tls::default(),
             login: Login::default(),
@@ -76,6 +78,20 @@ impl BrokerOptions {
     #[must_use]
     pub fn declare_timeout(mut self, timeout: Duration) -> Self {
         self.declare_timeout = timeout;
+        self
+    }
+
+    /// How long a connection, consumer or publisher that worked before goes on trying while the broker
+    /// gives it no other answer than a refusal that does not pass by itself: a wrong password, a
+    /// virtual host or queue that is not there, a queue with other arguments; 5 minutes by default.
+    /// Then it fails, and says how long it tried and what the last answer was.
+    ///
+    /// Brokers that restart, and administrators who change a password, say the same for a while. A
+    /// first start believes the first refusal, and a broker that cannot be reached is tried for as
+    /// long as it takes.
+    #[must_use]
+    pub fn give_up_after(mut self, time: Duration) -> Self {
+        self.give_up_after = time;
         self
     }
 

@@ -6,6 +6,7 @@ mod batch;
 mod in_flight;
 mod opener;
 mod task;
+mod unrouted;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ pub(crate) use self::batch::Batch;
 use self::task::Task;
 use crate::{
     error::{Error, ErrorKind, Result},
-    link::{Link, Observed},
+    link::{Declared, Link, Observed},
     message::Message,
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
@@ -32,6 +33,10 @@ pub(crate) struct LaneOptions {
     pub(crate) link: Link,
     /// Declared on every new session.
     pub(crate) topology: Topology,
+    /// What the program declared by hand, on the connection that consumes.
+    pub(crate) by_hand: Declared,
+    /// How long refusals are doubted after the first sender.
+    pub(crate) give_up_after: Duration,
     /// How many messages may be without an outcome.
     pub(crate) window: u16,
     pub(crate) open_timeout: Duration,

@@ -102,7 +102,7 @@ async fn a_connect_that_hangs_ends_within_its_timeout_and_the_next_works() {
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_cannot_be_reached_is_tried_for_as_long_as_the_program_says() {
-    for (within, tries) in [(0, 1..=1), (1, 2..=6), (60, 6..=16)] {
+    for (within, tries) in [(0, 1..=1), (1, 2..=6), (60, 50..=110)] {
         let script = Script::new();
         let trouble = std::iter::repeat_n(Trouble::Fails(refused()), 1000);
         script.state.change(|state| state.connect_trouble.extend(trouble));
@@ -232,17 +232,92 @@ async fn the_connections_close_when_the_last_handle_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_down_is_tried_again_at_most_every_15_seconds_in_the_end() {
+async fn a_connection_that_is_down_is_tried_each_second_while_a_call_waits_and_seldom_otherwise() {
     let (broker, script) = Script::broker().await;
     script.session(Purpose::Publish, 0).await.break_off();
     script.state.change(|state| {
         state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(broken())));
     });
+    // It waits for 20 seconds.
     let publisher = broker.publisher(&PLACED).await;
     assert_eq!(publisher.unwrap_err().kind(), ErrorKind::Connection);
-    timeout(Duration::from_secs(600), std::future::pending::<()>()).await.unwrap_err();
+    let wanted = script.connects(Purpose::Publish);
+    assert!((17..=40).contains(&wanted), "{wanted}");
+    sleep(Duration::from_secs(600)).await;
+    let idle = script.connects(Purpose::Publish) - wanted;
+    assert!((20..=42).contains(&idle), "{idle}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_a_long_pause() {
+    let (broker, script) = Script::broker().await;
+    script.state.change(|state| {
+        state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(refused())));
+    });
+    script.session(Purpose::Publish, 0).await.break_off();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(100)).await;
+        let before = script.connects(Purpose::Publish);
+        let began = Instant::now();
+        let call = broker.publisher(&PLACED);
+        let _ = timeout(Duration::from_millis(1300), call).await;
+        let tried = script.connects(Purpose::Publish) - before;
+        assert!((1..=3).contains(&tried), "{tried} in {:?}", began.elapsed());
+    }
+    sleep(Duration::from_secs(100)).await;
+    script.state.change(|state| state.connect_trouble.clear());
+    let began = Instant::now();
+    broker.publisher(&PLACED).await.unwrap();
+    assert!(began.elapsed() <= Duration::from_millis(1200), "{:?}", began.elapsed());
+}
+
+fn denied() -> Error {
+    Error::new(ErrorKind::Denied, "connect").on("to script:1").because("access refused")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_let_in_before_is_tried_again_whatever_the_broker_says() {
+    let (broker, script) = Script::broker().await;
+    script.state.change(|state| {
+        state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(denied())));
+    });
+    script.session(Purpose::Publish, 0).await.break_off();
+    // A call that waits in vain hears the reason, and that it may pass.
+    let error = broker.publisher(&PLACED).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.is_transient());
+    sleep(Duration::from_secs(200)).await;
+    let health = broker.health().borrow().publishing.clone();
+    let said = health.to_string();
+    assert!(matches!(health, Health::Reconnecting { .. }) && said.contains("access refused"), "{said}");
     let connects = script.connects(Purpose::Publish);
-    assert!((20..=50).contains(&connects), "{connects}");
+    assert!(connects <= 30, "{connects}: a wrong password may lock the account");
+    // It is right again.
+    script.state.change(|state| state.connect_trouble.clear());
+    broker.health().wait_for(|health| health.publishing.is_ready()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_refused_for_five_minutes_is_given_up_until_a_call_asks() {
+    let (broker, script) = Script::broker().await;
+    script.state.change(|state| {
+        state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(denied())));
+    });
+    let began = Instant::now();
+    script.session(Purpose::Publish, 0).await.break_off();
+    let mut health = broker.health();
+    let given_up = health.wait_for(|health| matches!(health.publishing, Health::Stopped { .. }));
+    let said = given_up.await.unwrap().publishing.to_string();
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(300) && took <= Duration::from_secs(331), "{took:?}");
+    assert!(said.contains("tried for 3") && said.contains("access refused"), "{said}");
+    let connects = script.connects(Purpose::Publish);
+    let error = broker.publisher(&PLACED).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Denied, false));
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(script.connects(Purpose::Publish), connects + 1, "one try for each call");
+    script.state.change(|state| state.connect_trouble.clear());
+    broker.publisher(&PLACED).await.unwrap();
 }
 
 /// How long it takes until there is a connection again after the nth one was cut.
@@ -311,6 +386,42 @@ async fn programs_that_lost_the_same_broker_come_back_at_different_times() {
         *bins.entry(bin).or_insert(0) += 1;
     }
     assert!(bins.values().all(|back| *back <= 200 / 5), "{bins:?}");
+}
+
+/// Each of them has a call that waits.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_programs_that_wait_for_the_same_broker_do_not_try_in_the_same_moment() {
+    let began = Instant::now();
+    let mut tries = Vec::new();
+    for _ in 0..1000 {
+        tries.push(tokio::spawn(async {
+            let (broker, script) = Script::broker().await;
+            script.state.change(|state| {
+                state.connect_trouble.extend((0..1000).map(|_| Trouble::Fails(refused())));
+            });
+            script.session(Purpose::Publish, 0).await.break_off();
+            let _waiting = tokio::spawn(async move { broker.publisher(&PLACED).await });
+            let began = Instant::now();
+            let mut at = Vec::new();
+            let mut seen = 1;
+            while began.elapsed() < Duration::from_secs(15) {
+                script.state.until("it tries", |state| state.connects.len() > seen).await;
+                seen = script.connects(Purpose::Publish);
+                at.push(began.elapsed().as_millis() / 100);
+            }
+            at
+        }));
+    }
+    let mut bins = std::collections::HashMap::new();
+    for tries in tries {
+        for at in tries.await.unwrap() {
+            *bins.entry(at).or_insert(0) += 1;
+        }
+    }
+    // After ten seconds they are spread evenly: one try for each in 0.9 s on the average.
+    let late: Vec<_> = bins.iter().filter(|(at, _)| (100..140).contains(*at)).collect();
+    assert!(late.len() == 40 && late.iter().all(|(_, tries)| **tries <= 200), "{late:?}");
+    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test(start_paused = true)]

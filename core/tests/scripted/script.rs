@@ -85,12 +85,14 @@ pub(crate) enum Trouble {
     Breaks,
     /// It panics.
     Panics,
+    /// The same, and what the call says is something else.
+    BreaksSaying(Error),
 }
 
 impl Trouble {
     async fn come(self) -> Error {
         match self {
-            Self::Fails(error) => error,
+            Self::Fails(error) | Self::BreaksSaying(error) => error,
             Self::Breaks => broken(),
             Self::Hangs => std::future::pending().await,
             Self::Panics => panic!("the script says so"),
@@ -261,6 +263,16 @@ impl ScriptedSession {
         self.state.change(|state| state.end_panics = true);
     }
 
+    /// The connection ends, and nobody on it has noticed yet.
+    pub(crate) fn end(&self, reason: Error) {
+        self.state.change(|state| state.ended = Some(reason));
+    }
+
+    /// Waits until the connection has ended.
+    pub(crate) async fn is_over(&self) {
+        self.state.until("the session ended", |state| state.ended.is_some()).await;
+    }
+
     /// The broker reads nothing from it any more, or reads again.
     pub(crate) fn block(&self, reason: Option<&str>) {
         self.blocked.send_replace(reason.map(Into::into));
@@ -272,6 +284,13 @@ impl ScriptedSession {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.state.change(|state| state.closed)
+    }
+
+    async fn fail(&self, trouble: Trouble) -> Error {
+        if matches!(trouble, Trouble::Breaks | Trouble::BreaksSaying(_)) {
+            self.break_off();
+        }
+        trouble.come().await
     }
 
     fn check(&self) -> Result<()> {
@@ -294,7 +313,7 @@ impl Session for ScriptedSession {
         self.check()?;
         self.state.change(|state| state.applied.push(change.clone()));
         if let Some(trouble) = self.apply_trouble.and_then(|of| of(change)) {
-            return Err(trouble.come().await);
+            return Err(self.fail(trouble).await);
         }
         Ok(Found::default())
     }
@@ -302,10 +321,7 @@ impl Session for ScriptedSession {
     async fn sender(&self, _: usize) -> Result<Box<dyn Sender>> {
         self.check()?;
         if let Some(trouble) = self.sender_trouble.clone() {
-            if matches!(trouble, Trouble::Breaks) {
-                self.break_off();
-            }
-            return Err(trouble.come().await);
+            return Err(self.fail(trouble).await);
         }
         let state = Arc::new(Watched::new(SenderState {
             confirms: self.confirms,
@@ -319,7 +335,7 @@ impl Session for ScriptedSession {
     async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
         self.check()?;
         if let Some(trouble) = self.receiver_trouble.clone() {
-            return Err(trouble.come().await);
+            return Err(self.fail(trouble).await);
         }
         let state = Arc::new(Watched::new(ReceiverState {
             queue: queue.clone(),

@@ -337,15 +337,20 @@ async fn a_consumer_that_cannot_be_resumed_fails_the_service() {
     script.receiver(0).await;
     let denied =
         || Trouble::Fails(Error::new(ErrorKind::Denied, "connect").because("access refused"));
-    // Once may be a broker that goes down.
-    script.state.change(|state| state.connect_trouble.push_back(denied()));
+    // That may be a broker that goes down, or a password that is changed.
+    script.state.change(|state| state.connect_trouble.extend((0..12).map(|_| denied())));
     script.session(Purpose::Consume, 0).await.break_off();
     let next = script.session(Purpose::Consume, 1).await;
     next.nth_receiver(0).await;
-    script.state.change(|state| state.connect_trouble.extend([denied(), denied()]));
+    script.state.change(|state| state.connect_trouble.extend((0..100).map(|_| denied())));
+    let began = Instant::now();
     next.break_off();
     let error = in_time(running).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("access refused"), "{error}");
+    assert!(error.to_string().contains("it was tried for 3"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(300) && took <= Duration::from_secs(331), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use enoki_core::{
-    Broker, Delivery, Error, ErrorKind, Health, OnCancel, Outcome, Purpose, Settled, Subscription,
+    Broker, BrokerOptions, Delivery, Error, ErrorKind, Health, OnCancel, Outcome, Purpose, Settled, Subscription,
     TemporaryQueue, WorkQueue,
     transport::{Change, End, Settle},
 };
@@ -224,18 +224,114 @@ async fn what_waits_for_a_handler_when_the_broker_cancels_is_released() {
     script.receiver(1).await;
 }
 
+fn other(change: &Change) -> Option<Trouble> {
+    let Change::DeclareQueue(queue) = change else { return None };
+    let error = Error::new(ErrorKind::Conflict, "declare").on(queue.subject());
+    Some(Trouble::Fails(error.because("it is other")))
+}
+
+/// A queue that was deleted and made anew by somebody else, for instance.
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_cannot_be_resumed_says_why() {
+async fn a_consumer_that_cannot_be_resumed_says_why_and_for_how_long_it_tried() {
     let (mut subscription, _, _broker, script) = subscribe(2).await;
-    script.state.change(|state| {
-        state.apply_trouble = Some(|_| {
-            Some(Trouble::Fails(Error::new(ErrorKind::Conflict, "declare").because("it is other")))
-        });
-    });
+    script.state.change(|state| state.apply_trouble = Some(other));
+    let began = Instant::now();
     script.session(Purpose::Consume, 0).await.break_off();
     let error = in_time(subscription.next()).await.unwrap_err();
-    assert!(error.to_string().contains("it is other"), "{error}");
-    assert!(error.to_string().contains("queue \"billing\""), "{error}");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(300) && took <= Duration::from_secs(331), "{took:?}");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let text = error.to_string();
+    for part in ["it is other", "queue \"billing\"", "it was tried for 3"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(script.connects(Purpose::Consume), 2, "the connection is sound");
+    let health = subscription.health().borrow().clone();
+    assert!(matches!(health.health, Health::Stopped { reason: Some(_) }), "{health}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_consumed_once_goes_on_trying_whatever_it_is_told() {
+    const KINDS: [ErrorKind; 6] = [
+        ErrorKind::NotFound,
+        ErrorKind::Denied,
+        ErrorKind::Conflict,
+        ErrorKind::Configuration,
+        ErrorKind::Unexpected,
+        ErrorKind::Refused,
+    ];
+    for kind in KINDS {
+        let (mut subscription, first, _broker, script) = subscribe(2).await;
+        let refusal = Error::new(kind, "consume").because("process is stopped by supervisor");
+        script.state.change(|state| state.receiver_trouble = Some(Trouble::Fails(refusal)));
+        script.session(Purpose::Consume, 0).await.break_off();
+        first.is_dropped().await;
+        let mut health = subscription.health();
+        let told = health.wait_for(|now| now.health.to_string().contains("supervisor")).await;
+        assert!(matches!(told.unwrap().health, Health::Reconnecting { .. }), "{kind:?}");
+        sleep(Duration::from_secs(240)).await;
+        script.state.change(|state| state.receiver_trouble = None);
+        // The script's session goes on as it began.
+        script.session(Purpose::Consume, 1).await.break_off();
+        let second = script.session(Purpose::Consume, 2).await.nth_receiver(0).await;
+        second.deliver("more");
+        next(&mut subscription).await.settle(Outcome::Ack);
+        assert!(health.borrow().health.is_ready(), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_until_a_consumer_gives_up_can_be_set() {
+    let script = Script::new();
+    let options = BrokerOptions::new().give_up_after(Duration::from_secs(20));
+    let broker = Broker::connect_with(script.clone(), options).await.unwrap();
+    let mut subscription = broker.subscribe(&BILLING, 2).await.unwrap();
+    script.state.change(|state| state.apply_trouble = Some(other));
+    let began = Instant::now();
+    script.session(Purpose::Consume, 0).await.break_off();
+    let error = in_time(subscription.next()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(20) && took <= Duration::from_secs(51), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_start_believes_a_refusal_unless_its_session_ended_meanwhile() {
+    let denied = || Error::new(ErrorKind::Denied, "consume").because("access refused");
+    let script = Script::new();
+    script.state.change(|state| state.receiver_trouble = Some(Trouble::Fails(denied())));
+    let broker = Broker::connect(script.clone()).await.unwrap();
+    let began = Instant::now();
+    let error = broker.subscribe(&BILLING, 2).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Denied, Duration::ZERO));
+    assert!(!error.is_transient());
+
+    let script = Script::new();
+    let trouble = Trouble::BreaksSaying(denied());
+    script.state.change(|state| state.receiver_trouble = Some(trouble));
+    let broker = Broker::connect(script.clone()).await.unwrap();
+    let subscribing = tokio::spawn(async move { broker.subscribe(&BILLING, 2).await });
+    script.session(Purpose::Consume, 0).await.is_over().await;
+    script.state.change(|state| state.receiver_trouble = None);
+    in_time(subscribing).await.unwrap().unwrap();
+}
+
+/// The connection has pauses of its own, and those of the consumer are not added to them.
+#[tokio::test(start_paused = true)]
+async fn a_consumer_is_back_as_soon_as_its_connection_is_however_long_that_took() {
+    let (mut subscription, _, broker, script) = subscribe(2).await;
+    let trouble = std::iter::repeat_n(Trouble::Fails(broken()), 300);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    script.session(Purpose::Consume, 0).await.break_off();
+    let mut health = broker.health();
+    health.wait_for(|health| !health.consuming.is_ready()).await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    script.state.change(|state| state.connect_trouble.clear());
+    let began = Instant::now();
+    let receiver = script.session(Purpose::Consume, 1).await.nth_receiver(0).await;
+    assert!(began.elapsed() <= Duration::from_millis(1200), "{:?}", began.elapsed());
+    receiver.deliver("more");
+    next(&mut subscription).await.settle(Outcome::Ack);
 }
 
 /// A broker may hold on to an exclusive queue until it notices that the old connection is dead.

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use super::{
     Intake, Parcel, Window,
     in_flight::{InFlight, Pending},
+    unrouted::Unrouted,
 };
 use crate::{
     deadline::deadline,
     error::{Error, ErrorKind, Result},
+    link::Declared,
     transport::{Outgoing, PublishOutcome},
 };
 
@@ -23,22 +25,29 @@ pub(super) struct Backlog {
     in_flight: InFlight,
     /// Not with a sender: safe to give to the next one.
     waiting: VecDeque<Outgoing>,
-    /// Refused, and to be sent again at that time.
+    /// Refused, or without a queue, and to be sent again at that time.
     later: Vec<(Instant, u64)>,
+    unrouted: Unrouted,
     window: Arc<Window>,
     /// Why messages wait: there is no sender, or the last one failed.
     trouble: Option<Error>,
 }
 
 impl Backlog {
-    pub(super) fn new(window: Arc<Window>) -> Self {
+    pub(super) fn new(window: Arc<Window>, by_hand: Declared) -> Self {
         Self {
             in_flight: InFlight::default(),
             waiting: VecDeque::new(),
             later: Vec::new(),
+            unrouted: Unrouted::new(by_hand),
             window,
             trouble: None,
         }
+    }
+
+    /// A sender was opened.
+    pub(super) fn has_a_sender(&mut self) {
+        self.unrouted.has_a_sender();
     }
 
     /// Whether every message has its outcome.
@@ -99,7 +108,7 @@ impl Backlog {
                     trouble.as_ref().map(|trouble| format!(" ({trouble})")).unwrap_or_default();
                 let error = match pending.sent {
                     0 => pending
-                        .error(ErrorKind::Timeout)
+                        .error(why_unsent(trouble.as_ref()))
                         .because(format!("the deadline passed before it was sent{why}")),
                     _ => pending.indeterminate(format!(
                         "the broker had not confirmed it by the deadline{why}"
@@ -118,25 +127,29 @@ impl Backlog {
         let mut freed = Freed { window: &self.window, messages: 0 };
         for (id, outcome) in outcomes.drain(..) {
             let Some(pending) = self.in_flight.take(id) else { continue };
+            let retry = pending.parcel.retry;
+            let may_pass = match &outcome {
+                PublishOutcome::Confirmed => false,
+                PublishOutcome::Unroutable => {
+                    self.unrouted.may_pass(id, self.in_flight.next_id())
+                }
+                PublishOutcome::Rejected(error) => retry.is_passing(error),
+            };
+            if may_pass && retry.allows(pending.sent + 1) {
+                let due = deadline(retry.delay(pending.sent + 1));
+                if due < too_late(pending.parcel.deadline) {
+                    let id = self.in_flight.add(Pending { sent: pending.sent + 1, ..pending });
+                    self.later.push((due, id));
+                    continue;
+                }
+            }
             let result = match outcome {
                 PublishOutcome::Confirmed => Ok(()),
                 PublishOutcome::Unroutable => Err(pending
                     .error(ErrorKind::Unroutable)
                     .because("no queue is bound for it")
                     .remedy("declare the queue that should get it, or publish with `optional()`")),
-                PublishOutcome::Rejected(error) => {
-                    let retry = pending.parcel.retry;
-                    let due = deadline(retry.delay(pending.sent + 1));
-                    if retry.is_passing(&error)
-                        && retry.allows(pending.sent + 1)
-                        && due < too_late(pending.parcel.deadline)
-                    {
-                        let id = self.in_flight.add(Pending { sent: pending.sent + 1, ..pending });
-                        self.later.push((due, id));
-                        continue;
-                    }
-                    Err(error)
-                }
+                PublishOutcome::Rejected(error) => Err(error),
             };
             freed.messages += 1;
             pending.parcel.reply.send(result);
@@ -235,6 +248,21 @@ struct Freed<'w> {
 impl Drop for Freed<'_> {
     fn drop(&mut self) {
         self.window.free(self.messages);
+    }
+}
+
+/// The kind of error of a message that was never sent: that of a refusal that does not pass by
+/// itself, where there is one.
+fn why_unsent(trouble: Option<&Error>) -> ErrorKind {
+    match trouble.map(Error::kind) {
+        Some(
+            kind @ (ErrorKind::Denied
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Configuration
+            | ErrorKind::Unsupported),
+        ) => kind,
+        _ => ErrorKind::Timeout,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::{Link, Patience},
+    link::{Declared, Doubt, Incarnation, Link, Patience},
     publisher::retry::RetryPolicy,
     topology::Topology,
     transport::Sender,
@@ -19,6 +19,10 @@ use crate::{
 pub(super) struct Opener {
     link: Link,
     topology: Topology,
+    /// What is declared by hand, on another connection than this publisher's.
+    by_hand: Declared,
+    /// The session that the last sender was opened on.
+    incarnation: Option<Incarnation>,
     /// The epoch of the session that the topology was declared on.
     declared: Option<u64>,
     /// The epoch of the session that the last sender was opened on.
@@ -28,6 +32,7 @@ pub(super) struct Opener {
     failures: u32,
     /// When the next one may be opened on this session.
     not_before: Instant,
+    doubt: Doubt,
     window: usize,
     timeout: Duration,
     patience: Patience,
@@ -38,11 +43,14 @@ impl Opener {
         Self {
             link: options.link,
             topology: options.topology,
+            by_hand: options.by_hand,
+            incarnation: None,
             declared: None,
             tried: None,
             retry: options.retry,
             failures: 0,
             not_before: Instant::now(),
+            doubt: Doubt::new(options.give_up_after),
             window: options.window.into(),
             timeout: options.open_timeout,
             patience: if options.fail_fast { Patience::FailFast } else { Patience::Wait },
@@ -70,22 +78,27 @@ impl Opener {
         }
     }
 
-    /// Opens a sender; on a session where the last one failed, after a pause.
+    /// What to make of the failure of a sender.
+    pub(super) fn weigh(&self, error: Error) -> Error {
+        match &self.incarnation {
+            Some(incarnation) => incarnation.weigh(error),
+            None => error,
+        }
+    }
+
+    /// Opens a sender; on a session where the last one failed, after a pause. An error that is
+    /// transient may pass.
     pub(super) async fn open(&mut self) -> Result<Box<dyn Sender>> {
-        let (incarnation, open_by) = loop {
-            let open_by = deadline(self.timeout);
-            let incarnation = self.link.session(open_by, self.patience).await?;
-            // The pauses before another session are the link's own.
-            if self.tried.replace(incarnation.epoch) != Some(incarnation.epoch) {
-                self.failures = 0;
-                break (incarnation, open_by);
+        let incarnation = self.next_session().await?;
+        if self.is_patient() {
+            // What the program declared may have gone with its connection. What is published before it
+            // is back finds no queue.
+            let back = timeout_at(deadline(self.timeout), self.by_hand.until_back());
+            if back.await.is_err() {
+                tracing::warn!("publishing, though what was declared by hand is not back yet");
             }
-            if Instant::now() >= self.not_before || !self.is_patient() {
-                break (incarnation, open_by);
-            }
-            // A sender may fail a moment before its session does.
-            let _ = timeout_at(self.not_before, incarnation.session.ended()).await;
-        };
+        }
+        let open_by = deadline(self.timeout);
         let opening = async {
             if self.declared != Some(incarnation.epoch) {
                 declare(&*incarnation.session, &self.topology).await?;
@@ -96,8 +109,36 @@ impl Opener {
         let opened = timeout_at(open_by, opening).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "open a publisher").because("the deadline passed"))
         });
-        // A connection that broke under it is no reason to give up, whatever it was taken for.
-        let broke = incarnation.has_ended();
-        opened.map_err(|error| if broke { error.transient(true) } else { error })
+        match opened {
+            Ok(sender) => {
+                self.doubt.let_in();
+                self.incarnation = Some(incarnation);
+                Ok(sender)
+            }
+            Err(error) => {
+                let error = incarnation.weigh(error);
+                if !error.is_transient() {
+                    self.declared = None;
+                }
+                Err(self.doubt.weigh(error))
+            }
+        }
+    }
+
+    async fn next_session(&mut self) -> Result<Incarnation> {
+        loop {
+            let open_by = deadline(self.timeout);
+            let incarnation = self.link.session(open_by, self.patience).await?;
+            // The pauses before another session are the link's own.
+            if self.tried.replace(incarnation.epoch) != Some(incarnation.epoch) {
+                self.failures = 0;
+                return Ok(incarnation);
+            }
+            if Instant::now() >= self.not_before || !self.is_patient() {
+                return Ok(incarnation);
+            }
+            // A sender may fail a moment before its session does.
+            let _ = timeout_at(self.not_before, incarnation.session.ended()).await;
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Task {
         inbox: mpsc::Receiver<Intake>,
         window: Arc<Window>,
     ) -> Self {
-        let backlog = Backlog::new(window);
+        let backlog = Backlog::new(window, options.by_hand.clone());
         Self { inbox, is_open: true, backlog, opener: Opener::new(options) }
     }
 
@@ -41,7 +41,9 @@ impl Task {
         while self.has_work().await {
             match self.open().await {
                 Ok(Some(sender)) => {
+                    self.backlog.has_a_sender();
                     let Err(reason) = self.work(sender).await else { return };
+                    let reason = self.opener.weigh(reason);
                     self.opener.failed(&reason);
                     self.backlog.interrupted(reason);
                 }

@@ -1,0 +1,216 @@
+//! How long to wait between tries.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+use crate::{
+    deadline::deadline,
+    error::{Error, ErrorKind},
+};
+
+/// How long to wait before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pause {
+    /// While a call waits for it.
+    pub(crate) wanted: Duration,
+    /// While none does.
+    pub(crate) idle: Duration,
+}
+
+/// The pauses of a connection. Tries that fail and sessions that break are counted apart: a broker
+/// that was away is there once a session is open, however long that took.
+pub(crate) struct Pauses {
+    failing: Growing,
+    breaking: Growing,
+    /// The pause after the last session.
+    last: Duration,
+}
+
+impl Pauses {
+    pub(crate) fn new() -> Self {
+        Self { failing: Growing::new(), breaking: Growing::new(), last: Duration::ZERO }
+    }
+
+    /// After a try that failed with this. A broker that cannot be reached is not the busier for one
+    /// more try, and who waits for it wants it back at once; one that answers and refuses is.
+    pub(crate) fn after_a_failed_try(&mut self, reason: &Error) -> Pause {
+        match reason.kind() {
+            ErrorKind::Connection | ErrorKind::Timeout => self.failing.next(Pace::Away),
+            _ if reason.is_transient() => self.failing.next(Pace::Busy),
+            _ => self.failing.next(Pace::Refused),
+        }
+    }
+
+    /// Pauses grow while sessions live shorter than they: a program that is cut off again and again
+    /// waits no longer than it works, and one that is cut off at once waits longer and longer.
+    pub(crate) fn after_a_session_of(&mut self, lived: Duration) -> Pause {
+        self.failing = Growing::new();
+        if lived >= self.last.min(STEADY) {
+            self.breaking = Growing::new();
+        }
+        let pause = self.breaking.next(Pace::Away);
+        self.last = pause.wanted;
+        pause
+    }
+}
+
+/// The pauses of what a session is asked for, while it fails on one session after the other. The
+/// pauses between two sessions are the connection's.
+#[derive(Debug)]
+pub(crate) struct SessionPauses {
+    /// Which session was tried last.
+    tried: Option<u64>,
+    growing: Growing,
+    /// When the next try on that session may be made.
+    not_before: Instant,
+}
+
+impl SessionPauses {
+    pub(crate) fn new() -> Self {
+        Self { tried: None, growing: Growing::new(), not_before: Instant::now() }
+    }
+
+    /// A try on the session of this epoch begins. It has to wait until then, if that is later than
+    /// now; another session needs no pause.
+    pub(crate) fn before_a_try_on(&mut self, epoch: u64) -> Option<Instant> {
+        if self.tried.replace(epoch) == Some(epoch) {
+            return Some(self.not_before).filter(|due| *due > Instant::now());
+        }
+        self.growing = Growing::new();
+        None
+    }
+
+    /// The try failed with this.
+    pub(crate) fn failed(&mut self, reason: &Error) {
+        self.wait(if reason.is_transient() { Pace::Busy } else { Pace::Refused });
+    }
+
+    /// What the try opened lived so long before it ended.
+    pub(crate) fn ended_after(&mut self, lived: Duration) {
+        if lived >= STEADY {
+            self.growing = Growing::new();
+        }
+        self.wait(Pace::Busy);
+    }
+
+    fn wait(&mut self, pace: Pace) {
+        self.not_before = deadline(self.growing.next(pace).wanted);
+    }
+}
+
+/// Pauses that double.
+#[derive(Debug)]
+struct Growing {
+    away: ExponentialBackoff,
+    busy: ExponentialBackoff,
+    refused: ExponentialBackoff,
+}
+
+/// What a further try costs.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// Little: there is nobody, or the broker lets this program in.
+    Away,
+    /// The broker some work: it answers, and cannot for the time being.
+    Busy,
+    /// The broker some work for nothing: it refuses in a way that does not pass by itself.
+    Refused,
+}
+
+impl Growing {
+    fn new() -> Self {
+        Self { away: up_to(WANTED), busy: up_to(BUSY), refused: up_to(SLOWEST) }
+    }
+
+    fn next(&mut self, pace: Pace) -> Pause {
+        let mut next = |backoff: fn(&mut Self) -> &mut ExponentialBackoff| {
+            backoff(self).next().unwrap_or(SLOWEST)
+        };
+        let away = next(|growing| &mut growing.away);
+        let busy = next(|growing| &mut growing.busy);
+        let idle = next(|growing| &mut growing.refused);
+        let wanted = match pace {
+            Pace::Away => away,
+            Pace::Busy => busy,
+            Pace::Refused => idle,
+        };
+        Pause { wanted: wanted.min(idle), idle }
+    }
+}
+
+/// Times between tries: longer and longer, and different for each program that waits for the same
+/// broker. The longest are between half of this and all of it.
+fn up_to(longest: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_factor(2.0)
+        .with_max_delay(longest / 2) // the jitter at most doubles it
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// The longest time between two tries to reach a broker that a call waits for.
+const WANTED: Duration = Duration::from_millis(1200);
+
+/// The longest time between two tries of what a broker cannot do for the time being.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The longest time between two tries.
+const SLOWEST: Duration = Duration::from_secs(30);
+
+/// A session that lived this long was a good one, however long the pause before it was.
+const STEADY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "connect to")
+    }
+
+    fn last_of(mut next: impl FnMut() -> Pause) -> Pause {
+        (0..30).map(|_| next()).last().unwrap()
+    }
+
+    #[test]
+    fn who_waits_for_a_broker_that_is_away_tries_about_each_second_and_others_seldom() {
+        let mut pauses = Pauses::new();
+        let away = error(ErrorKind::Connection);
+        let first = pauses.after_a_failed_try(&away);
+        assert!(first.wanted >= Duration::from_millis(100), "{first:?}");
+        assert!(first.wanted <= Duration::from_millis(200), "{first:?}");
+        let last = last_of(|| pauses.after_a_failed_try(&away));
+        assert!(last.wanted >= WANTED / 2 && last.wanted <= WANTED, "{last:?}");
+        assert!(last.idle >= SLOWEST / 2 && last.idle <= SLOWEST, "{last:?}");
+    }
+
+    #[test]
+    fn a_broker_that_answers_and_refuses_is_asked_less_often() {
+        let mut pauses = Pauses::new();
+        let full = error(ErrorKind::Refused).transient(true);
+        let last = last_of(|| pauses.after_a_failed_try(&full));
+        assert!(last.wanted >= BUSY / 2 && last.wanted <= BUSY, "{last:?}");
+        let denied = error(ErrorKind::Denied);
+        let last = last_of(|| pauses.after_a_failed_try(&denied));
+        assert!(last.wanted >= SLOWEST / 2, "{last:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_session_needs_no_pause_and_the_same_one_a_longer_and_longer_one() {
+        let mut pauses = SessionPauses::new();
+        let mut waits = Vec::new();
+        for _ in 0..10 {
+            if let Some(due) = pauses.before_a_try_on(1) {
+                waits.push(due - Instant::now());
+            }
+            pauses.failed(&error(ErrorKind::Connection));
+        }
+        assert_eq!(waits.len(), 9);
+        assert!(waits[0] <= Duration::from_millis(200) && waits[8] >= BUSY / 2, "{waits:?}");
+        assert_eq!(pauses.before_a_try_on(2), None);
+    }
+}
