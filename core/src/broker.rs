@@ -264,8 +264,7 @@ impl Broker {
         let mut topology = self.localize(&route.topology)?;
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
         let deadline = self.declare_by();
-        let by_hand =
-            Declared::new(self.inner.declared.clone(), self.inner.consuming.observed());
+        let by_hand = Declared::new(self.inner.declared.clone(), self.inner.consuming.observed());
         let declaring = async {
             // Not for the whole time: this publisher may not need it.
             let soon = deadline(self.inner.options.connect_timeout);

@@ -48,7 +48,9 @@ pub(crate) struct Link {
 enum Command {
     /// A call waits for the connection.
     Open,
-    Close { deadline: Instant },
+    Close {
+        deadline: Instant,
+    },
 }
 
 /// A session and which incarnation of the connection it is.

@@ -10,6 +10,7 @@
 
 pub mod crossing;
 mod endpoint;
+mod passing;
 mod settings;
 
 use std::{collections::VecDeque, fmt::Debug, sync::Arc};
@@ -19,6 +20,7 @@ use tokio::{sync::watch, time::Instant};
 
 pub use self::{
     endpoint::Endpoint,
+    passing::passing,
     settings::{Login, Settings},
 };
 use crate::{
@@ -43,8 +45,10 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// Opens a session, within the deadline.
     ///
     /// A refused login is [`Denied`](crate::ErrorKind::Denied), a missing virtual host
-    /// [`NotFound`](crate::ErrorKind::NotFound), an unreachable broker
-    /// [`Connection`](crate::ErrorKind::Connection); no error carries a credential.
+    /// [`NotFound`](crate::ErrorKind::NotFound), or `Denied` where the broker does not say why it
+    /// refuses one, an unreachable broker [`Connection`](crate::ErrorKind::Connection); no error
+    /// carries a credential. A refusal that passes by itself, such as a limit that is reached, is
+    /// [transient](Error::is_transient).
     async fn connect(&self, purpose: Purpose, deadline: Instant) -> Result<Arc<dyn Session>>;
 }
 
@@ -68,8 +72,9 @@ pub trait Session: Debug + Send + Sync + 'static {
     ///
     /// What exists with other arguments is [`Conflict`](crate::ErrorKind::Conflict), and the error
     /// says which argument differs as far as the broker tells; what is missing is
-    /// [`NotFound`](crate::ErrorKind::NotFound). A failure leaves the session, its senders and its
-    /// receivers as they were.
+    /// [`NotFound`](crate::ErrorKind::NotFound), and what is away for a while, with its node for
+    /// instance, is [transient](Error::is_transient). A failure leaves the session, its senders and
+    /// its receivers as they were.
     async fn apply(&self, change: &Change) -> Result<Found>;
 
     /// Opens a sender. It takes at most `window` messages that have no outcome yet.

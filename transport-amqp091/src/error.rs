@@ -2,7 +2,7 @@
 
 use std::io;
 
-use enoki_core::{Error, ErrorKind};
+use enoki_core::{Error, ErrorKind, transport::passing};
 use lapin::{ErrorKind as Lapin, protocol::AMQPError};
 
 /// An error of this operation, from an error of lapin's.
@@ -54,6 +54,9 @@ pub(crate) fn kind(error: &lapin::Error) -> ErrorKind {
 
 /// What a reply code means; the text decides where RabbitMQ uses one code for several things.
 fn reply_kind(code: u16, text: &str) -> ErrorKind {
+    if let Some(kind) = passing(text) {
+        return kind;
+    }
     match code {
         311 => ErrorKind::TooLarge,
         312 => ErrorKind::Unroutable,
@@ -72,6 +75,7 @@ fn reply_kind(code: u16, text: &str) -> ErrorKind {
         503 if text.contains("exchange type") => ErrorKind::Unsupported,
         506 => ErrorKind::Refused,
         530 if text.contains("not found") => ErrorKind::NotFound,
+        530 if text.contains("has reached the") => ErrorKind::Refused,
         530 => ErrorKind::Denied,
         540 => ErrorKind::Unsupported,
         541 if text.contains("deprecated") => ErrorKind::Unsupported,
@@ -80,14 +84,19 @@ fn reply_kind(code: u16, text: &str) -> ErrorKind {
 }
 
 /// Whether the same call may succeed later. What a reply code says is said for good, except
-/// where it is about the state the broker is in.
+/// where it is about the state the broker is in, or where the broker failed itself.
 fn is_transient(error: &lapin::Error) -> bool {
     match error.kind() {
         Lapin::ProtocolError(error) => match error.get_id() {
             320 | 506 => true,
             // An exclusive queue of a connection that the broker has not yet missed.
             405 => true,
-            _ => error.get_message().as_str().contains("timed out"),
+            541 => !error.get_message().as_str().contains("deprecated"),
+            530 if error.get_message().as_str().contains("has reached the") => true,
+            _ => {
+                let text = error.get_message();
+                passing(text.as_str()).is_some() || text.as_str().contains("timed out")
+            }
         },
         Lapin::ChannelsLimitReached => true,
         _ => matches!(kind(error), ErrorKind::Connection | ErrorKind::Timeout),
@@ -182,6 +191,7 @@ mod tests {
             (530, "NOT_ALLOWED - access to vhost 'v' refused for user 'u'", ErrorKind::Denied),
             (503, "COMMAND_INVALID - unknown exchange type 'x-y'", ErrorKind::Unsupported),
             (501, "FRAME_ERROR", ErrorKind::Unexpected),
+            (541, "INTERNAL_ERROR", ErrorKind::Unexpected),
         ];
         for (code, text, expected) in table {
             assert_eq!(kind(&reply(code, text)), expected, "{code} {text}");
@@ -194,6 +204,66 @@ mod tests {
         assert!(failed("publish", "x", &lost).is_transient());
         assert!(failed("consume", "x", &reply(320, "bye")).is_transient());
         assert!(!failed("declare", "x", &reply(403, "no")).is_transient());
+    }
+
+    /// One code for what is so for good and for what passes: the words tell which.
+    #[test]
+    fn what_the_broker_cannot_do_for_the_time_being_is_transient() {
+        let table = [
+            (404, "NOT_FOUND - no queue 'q' in vhost 'v'", ErrorKind::NotFound, false),
+            (
+                404,
+                "NOT_FOUND - queue 'q' in vhost 'v' process is stopped by supervisor",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                404,
+                "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost 'v' is down or inaccessible",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                530,
+                "NOT_ALLOWED - access to vhost 'v' refused for user 'u'",
+                ErrorKind::Denied,
+                false,
+            ),
+            (
+                530,
+                "NOT_ALLOWED - access to vhost 'v' refused for user 'u': connection limit (2) is reached",
+                ErrorKind::Refused,
+                true,
+            ),
+            (
+                530,
+                "NOT_ALLOWED - access to vhost 'v' refused for user 'u': vhost 'v' is down",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                530,
+                "NOT_ALLOWED - number of channels opened (7) has reached the negotiated channel_max (7)",
+                ErrorKind::Refused,
+                true,
+            ),
+            (
+                541,
+                "INTERNAL_ERROR - Cannot declare a queue 'queue 'q' in vhost 'v'' on node 'rabbit@a': {error,timeout}",
+                ErrorKind::Unexpected,
+                true,
+            ),
+            (
+                541,
+                "INTERNAL_ERROR - Feature `transient_nonexcl_queues` is deprecated.",
+                ErrorKind::Unsupported,
+                false,
+            ),
+        ];
+        for (code, text, kind, transient) in table {
+            let failed = failed("consume", "x", &reply(code, text));
+            assert_eq!((failed.kind(), failed.is_transient()), (kind, transient), "{code} {text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One table from AMQP's error conditions to our kinds, and from fe2o3-amqp's errors to either.
 
-use enoki_core::{Error, ErrorKind};
+use enoki_core::{Error, ErrorKind, transport::passing};
 use fe2o3_amqp::{
     connection::{self, ConnectionStopReason, OpenError},
     link::{
@@ -72,7 +72,12 @@ pub(crate) fn kind(cause: &Cause) -> ErrorKind {
 
 /// What a condition means; the text decides where RabbitMQ uses one for several things.
 fn condition_kind(condition: &str, text: &str) -> ErrorKind {
+    if let Some(kind) = passing(text) {
+        return kind;
+    }
     match condition {
+        // What RabbitMQ says when an operator closes a connection, and when a node goes down.
+        INTERNAL if text.starts_with("Connection forced") => ErrorKind::Connection,
         "amqp:not-found" | "amqp:resource-deleted" => ErrorKind::NotFound,
         "amqp:unauthorized-access" => ErrorKind::Denied,
         "amqp:resource-locked" => ErrorKind::Conflict,
@@ -94,12 +99,15 @@ fn condition_kind(condition: &str, text: &str) -> ErrorKind {
     }
 }
 
+/// What RabbitMQ calls its own failures, and more.
+pub(crate) const INTERNAL: &str = "amqp:internal-error";
+
 /// The name of a condition.
 pub(crate) fn condition(error: &definitions::Error) -> &str {
     use definitions::{AmqpError as A, ConnectionError as C, LinkError as L, SessionError as S};
     match &error.condition {
         ErrorCondition::AmqpError(error) => match error {
-            A::InternalError => "amqp:internal-error",
+            A::InternalError => INTERNAL,
             A::NotFound => "amqp:not-found",
             A::UnauthorizedAccess => "amqp:unauthorized-access",
             A::DecodeError => "amqp:decode-error",
@@ -136,9 +144,11 @@ pub(crate) fn condition(error: &definitions::Error) -> &str {
 }
 
 /// Whether the same call may succeed later. What a broker refuses it refuses for good, except where
-/// it is about the state that it is in.
+/// it is about the state that it is in, or where the broker failed itself.
 fn is_transient(cause: &Cause) -> bool {
     match cause {
+        Cause::Peer(error) if condition(error) == INTERNAL => true,
+        Cause::Peer(error) if error.description.as_deref().and_then(passing).is_some() => true,
         // An exclusive queue of a connection that the broker has not yet missed.
         Cause::Peer(error) if condition(error) == "amqp:resource-locked" => true,
         Cause::Peer(error) if condition(error) == "amqp:resource-limit-exceeded" => true,
@@ -393,6 +403,54 @@ mod tests {
         assert!(failed("consume", "x", &peer(AmqpError::ResourceLocked, "")).is_transient());
         assert!(!failed("declare", "x", &peer(AmqpError::UnauthorizedAccess, "")).is_transient());
         assert!(!failed("connect", "x", &Cause::Login).is_transient());
+    }
+
+    /// One condition for what is so for good and for what passes: the words tell which.
+    #[test]
+    fn what_the_broker_cannot_do_for_the_time_being_is_transient() {
+        let table = [
+            (
+                AmqpError::InternalError,
+                "Connection forced: \"operator\"",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                AmqpError::InternalError,
+                "Session error: function_clause",
+                ErrorKind::Unexpected,
+                true,
+            ),
+            (AmqpError::NotFound, "no queue 'q' in vhost 'v'", ErrorKind::NotFound, false),
+            (
+                AmqpError::NotFound,
+                "queue 'q' in vhost 'v' process is stopped by supervisor",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                AmqpError::InvalidField,
+                "queue 'q' in vhost 'v' process is stopped by supervisor",
+                ErrorKind::Connection,
+                true,
+            ),
+            (
+                AmqpError::NotAllowed,
+                "access to vhost 'v' refused for user 'u'",
+                ErrorKind::Denied,
+                false,
+            ),
+            (
+                AmqpError::NotAllowed,
+                "access to vhost 'v' refused for user 'u': connection limit (2) is reached",
+                ErrorKind::Refused,
+                true,
+            ),
+        ];
+        for (condition, text, kind, transient) in table {
+            let failed = failed("consume", "x", &peer(condition, text));
+            assert_eq!((failed.kind(), failed.is_transient()), (kind, transient), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Requests to RabbitMQ's management node: HTTP over AMQP, on a pair of links.
 
 use bytes::Bytes;
-use enoki_core::{Error, ErrorKind, Result, Table, Value};
+use enoki_core::{Error, ErrorKind, Result, Table, Value, transport::passing};
 use fe2o3_amqp::{
     Receiver, Sendable, Sender,
     link::receiver::CreditMode,
@@ -170,7 +170,8 @@ fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
 /// things.
 pub(crate) fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
     let text = answer.text();
-    let kind = match answer.status {
+    let away = passing(text);
+    let kind = away.unwrap_or(match answer.status {
         400 if text.contains("exclusive") && text.contains("locked") => ErrorKind::Conflict,
         400 if text.contains("exchange type") => ErrorKind::Unsupported,
         400 if text.contains("no queue") || text.contains("no exchange") => ErrorKind::NotFound,
@@ -182,8 +183,9 @@ pub(crate) fn refused(operation: &'static str, subject: &str, answer: &Answer) -
         409 => ErrorKind::Conflict,
         501 => ErrorKind::Unsupported,
         _ => ErrorKind::Unexpected,
-    };
+    });
     let error = Error::new(kind, operation).on(subject.to_owned());
+    let error = if away.is_some() { error.transient(true) } else { error };
     if text.is_empty() {
         error.because(format!("the broker answered with status {}", answer.status))
     } else {
@@ -194,3 +196,27 @@ pub(crate) fn refused(operation: &'static str, subject: &str, answer: &Answer) -
 const NODE: &str = "/management";
 /// What the pair's links call this end; it leads nowhere.
 const HERE: &str = "enoki";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_away_for_a_while_is_neither_missing_nor_a_mistake_of_the_program() {
+        let table = [
+            (400, "queue 'q' in vhost 'v' process is stopped by supervisor", ErrorKind::Connection),
+            (
+                404,
+                "home node 'n' of durable queue 'q' in vhost 'v' is down or inaccessible",
+                ErrorKind::Connection,
+            ),
+            (400, "invalid arg 'x-expires'", ErrorKind::Configuration),
+            (404, "no queue 'q' in vhost 'v'", ErrorKind::NotFound),
+        ];
+        for (status, text, kind) in table {
+            let error = refused("declare", "queue \"q\"", &Answer { status, body: text.into() });
+            let expected = (kind, kind == ErrorKind::Connection);
+            assert_eq!((error.kind(), error.is_transient()), expected, "{text}");
+        }
+    }
+}

@@ -133,13 +133,18 @@ fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) ->
                 Some(_) => "check user name, password and virtual host",
                 None => BY_CERTIFICATE,
             }),
-        // So does RabbitMQ, after three seconds of silence; a connection that breaks does not wait.
-        (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => {
-            Error::new(ErrorKind::NotFound, CONNECT)
-                .on(options.subject())
-                .because("the broker accepted the login, and hung up on the virtual host")
-                .remedy("check that it exists, and that this user may use it")
-        }
+        // So does RabbitMQ, after three seconds of silence, whatever is wrong with the virtual host; a
+        // connection that breaks does not wait.
+        (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => Error::new(
+            ErrorKind::Denied,
+            CONNECT,
+        )
+        .on(options.subject())
+        .because("the broker accepted the login, and hung up on the virtual host without a word")
+        .remedy(
+            "check that it exists and is up, that this user may use it, and that no limit of \
+                     connections is reached",
+        ),
         _ => error::failed(CONNECT, options.subject(), &cause),
     }
 }

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 
 use crate::{
     address::{self, segment},
-    error::{Cause, LOCKED, condition},
+    error::{Cause, INTERNAL, LOCKED, condition},
     management::{Answer, refused},
     peer,
     session::Amqp10Session,
@@ -311,9 +311,6 @@ fn exchange_subject(name: &ShortStr) -> String {
 fn queue_subject(name: &ShortStr) -> String {
     format!("queue {:?}", name.as_str())
 }
-
-/// What RabbitMQ calls its own failures.
-const INTERNAL: &str = "amqp:internal-error";
 
 /// How often a request is made that the broker fails at.
 const TRIES: u32 = 5;

@@ -913,9 +913,8 @@ async fn a_publisher_that_is_refused_for_long_enough_fails_at_once_and_says_how_
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_message_is_never_published_again_past_its_deadline() {
-    let policy = RetryPolicy::new()
-        .also_refused()
-        .backoff(Duration::from_secs(2), Duration::from_secs(2));
+    let policy =
+        RetryPolicy::new().also_refused().backoff(Duration::from_secs(2), Duration::from_secs(2));
     let options = PublisherOptions::new().retry(policy).timeout(Duration::from_secs(7));
     let (publisher, _broker, script) = retrying(options).await;
     let confirm = publisher.enqueue(&text("1")).await.unwrap();

@@ -289,7 +289,10 @@ async fn what_was_let_in_before_is_tried_again_whatever_the_broker_says() {
     sleep(Duration::from_secs(200)).await;
     let health = broker.health().borrow().publishing.clone();
     let said = health.to_string();
-    assert!(matches!(health, Health::Reconnecting { .. }) && said.contains("access refused"), "{said}");
+    assert!(
+        matches!(health, Health::Reconnecting { .. }) && said.contains("access refused"),
+        "{said}"
+    );
     let connects = script.connects(Purpose::Publish);
     assert!(connects <= 30, "{connects}: a wrong password may lock the account");
     // It is right again.

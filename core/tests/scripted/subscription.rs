@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use enoki_core::{
-    Broker, BrokerOptions, Delivery, Error, ErrorKind, Health, OnCancel, Outcome, Purpose, Settled, Subscription,
-    TemporaryQueue, WorkQueue,
+    Broker, BrokerOptions, Delivery, Error, ErrorKind, Health, OnCancel, Outcome, Purpose, Settled,
+    Subscription, TemporaryQueue, WorkQueue,
     transport::{Change, End, Settle},
 };
 use tokio::time::{Instant, sleep};

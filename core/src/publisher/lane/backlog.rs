@@ -130,9 +130,7 @@ impl Backlog {
             let retry = pending.parcel.retry;
             let may_pass = match &outcome {
                 PublishOutcome::Confirmed => false,
-                PublishOutcome::Unroutable => {
-                    self.unrouted.may_pass(id, self.in_flight.next_id())
-                }
+                PublishOutcome::Unroutable => self.unrouted.may_pass(id, self.in_flight.next_id()),
                 PublishOutcome::Rejected(error) => retry.is_passing(error),
             };
             if may_pass && retry.allows(pending.sent + 1) {

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enoki::{BrokerHealth, ErrorKind, Health, Outcome, Publisher, PublisherOptions};
+use enoki::{
+    Broker, BrokerHealth, BrokerOptions, ErrorKind, Health, Outcome, Publisher, PublisherOptions,
+};
 use enoki_faults::{
     broker_process::Alarm,
     proxy::{Cut, Direction, Kind},
@@ -295,7 +297,7 @@ pub(crate) async fn r28_a_virtual_host_that_is_deleted_is_final(stage: Stage) ->
     let name = stage.queue("host")?.name;
     process.ctl(&["add_vhost", &name]).await?;
     process.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
-    let broker = enoki::connect(stage.url_of_host(&name)?).await?;
+    let broker = soon_convinced(stage.url_of_host(&name)?).await?;
     let publisher = publisher(&broker, &stage.queue("r28")?, PublisherOptions::new()).await?;
     publisher.publish(&1).await?;
     process.ctl(&["delete_vhost", &name]).await?;
@@ -310,7 +312,7 @@ pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -
     let name = stage.queue("user")?.name;
     process.ctl(&["add_user", &name, "password"]).await?;
     process.ctl(&["set_permissions", "-p", stage.host()?, &name, ".*", ".*", ".*"]).await?;
-    let broker = enoki::connect(stage.url_of_user(&name, "password")?).await?;
+    let broker = soon_convinced(stage.url_of_user(&name, "password")?).await?;
     let publisher = publisher(&broker, &stage.queue("r28")?, PublisherOptions::new()).await?;
     publisher.publish(&1).await?;
     process.ctl(&["delete_user", &name]).await?;
@@ -322,6 +324,12 @@ pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -
     let health = broker.health().borrow().clone();
     let accepted = stage.proxy.traffic().accepted;
     expect(accepted <= 10, format!("{accepted} connections, and now {health}"))
+}
+
+/// A broker handle that believes a refusal after a second.
+async fn soon_convinced(url: String) -> enoki::Result<Broker> {
+    let options = BrokerOptions::new().give_up_after(Duration::from_secs(1));
+    enoki::connect_with(url, options).await
 }
 
 /// Publishes until it is refused for good, and says why.
