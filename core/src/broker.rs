@@ -263,17 +263,17 @@ impl Broker {
         route.topology.extend(options.declare.clone());
         let mut topology = self.localize(&route.topology)?;
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
-        let deadline = self.declare_by();
+        let declare_by = self.declare_by();
         let by_hand = Declared::new(self.inner.declared.clone(), self.inner.consuming.observed());
         let declaring = async {
             // Not for the whole time: this publisher may not need it.
             let soon = deadline(self.inner.options.connect_timeout);
             let _ = timeout_at(soon, by_hand.until_back()).await;
-            let incarnation = self.inner.publishing.session(deadline, Patience::Wait).await?;
+            let incarnation = self.inner.publishing.session(declare_by, Patience::Wait).await?;
             let declared = declare(&*incarnation.session, &topology).await;
             declared.map_err(|error| incarnation.weigh(error))
         };
-        timeout_at(deadline, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
+        timeout_at(declare_by, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
         let lane = Lane::new(LaneOptions {
             link: self.inner.publishing.clone(),
             topology,

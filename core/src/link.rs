@@ -134,8 +134,7 @@ impl LinkOptions {
         };
         let mut replay = Replay::of(&topology, self.topology.clone());
         let declaring = replay.once(&*session);
-        if timeout_at(later(Instant::now(), self.declare_timeout), declaring)
-        .await.is_err() {
+        if timeout_at(later(Instant::now(), self.declare_timeout), declaring).await.is_err() {
             tracing::error!("declaring again after a reconnect took too long");
         }
         Ok((session, replay))
