@@ -79,8 +79,8 @@ enum State {
     Idle { tries: u64, reason: Option<Error> },
     /// Being opened, try after try. The reason is that of the last one, or of the loss before it.
     Opening { tries: u64, reason: Option<Error> },
-    /// Open.
-    Up { incarnation: Incarnation, blocked: Option<Arc<str>> },
+    /// Open. It is whole when everything that is declared on each session is there.
+    Up { incarnation: Incarnation, blocked: Option<Arc<str>>, is_whole: bool },
     /// Closed for good.
     Closed,
 }
@@ -88,7 +88,7 @@ enum State {
 impl State {
     fn standing(&self) -> Standing {
         match self {
-            Self::Up { incarnation, .. } if !incarnation.has_ended() => {
+            Self::Up { incarnation, is_whole: true, .. } if !incarnation.has_ended() => {
                 Standing::There(incarnation.epoch)
             }
             Self::Up { .. } | Self::Opening { .. } => Standing::Away,
@@ -376,16 +376,20 @@ impl Supervisor {
     async fn serve(&mut self, session: Arc<dyn Session>, mut replay: Replay) -> Option<Error> {
         self.epoch += 1;
         let mut blocked = session.blocked();
+        let mut is_whole = replay.is_over();
         let replaying = replay.rest(&*session);
         tokio::pin!(replaying);
         let incarnation = Incarnation { session: session.clone(), epoch: self.epoch };
         loop {
             let reason = blocked.borrow_and_update().clone();
-            self.set(State::Up { incarnation: incarnation.clone(), blocked: reason });
+            self.set(State::Up { incarnation: incarnation.clone(), blocked: reason, is_whole });
             let deadline = tokio::select! {
                 reason = session.ended() => return Some(reason),
                 Ok(()) = blocked.changed() => continue,
-                never = &mut replaying => match never {},
+                () = &mut replaying, if !is_whole => {
+                    is_whole = true;
+                    continue;
+                }
                 deadline = closing(&mut self.inbox) => deadline,
             };
             // Closed first, so that nobody takes up a session that is on its way out.

@@ -16,7 +16,7 @@ pub(crate) struct Declared {
 /// What became of what is declared on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is there, declared by this incarnation of the connection.
+    /// All of it is there, declared by this incarnation of the connection.
     There(u64),
     /// The connection broke, and it may be gone until there is another one.
     Away,

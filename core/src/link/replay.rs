@@ -1,7 +1,6 @@
 //! What the program declared by hand, on each new connection again.
 
 use std::{
-    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -50,10 +49,18 @@ impl Replay {
         }
     }
 
-    /// Declares what is left, as long as it takes and the session lives.
-    pub(crate) async fn rest(&mut self, session: &dyn Session) -> Infallible {
-        while !self.changes.is_empty() {
-            sleep(AGAIN).await;
+    /// Whether nothing is left to declare.
+    pub(crate) fn is_over(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Declares what is left, as long as it takes: a broker may hold on to an exclusive queue for a
+    /// moment, and the node of another may be down.
+    pub(crate) async fn rest(&mut self, session: &dyn Session) {
+        let mut wait = FIRST;
+        while !self.is_over() {
+            sleep(wait).await;
+            wait = LONGEST.min(wait * 2);
             {
                 let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
                 let wanted: Vec<_> = changes(&wanted).collect();
@@ -61,9 +68,9 @@ impl Replay {
             }
             self.once(session).await;
         }
-        std::future::pending().await
     }
 }
 
-/// How long to wait before the next try of what could not be declared.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How long to wait before the next try of what could not be declared, at first and in the end.
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(2);

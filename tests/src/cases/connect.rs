@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki_core::{Broker, BrokerOptions, Capability, ErrorKind, Purpose, Topology};
+use enoki_core::{Broker, BrokerOptions, Capability, ErrorKind, Purpose, RouteSpec, Topology};
 use tokio::time::Instant;
 
 use crate::{
@@ -27,6 +27,7 @@ cases! { "connect":
     closing_twice_is_closing_once,
     what_was_closed_says_so,
     a_lost_connection_is_replaced,
+    what_was_declared_by_hand_is_back_before_the_next_message [ExclusiveQueues],
 }
 
 async fn a_broker_tells_its_name_and_version(stage: &Stage) -> Result<(), Failed> {
@@ -186,4 +187,27 @@ async fn a_lost_connection_is_replaced(stage: &Stage) -> Result<(), Failed> {
     }
     let found = contents(&broker, &queue).await?;
     expect(found == [1, 2] || found == [1, 2, 2], format_args!("both messages, not {found:?}"))
+}
+
+/// An exclusive queue goes with the connection that consumes, and messages with another one.
+async fn what_was_declared_by_hand_is_back_before_the_next_message(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let mut queue = stage.queue("exclusive")?;
+    queue.exclusive = true;
+    queue.durable = false;
+    broker.declare(&topology(&[], &[&queue], &[])).await?;
+    let route = RouteSpec::<u32>::to_queue(queue.name.as_str())?;
+    let publisher = broker.publisher(route).await?;
+    publisher.publish(&0).await?;
+    for round in 1..=5 {
+        stage.sever().await;
+        for _ in 0..3 {
+            if let Err(error) = publisher.publish(&round).await {
+                return Err(Failed::new(format!("after {round} losses: {error:?}")));
+            }
+        }
+    }
+    Ok(())
 }

@@ -326,6 +326,109 @@ pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -
     expect(accepted <= 10, format!("{accepted} connections, and now {health}"))
 }
 
+/// What an operator does for some seconds ends no program: it goes on trying, says why, and is back.
+async fn passes(stage: &Stage, url: String, begin: &[&str], end: &[&str]) -> Checked {
+    let process = stage.process()?;
+    let broker = enoki::connect(url).await?;
+    let queue = stage.queue("pair")?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    let mut deliveries = broker.subscribe(&queue.clone().of::<u32>(), 10).await?;
+    publisher.publish(&1).await?;
+    next(&mut deliveries).await?.settle(Outcome::Ack);
+    process.ctl(begin).await?;
+    stage.proxy.cut(Cut::Reset);
+    let mut health = broker.health();
+    let is_refused = |health: &BrokerHealth| match &health.consuming {
+        Health::Reconnecting { reason } => !reason.to_string().contains("reset"),
+        _ => false,
+    };
+    let said = timeout(PATIENCE, health.wait_for(is_refused)).await??.to_string();
+    // More refusals than one, or two: a second is ten tries.
+    let publishing = publisher.publish(&2);
+    tokio::pin!(publishing);
+    let early = timeout(Duration::from_secs(2), &mut publishing).await;
+    expect(early.is_err(), format!("it did not wait: {early:?}, and {said}"))?;
+    process.ctl(end).await?;
+    timeout(PATIENCE, publishing).await??;
+    let mut consumer = deliveries.health();
+    timeout(PATIENCE, consumer.wait_for(|health| health.health.is_ready())).await??;
+    next(&mut deliveries).await?.settle(Outcome::Ack);
+    Ok(())
+}
+
+pub(crate) async fn r28_a_limit_of_connections_that_is_reached_for_a_while_passes(
+    stage: Stage,
+) -> Checked {
+    let process = stage.process()?;
+    let name = stage.queue("host")?.name;
+    process.ctl(&["add_vhost", &name]).await?;
+    process.ctl(&["set_permissions", "-p", &name, "guest", ".*", ".*", ".*"]).await?;
+    let limit = |limits| ["set_vhost_limits", "-p", name.as_str(), limits];
+    let none = limit(r#"{"max-connections":0}"#);
+    let url = stage.url_of_host(&name)?;
+    let passed = passes(&stage, url, &none, &limit("{}")).await;
+    process.ctl(&["delete_vhost", &name]).await?;
+    passed
+}
+
+pub(crate) async fn r28_a_password_that_is_another_for_a_while_passes(stage: Stage) -> Checked {
+    let process = stage.process()?;
+    let name = stage.queue("user")?.name;
+    process.ctl(&["add_user", &name, "password"]).await?;
+    process.ctl(&["set_permissions", "-p", stage.host()?, &name, ".*", ".*", ".*"]).await?;
+    let change = |password| ["change_password", name.as_str(), password];
+    let url = stage.url_of_user(&name, "password")?;
+    let passed = passes(&stage, url, &change("other"), &change("password")).await;
+    process.ctl(&["delete_user", &name]).await?;
+    passed
+}
+
+/// All connections, five times a second: consumers are cut off while they subscribe, and publishers
+/// while they wait for their confirms.
+pub(crate) async fn r28_connections_that_are_closed_again_and_again_fail_nothing(
+    stage: Stage,
+) -> Checked {
+    const CLOSES: u32 = 40;
+    let process = stage.process()?;
+    let pair = Pair::open(&stage, 10).await?;
+    let closing = format!(
+        "lists:foreach(fun(_) -> \
+             rabbit_networking:close_connections(rabbit_networking:connections(), <<\"as often\">>), \
+             timer:sleep(200) \
+         end, lists:seq(1, {CLOSES}))."
+    );
+    let Pair { broker: _broker, publisher, mut deliveries, .. } = pair;
+    let closing = process.eval(&closing);
+    tokio::pin!(closing);
+    let mut number = 1;
+    let publishing = async {
+        loop {
+            publisher.publish(&number).await?;
+            number += 1;
+        }
+    };
+    let handling = async {
+        loop {
+            next(&mut deliveries).await?.settle(Outcome::Ack);
+        }
+    };
+    let ended: Checked = tokio::select! {
+        closed = &mut closing => closed.map(drop).map_err(Into::into),
+        failed = publishing => failed,
+        failed = handling => failed,
+    };
+    ended?;
+    timeout(PATIENCE, publisher.publish(&0)).await??;
+    loop {
+        let delivery = next(&mut deliveries).await?;
+        let came: u32 = delivery.decode()?;
+        delivery.settle(Outcome::Ack);
+        if came == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// A broker handle that believes a refusal after a second.
 async fn soon_convinced(url: String) -> enoki::Result<Broker> {
     let options = BrokerOptions::new().give_up_after(Duration::from_secs(1));

@@ -98,6 +98,9 @@ const HARMFUL: &[Case] = cases!(TheBroker:
     brokers::r09_a_broker_that_restarts_loses_nothing,
     brokers::r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confirmed,
     brokers::r28_a_connection_closed_by_an_administrator_says_so_and_comes_back,
+    brokers::r28_a_limit_of_connections_that_is_reached_for_a_while_passes,
+    brokers::r28_a_password_that_is_another_for_a_while_passes,
+    brokers::r28_connections_that_are_closed_again_and_again_fail_nothing,
     brokers::r28_a_virtual_host_that_is_deleted_is_final,
     brokers::r28_a_user_who_is_deleted_is_denied_for_good,
 );
