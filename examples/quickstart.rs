@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use enoki::{
     Attempt, Body, Broker, Delivery, ErrorKind, Failure, Fanout, Handler, OnError, Outcome,
-    Publisher, Route, Service, State, Table, Topic, Topology, WorkQueue, transport::Change,
+    Publisher, Route, Service, State, Table, Topic, Topology, WorkQueue,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
@@ -100,7 +100,7 @@ async fn main() -> enoki::Result<()> {
     broker.declare(&topology).await?;
     let told = tell(&broker).await;
     remove(&broker, &topology).await?;
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    broker.close(Duration::from_secs(5)).await;
     told
 }
 
@@ -131,7 +131,7 @@ async fn tell(broker: &Broker) -> enoki::Result<()> {
         println!("  lost     has order {} ({}), {}", order.id, order.dish, why_dead(&letter));
         letter.settle(Outcome::Ack);
     }
-    lost.stop(Instant::now() + Duration::from_secs(5)).await?;
+    lost.stop(Duration::from_secs(5)).await?;
 
     println!("A message that nobody would get is not lost in silence.");
     match broker.publisher(&ORDER_CANCELLED).await?.publish(&order(1, "pancakes", 850)).await {
@@ -142,7 +142,7 @@ async fn tell(broker: &Broker) -> enoki::Result<()> {
     }
 
     println!("The service stops: what runs finishes, what waits stays in its queue.");
-    service.stop(Instant::now() + Duration::from_secs(5)).await
+    service.stop(Duration::from_secs(5)).await
 }
 
 fn order(id: u32, dish: &str, cents: u32) -> Order {
@@ -163,10 +163,10 @@ fn why_dead(letter: &Delivery) -> String {
 /// Removes all that this program declares, so that it leaves the broker as it was.
 async fn remove(broker: &Broker, topology: &Topology) -> enoki::Result<()> {
     for queue in topology.queues() {
-        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+        broker.delete_queue(queue).await?;
     }
     for exchange in topology.exchanges() {
-        broker.apply(&Change::DeleteExchange(exchange.name.clone())).await?;
+        broker.delete_exchange(exchange).await?;
     }
     Ok(())
 }

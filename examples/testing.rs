@@ -92,7 +92,7 @@ async fn main() -> enoki::Result<()> {
     let sent = broker.publisher(&ORDERS.route()).await?.publish(&order).await?;
     let result = waiter.of_message(&sent.message_id).await?;
     println!("order 1 is billed: {:?}", result.outcome);
-    running.stop(Instant::now() + Duration::from_secs(5)).await
+    running.stop(Duration::from_secs(5)).await
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(receipt(&broker).await, Receipt { order: 7, euro_cents: 90 });
         let result = waiter.of_message(&unknown.message_id).await.unwrap();
         assert_eq!(result.outcome, Some(Outcome::Reject));
-        running.stop(Instant::now() + Duration::from_secs(5)).await.unwrap();
+        running.stop(Duration::from_secs(5)).await.unwrap();
     }
 
     /// A broker that has no room for receipts, which no broker is on demand.

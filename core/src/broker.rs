@@ -5,6 +5,7 @@ mod options;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::{
@@ -29,6 +30,7 @@ use crate::{
     short_str::ShortStr,
     source::Source,
     subscription::Subscription,
+    topology::exchange::Exchange,
     topology::queue::Queue,
     topology::route::RouteSpec,
     topology::{Topology, unique_name},
@@ -56,7 +58,7 @@ use crate::{
 /// broker.require([Capability::DeadLetter, Capability::UnroutableDetection])?;
 /// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
 /// assert_eq!(broker.queue_status(&BILLING).await?.messages, 0);
-/// broker.close(Instant::now() + Duration::from_secs(5)).await;
+/// broker.close(Duration::from_secs(5)).await;
 /// # Ok(())
 /// # }
 /// ```
@@ -175,7 +177,7 @@ impl Broker {
     /// [`Conflict`](ErrorKind::Conflict).
     ///
     /// It happens on the connection that consumes, since a temporary queue belongs to that one, and
-    /// again whenever that connection had to be opened anew, until [`Broker::apply`] deletes it.
+    /// again whenever that connection had to be opened anew, until this handle deletes it.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
         let topology = self.localize(topology)?;
         let topology = &topology;
@@ -204,7 +206,40 @@ impl Broker {
         .await
     }
 
-    /// Makes one change to the topology, by name: deletes, purges, unbinds.
+    /// Removes the messages that wait in a queue, and says how many they were. Those that consumers
+    /// have and did not settle stay. Without the queue it is [`NotFound`](ErrorKind::NotFound).
+    ///
+    /// ```
+    /// # use enoki::{Topology, WorkQueue};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> enoki::Result<()> {
+    /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+    ///
+    /// let broker = enoki::connect("memory://purge").await?;
+    /// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+    /// broker.publisher(&BILLING.route()).await?.publish(&"order 1".to_owned()).await?;
+    /// assert_eq!(broker.purge(&BILLING).await?, 1);
+    /// broker.delete_queue(&BILLING).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn purge<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<u64> {
+        Ok(self.apply(&Change::PurgeQueue(self.queue_name(queue)?)).await?.messages)
+    }
+
+    /// Deletes a queue with its bindings and its messages. Where there is none, that is no error. A
+    /// consumer of it declares it again, unless it is told to [fail](crate::OnCancel::Fail).
+    pub async fn delete_queue<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<()> {
+        self.apply(&Change::DeleteQueue(self.queue_name(queue)?)).await.map(drop)
+    }
+
+    /// Deletes an exchange with its bindings. Where there is none, that is no error.
+    pub async fn delete_exchange(&self, exchange: &dyn Exchange) -> Result<()> {
+        self.apply(&Change::DeleteExchange(exchange.spec().name)).await.map(drop)
+    }
+
+    /// Makes one change to the topology, by name, in the words of the interface for transports: for
+    /// what has no method of its own, such as removing a binding.
     pub async fn apply(&self, change: &Change) -> Result<Found> {
         match change {
             Change::DeclareExchange(spec) | Change::VerifyExchange(spec) => spec.check()?,
@@ -332,10 +367,10 @@ impl Broker {
     }
 
     /// Closes the connections: waits for the outcomes of what was published, then says goodbye, all
-    /// within the deadline. What is published or consumed later fails as
+    /// within this time. What is published or consumed later fails as
     /// [`Closed`](ErrorKind::Closed). Twice is once.
-    pub async fn close(&self, deadline: Instant) {
-        self.inner.close(deadline).await;
+    pub async fn close(&self, within: Duration) {
+        self.inner.close(deadline(within)).await;
     }
 
     /// Closes the connections if nobody else has a handle on them.

@@ -55,7 +55,7 @@ use crate::{
 /// # let broker = enoki::connect("memory://consumer").await?;
 /// let consumer = Consumer::new(&BILLING, bill, Arc::new(()));
 /// let running = Service::new("billing", broker).entrypoint(consumer).start().await?;
-/// # running.stop(Instant::now() + Duration::from_secs(5)).await
+/// # running.stop(Duration::from_secs(5)).await
 /// # }
 /// ```
 ///
@@ -173,7 +173,7 @@ impl Entrypoint for Consumer {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         running.watch.abort();
         running.stopping.send_replace(true);
-        let result = running.subscription.stop(deadline).await;
+        let result = running.subscription.stop_by(deadline).await;
         let finished =
             timeout_at(deadline, async { while running.workers.join_next().await.is_some() {} })
                 .await;

@@ -67,6 +67,7 @@ pub use outcome::{Attempt, Counted, Outcome};
 pub use publisher::{Confirm, Confirmed, Publication, Publisher, PublisherOptions, RetryPolicy};
 pub use service::entrypoint::{Entrypoint, Scope};
 pub use service::extension::Extension;
+pub use service::health::ServiceHealth;
 pub use service::{RunningService, Service, Started};
 pub use short_str::ShortStr;
 pub use subscription::Subscription;

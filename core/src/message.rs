@@ -199,7 +199,7 @@ impl Default for Limits {
 const MAX_DEPTH: usize = 32;
 
 /// Header names that brokers set, or that change where a message goes.
-fn is_reserved(name: &str) -> bool {
+pub(crate) fn is_reserved(name: &str) -> bool {
     matches!(
         name,
         "CC" | "BCC"

@@ -15,11 +15,12 @@ pub use self::{
 use crate::{
     broker::Broker,
     deadline::deadline,
+    delivery::Envelope,
     error::{Error, ErrorKind, Result},
-    message::Message,
     message::codec::Codecs,
     message::payload::Payload,
     message::value::Table,
+    message::{Message, is_reserved},
     publisher::lane::{Batch, Lane, Reply},
     short_str::ShortStr,
     topology::route::RouteSpec,
@@ -182,11 +183,60 @@ impl<M: Payload> Publisher<M> {
     /// A message with properties of its own, in another encoding than the publisher's.
     pub fn message_with(&self, message: &M, codecs: &Codecs) -> Result<Publication<'_, M>> {
         let encoded = message.encode(codecs)?;
-        let Inner { route, options, .. } = &*self.inner;
+        let options = &self.inner.options;
         let mut properties = options.properties.clone();
         properties.content_type = encoded.content_type;
         let message = Message { body: encoded.body, headers: options.headers.clone(), properties };
-        Ok(Publication {
+        Ok(self.publication(codecs.pack(message)?))
+    }
+}
+
+impl<M> Publisher<M> {
+    /// Publishes a message that was delivered, as it is: its body, headers and properties, on this
+    /// publisher's route. Waits for the outcome like [`publish`](Publisher::publish).
+    ///
+    /// What it was made for is not looked at: the body may be of another type than `M`, or unreadable.
+    /// The message keeps its id, so consumers that look for duplicates take the two for one. What
+    /// brokers write and do not take back (`x-death` and its kin, the user id) is left out. Settle the
+    /// delivery after this has succeeded: what happens in between is a second copy and not a loss.
+    ///
+    /// ```
+    /// # use enoki::{Outcome, Topology, WorkQueue};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> enoki::Result<()> {
+    /// const BILLING: WorkQueue<u32> = WorkQueue::new("billing");
+    /// const LOST: WorkQueue<u32> = WorkQueue::new("lost");
+    ///
+    /// let broker = enoki::connect("memory://forward").await?;
+    /// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+    /// broker.publisher(&LOST.route()).await?;
+    /// # broker.declare(&Topology::new().with_queue(&LOST)).await?;
+    /// # broker.publisher(&LOST.route()).await?.publish(&7).await?;
+    /// let orders = broker.publisher(&BILLING.route()).await?;
+    /// let mut lost = broker.subscribe(&LOST, 1).await?;
+    /// if let Some(letter) = lost.next().await? {
+    ///     orders.forward(letter.envelope()).await?;
+    ///     letter.settle(Outcome::Ack);
+    /// }
+    /// assert_eq!(broker.queue_status(&BILLING).await?.messages, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn forward(&self, envelope: &Envelope) -> Result<Confirmed> {
+        self.forwarded(envelope).publish().await
+    }
+
+    /// The same, with something of its own: another key, a header more, no expiration.
+    pub fn forwarded(&self, envelope: &Envelope) -> Publication<'_, M> {
+        let mut message = Message::clone(&envelope.message);
+        message.headers.without(is_reserved);
+        message.properties.user_id = None;
+        self.publication(message)
+    }
+
+    fn publication(&self, message: Message) -> Publication<'_, M> {
+        let Inner { route, options, .. } = &*self.inner;
+        Publication {
             publisher: &self.inner,
             exchange: route.exchange.clone(),
             kind: route.kind.clone(),
@@ -195,9 +245,9 @@ impl<M: Payload> Publisher<M> {
             mandatory: options.mandatory,
             timeout: options.timeout,
             retry: options.retry,
-            message: codecs.pack(message)?,
+            message,
             of: PhantomData,
-        })
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod entrypoint;
 pub(crate) mod extension;
+pub(crate) mod health;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -18,10 +19,10 @@ use crate::{
     consumer::result::Results,
     deadline::{deadline, later},
     error::{Error, ErrorKind, Result},
-    health::ConsumerHealth,
     message::payload::Payload,
     service::entrypoint::{Entrypoint, Scope},
     service::extension::Extension,
+    service::health::{ServiceHealth, ServiceState},
     topology::queue::Queue,
     transport::GRACE,
 };
@@ -56,6 +57,7 @@ pub struct Service<S = ()> {
     workers: Option<u16>,
     start_within: Duration,
     stop_within: Duration,
+    health: watch::Sender<ServiceState>,
 }
 
 impl Service {
@@ -70,6 +72,7 @@ impl Service {
             workers: None,
             start_within: Duration::from_secs(60),
             stop_within: Duration::from_secs(30),
+            health: watch::Sender::default(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Service {
             workers: self.workers,
             start_within: self.start_within,
             stop_within: self.stop_within,
+            health: self.health,
         }
     }
 }
@@ -141,6 +145,12 @@ impl<S: Send + Sync + 'static> Service<S> {
         self
     }
 
+    /// How it is doing, for a health check: a handle that stays good while
+    /// [`run_until`](Self::run_until) has the service.
+    pub fn health(&self) -> ServiceHealth {
+        ServiceHealth::new(self.health.subscribe())
+    }
+
     /// Starts, and returns when every entrypoint brings work in. If one fails to, those that
     /// started are stopped and its error is returned.
     pub async fn start(self) -> Result<RunningService> {
@@ -172,6 +182,7 @@ impl<S: Send + Sync + 'static> Service<S> {
             failures,
             start_within: self.start_within,
             stop_within: self.stop_within,
+            health: self.health,
         };
         let started = tokio::select! {
             biased;
@@ -180,8 +191,8 @@ impl<S: Send + Sync + 'static> Service<S> {
                 started.map_err(|_| self.start_within)
             }
             () = signal => {
-                let stop_by = deadline(running.stop_within);
-                return running.stop(stop_by).await.map(|()| Started::Stopped);
+                let within = running.stop_within;
+                return running.stop(within).await.map(|()| Started::Stopped);
             }
         };
         let started = started.unwrap_or_else(|within| {
@@ -192,9 +203,9 @@ impl<S: Send + Sync + 'static> Service<S> {
         match started {
             Ok(()) => Ok(Started::Running(running)),
             Err(error) => {
-                let stop_by = deadline(running.stop_within);
+                let within = running.stop_within;
                 // The first error tells more than what comes of stopping.
-                let _ = running.stop(stop_by).await;
+                let _ = running.stop(within).await;
                 Err(error)
             }
         }
@@ -212,8 +223,8 @@ impl<S: Send + Sync + 'static> Service<S> {
             () = signal => Ok(()),
             error = running.failed() => Err(error),
         };
-        let stop_by = deadline(running.stop_within);
-        let stopped = running.stop(stop_by).await;
+        let within = running.stop_within;
+        let stopped = running.stop(within).await;
         failed.and(stopped)
     }
 }
@@ -243,7 +254,7 @@ pub enum Started {
 /// # async fn main() -> enoki::Result<()> {
 /// let broker = enoki::connect("memory://running").await?;
 /// let running = Service::new("billing", broker).consume(&BILLING, bill).start().await?;
-/// running.stop(Instant::now() + Duration::from_secs(5)).await
+/// running.stop(Duration::from_secs(5)).await
 /// # }
 /// ```
 #[must_use = "a service that is dropped is killed"]
@@ -255,6 +266,7 @@ pub struct RunningService {
     failures: mpsc::Receiver<Error>,
     start_within: Duration,
     stop_within: Duration,
+    health: watch::Sender<ServiceState>,
 }
 
 impl RunningService {
@@ -277,7 +289,17 @@ impl RunningService {
                 entrypoint.start(self.scope.clone()).await?;
             }
         }
+        self.tell(true);
         Ok(())
+    }
+
+    /// Tells those who watch its health.
+    fn tell(&self, runs: bool) {
+        let entrypoints = self.entrypoints.iter();
+        let consumers = entrypoints
+            .filter_map(|entrypoint| Some((entrypoint.name().into(), entrypoint.health()?)))
+            .collect();
+        self.health.send_replace(ServiceState { runs, consumers });
     }
 
     /// Starts one more entrypoint, and returns when it brings work in. One that fails to start is
@@ -295,6 +317,7 @@ impl RunningService {
         match started {
             Ok(()) => {
                 self.entrypoints.push(entrypoint);
+                self.tell(true);
                 Ok(())
             }
             Err(error) => {
@@ -304,11 +327,13 @@ impl RunningService {
         }
     }
 
-    /// Stops the entrypoints of this name, as [`stop`](Self::stop) would, and the service goes on
-    /// without them. Says how many there were.
-    pub async fn remove(&mut self, name: &str, deadline: Instant) -> Result<usize> {
+    /// Stops the entrypoints of this name within this time, as [`stop`](Self::stop) would, and the
+    /// service goes on without them. Says how many there were.
+    pub async fn remove(&mut self, name: &str, within: Duration) -> Result<usize> {
+        let deadline = deadline(within);
         let is_meant = |entrypoint: &mut Box<dyn Entrypoint>| entrypoint.name() == name;
         let mut removed: Vec<_> = self.entrypoints.extract_if(.., is_meant).collect();
+        self.tell(true);
         let stopping = removed.iter_mut().map(|entrypoint| stop(&mut **entrypoint, deadline));
         join_all(stopping).await.into_iter().collect::<Result<()>>()?;
         Ok(removed.len())
@@ -323,12 +348,9 @@ impl RunningService {
         }
     }
 
-    /// How each of its consumers is doing, by the name of its queue, now and as it changes.
-    pub fn health(&self) -> Vec<(&str, watch::Receiver<ConsumerHealth>)> {
-        let entrypoints = self.entrypoints.iter();
-        entrypoints
-            .filter_map(|entrypoint| Some((entrypoint.name(), entrypoint.health()?)))
-            .collect()
+    /// How it is doing, now and as it changes.
+    pub fn health(&self) -> ServiceHealth {
+        ServiceHealth::new(self.health.subscribe())
     }
 
     /// What its workers make of their deliveries.
@@ -338,13 +360,16 @@ impl RunningService {
 
     /// Stops: no more work comes in, deliveries that no handler has started on are released, running
     /// handlers finish and are settled, then extensions stop, then the connection closes if nobody
-    /// else uses it. What is not done at the deadline is abandoned and goes back to its queue.
-    pub async fn stop(mut self, deadline: Instant) -> Result<()> {
+    /// else uses it. What is not done within this time is abandoned and goes back to its queue.
+    pub async fn stop(mut self, within: Duration) -> Result<()> {
+        let deadline = deadline(within);
+        self.tell(false);
         let stopping =
             self.entrypoints.iter_mut().map(|entrypoint| stop(&mut **entrypoint, deadline));
         let mut results = join_all(stopping).await;
         // The handlers' state goes first: publishers in it hold on to the connection.
         self.entrypoints.clear();
+        self.tell(false);
         while let Some(extension) = self.extensions.pop() {
             let stopped = timeout_at(later(deadline, GRACE), extension.stop(deadline)).await;
             results.push(stopped.unwrap_or_else(|_| Err(overdue("extension", extension.name()))));
@@ -357,6 +382,7 @@ impl RunningService {
     pub async fn kill(mut self) {
         join_all(self.entrypoints.iter_mut().map(|entrypoint| kill(&mut **entrypoint))).await;
         self.entrypoints.clear();
+        self.tell(false);
         while let Some(extension) = self.extensions.pop() {
             let _ = timeout_at(deadline(GRACE), extension.kill()).await;
         }

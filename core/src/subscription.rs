@@ -110,8 +110,12 @@ impl Subscription {
     }
 
     /// Stops: no more deliveries are asked for, those not taken yet are released uncounted, and the
-    /// settlements of the others are awaited and sent until the deadline.
-    pub async fn stop(&mut self, deadline: Instant) -> Result<()> {
+    /// settlements of the others are awaited and sent, within this time.
+    pub async fn stop(&mut self, within: Duration) -> Result<()> {
+        self.stop_by(deadline(within)).await
+    }
+
+    pub(crate) async fn stop_by(&mut self, deadline: Instant) -> Result<()> {
         // Nobody there: it has ended already.
         let _ = self.control.try_send(Stop { deadline });
         match timeout_at(later(deadline, GRACE), self.end()).await {

@@ -133,7 +133,7 @@ async fn entrypoints_and_extensions_start_and_stop_with_their_service() {
     let service = service.extension(Arc::new(pool));
     let running = service.start().await.unwrap();
     let _waiter = EntrypointWaiter::new(&running);
-    running.stop(Instant::now() + Duration::from_secs(5)).await.unwrap();
+    running.stop(Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

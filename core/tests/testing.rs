@@ -333,7 +333,7 @@ async fn each_waiter_has_each_result_since_it_was_made() {
 async fn a_waiter_ends_with_its_service() {
     let (_broker, running, _publisher, _gate) = running("ends").await;
     let mut waiter = EntrypointWaiter::new(&running).within(Duration::from_secs(3600));
-    let stopping = running.stop(Instant::now() + Duration::from_secs(5));
+    let stopping = running.stop(Duration::from_secs(5));
     let (waited, stopped) = tokio::join!(waiter.of_handler("handle"), stopping);
     stopped.unwrap();
     assert_eq!(waited.unwrap_err().kind(), ErrorKind::Closed);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use enoki::{
     Broker, ErrorKind, Outcome, Payload, Publisher, Raw, RouteSpec, Subscription, Topology,
-    transport::Change,
 };
 use tokio::time::Instant;
 
@@ -113,14 +112,14 @@ async fn write_off(ledger: &Ledger, lost: &mut Subscription, dish: &str) -> enok
 
 async fn remove(broker: &Broker, topology: &Topology) -> enoki::Result<()> {
     for queue in topology.queues() {
-        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+        broker.delete_queue(queue).await?;
     }
     for exchange in topology.exchanges() {
-        broker.apply(&Change::DeleteExchange(exchange.name.clone())).await?;
+        broker.delete_exchange(exchange).await?;
     }
     Ok(())
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+fn soon() -> Duration {
+    Duration::from_secs(10)
 }

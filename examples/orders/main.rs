@@ -32,7 +32,7 @@ async fn main() -> enoki::Result<()> {
     let broker = connect().await?;
     eprintln!("(carried by {})", broker.peer());
     let ledger = evening::serve(&broker).await;
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    broker.close(Duration::from_secs(5)).await;
     print!("{}", ledger?);
     Ok(())
 }

@@ -106,8 +106,8 @@ impl Stage {
     /// Closes the handles and removes what the case has declared.
     pub(crate) async fn tidy(&self) -> Result<()> {
         let Made { brokers, queues, exchanges } = std::mem::take(&mut *self.made());
-        let deadline = Instant::now() + Duration::from_secs(2);
-        futures_util::future::join_all(brokers.iter().map(|broker| broker.close(deadline))).await;
+        let close = |broker: Broker| async move { broker.close(Duration::from_secs(2)).await };
+        futures_util::future::join_all(brokers.into_iter().map(close)).await;
         if queues.is_empty() && exchanges.is_empty() {
             return Ok(());
         }

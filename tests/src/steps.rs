@@ -7,7 +7,7 @@ use enoki_core::{
     Payload, Publisher, PublisherOptions, QueueSpec, RouteSpec, ShortStr, Subscription, Table,
     Topology,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::expect::Failed;
 
@@ -17,8 +17,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// The number that [`contents`] publishes to know that nothing follows.
 const FENCE: u32 = u32::MAX;
 
-pub(crate) fn soon() -> Instant {
-    Instant::now() + PATIENCE
+/// How long something may take that is not what a case is about.
+pub(crate) fn soon() -> Duration {
+    PATIENCE
 }
 
 /// Declares things by themselves.

@@ -186,6 +186,15 @@ impl Table {
         self.0.remove(name)
     }
 
+    /// Removes the entries with these names.
+    pub(crate) fn without(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let meant = |name: &&ShortStr| is_meant(name);
+        let names: Vec<_> = self.iter().map(|(name, _)| name).filter(meant).cloned().collect();
+        for name in names {
+            self.remove(&name);
+        }
+    }
+
     /// Whether there is a value of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)

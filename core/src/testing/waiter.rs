@@ -38,7 +38,7 @@ use crate::{
 /// let sent = broker.publisher(&BILLING.route()).await?.publish(&850).await?;
 /// let result = waiter.of_message(&sent.message_id).await?;
 /// assert_eq!(result.outcome, Some(Outcome::Ack));
-/// # running.stop(Instant::now() + Duration::from_secs(5)).await
+/// # running.stop(Duration::from_secs(5)).await
 /// # }
 /// ```
 #[derive(Debug)]

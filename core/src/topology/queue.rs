@@ -8,7 +8,7 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use crate::{
-    message::payload::Payload,
+    message::payload::{Payload, Raw},
     short_str::ShortStr,
     topology::binding::Binding,
     topology::exchange::{
@@ -402,6 +402,15 @@ impl<M> DynamicQueue<M> {
         exchange.describe(&mut self.topology);
         self.topology.add_binding(binding);
         self
+    }
+}
+
+/// A queue of which only the name and the arguments are known: its deliveries are bytes.
+impl Queue for QueueSpec {
+    type Message = Raw;
+
+    fn spec(&self) -> QueueSpec {
+        self.clone()
     }
 }
 

@@ -88,8 +88,8 @@ async fn stopping_requeues_at_once_what_is_held() {
         // Also what is settled while it stops.
         running.settle(Outcome::RetryAfter(MINUTE));
     };
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let (stopped, ()) = tokio::join!(stage.subscription.stop(deadline), handler);
+    let stopping = stage.subscription.stop(Duration::from_secs(30));
+    let (stopped, ()) = tokio::join!(stopping, handler);
     stopped.unwrap();
     assert_eq!(since.elapsed().as_secs(), 1);
     assert_eq!(stage.receiver.settlements(), [(1, Outcome::Requeue), (2, Outcome::Requeue)]);

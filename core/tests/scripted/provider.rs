@@ -20,8 +20,8 @@ use crate::script::{Script, in_time};
 const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 const SHIPPING: WorkQueue<String> = WorkQueue::new("shipping");
 
-fn in_seconds(seconds: u64) -> Instant {
-    Instant::now() + Duration::from_secs(seconds)
+fn in_seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 /// A provider that notes what happens, and fails where it is told to.

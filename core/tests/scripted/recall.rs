@@ -41,7 +41,7 @@ async fn round(way: Way) -> Vec<usize> {
     });
     if let Way::Stopped = way {
         receiver.settles(1).await;
-        in_time(running.stop(Instant::now() + Duration::from_secs(60))).await.unwrap();
+        in_time(running.stop(Duration::from_secs(60))).await.unwrap();
     } else {
         receiver.is_dropped().await;
         in_time(running.kill()).await;

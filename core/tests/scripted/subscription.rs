@@ -33,8 +33,8 @@ async fn next(subscription: &mut Subscription) -> Delivery {
     in_time(subscription.next()).await.unwrap().expect("a delivery")
 }
 
-fn in_seconds(seconds: u64) -> Instant {
-    Instant::now() + Duration::from_secs(seconds)
+fn in_seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 #[tokio::test(start_paused = true)]

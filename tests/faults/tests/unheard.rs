@@ -8,7 +8,6 @@ use std::{
 };
 
 use enoki::{Broker, RouteSpec, memory::MemoryTransport};
-use tokio::time::Instant;
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -39,7 +38,7 @@ async fn p06_a_mandatory_message_without_a_queue_is_never_silent() {
     let publisher = broker.publisher(nowhere).await.unwrap();
     // As near to a publisher without confirms as a program gets; the compiler warns of it.
     drop(publisher.enqueue(&1).await.unwrap());
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    broker.close(Duration::from_secs(5)).await;
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(said.contains("nobody awaits its outcome"), "{said}");
     assert!(said.contains("\"nowhere\""), "{said}");

@@ -184,7 +184,7 @@ async fn a_waiting_consumer_that_is_cancelled_loses_nothing(stage: &Stage) -> Re
         confirms.push(publisher.enqueue(&number).await?);
     }
     let mut seen = Vec::new();
-    let overdue = soon();
+    let overdue = Instant::now() + soon();
     while seen.len() < 20 {
         expect(Instant::now() < overdue, format_args!("20 messages, not only {seen:?}"))?;
         tokio::select! {

@@ -21,8 +21,8 @@ use crate::{
     expect::{Failed, expect, expect_eq, expect_error, expect_says},
     stage::Stage,
     steps::{
-        PATIENCE, bind, contents, declare, fill, hold, next, ready, soon, sorted_contents,
-        subscribe, take, to_queue, to_queue_with, topology,
+        PATIENCE, bind, contents, dead_letter_to, declare, fill, hold, next, number, ready, soon,
+        sorted_contents, subscribe, take, to_queue, to_queue_with, topology,
     },
 };
 
@@ -58,6 +58,8 @@ cases! { "publish":
     a_key_that_cannot_be_is_refused,
     a_message_may_take_another_route_than_its_publisher [UnroutableDetection, Exchanges],
     a_message_may_be_mandatory_or_optional_by_itself [UnroutableDetection, Exchanges],
+    a_delivery_is_forwarded_as_it_is,
+    a_dead_letter_is_forwarded_without_what_the_broker_wrote [DeadLetter],
     a_publisher_outlives_its_session,
     a_publisher_declares_again_on_a_new_session,
 }
@@ -519,7 +521,7 @@ async fn twenty_publishers_close_after_ten_thousand_messages(stage: &Stage) -> R
         Ok::<_, Failed>(confirms)
     });
     let confirms = try_join_all(enqueuing).await?;
-    source.close(Instant::now() + Duration::from_secs(20)).await;
+    source.close(Duration::from_secs(20)).await;
     for outcome in join_all(confirms.into_iter().flatten()).await {
         outcome?;
     }
@@ -666,6 +668,60 @@ async fn a_message_may_be_mandatory_or_optional_by_itself(stage: &Stage) -> Resu
     Ok(())
 }
 
+/// Also one that this program cannot read, by a publisher of another type.
+async fn a_delivery_is_forwarded_as_it_is(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let (from, to) = (stage.queue("from")?, stage.queue("to")?);
+    let first = to_queue::<Raw>(&broker, &from).await?;
+    let raw = Raw::new("application/x-unheard-of", &b"\xff\x00"[..])?;
+    let publication = first.message(&raw)?.message_id("the first")?.correlation_id("asked")?;
+    publication.kind("order")?.header("region", "eu")?.header("number", 7)?.publish().await?;
+    let mut subscription = subscribe(&broker, &from, 1).await?;
+    let delivery = next(&mut subscription).await?;
+    let second = to_queue::<u32>(&broker, &to).await?;
+    let confirmed = second.forward(delivery.envelope()).await?;
+    expect_eq("the id", &*confirmed.message_id, "the first")?;
+    let mut subscription = subscribe(&broker, &to, 1).await?;
+    let forwarded = next(&mut subscription).await?;
+    let (sent, got) = (delivery.message(), forwarded.message());
+    expect_eq("the body", &got.body, &sent.body)?;
+    expect_eq("the headers", &got.headers, &sent.headers)?;
+    expect_eq("the properties", &got.properties, &sent.properties)?;
+    forwarded.settle(Outcome::Ack);
+    // With something of its own.
+    second.forwarded(delivery.envelope()).header("region", "us")?.publish().await?;
+    let changed = next(&mut subscription).await?;
+    expect_eq("a header", changed.message().headers.get("region"), Some(&"us".into()))?;
+    delivery.settle(Outcome::Ack);
+    changed.settle(Outcome::Ack);
+    Ok(())
+}
+
+/// What brokers write into a message they do not let a publisher write.
+async fn a_dead_letter_is_forwarded_without_what_the_broker_wrote(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let dead = stage.queue("dead")?;
+    let mut queue = stage.queue("q")?;
+    queue.dead_letter = dead_letter_to(&dead);
+    declare(&broker, &[], &[&dead, &queue], &[]).await?;
+    fill(&broker, &queue, [7]).await?;
+    let (mut work, mut graveyard) =
+        (subscribe(&broker, &queue, 1).await?, subscribe(&broker, &dead, 1).await?);
+    let back = to_queue::<u32>(&broker, &queue).await?;
+    for _ in 0..2 {
+        next(&mut work).await?.settle(Outcome::Reject);
+        let letter = next(&mut graveyard).await?;
+        back.forward(letter.envelope()).await?;
+        letter.settle(Outcome::Ack);
+    }
+    let again = next(&mut work).await?;
+    expect_eq("the message", number(&again)?, 7)?;
+    again.settle(Outcome::Ack);
+    Ok(())
+}
+
 async fn a_publisher_outlives_its_session(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -674,7 +730,7 @@ async fn a_publisher_outlives_its_session(stage: &Stage) -> Result<(), Failed> {
         publisher.publish(&round).await?;
         stage.sever().await;
         // Until the loss is known, a message may fall into it; that must be said, and pass.
-        let overdue = soon();
+        let overdue = Instant::now() + soon();
         while let Err(error) = publisher.publish(&(100 + round)).await {
             expect_eq("the kind", error.kind(), ErrorKind::Indeterminate)?;
             expect(Instant::now() < overdue, "that it publishes again")?;
@@ -692,7 +748,7 @@ async fn a_publisher_declares_again_on_a_new_session(stage: &Stage) -> Result<()
     publisher.publish(&1).await?;
     other.apply(&Change::DeleteQueue(queue.name.clone())).await?;
     stage.sever().await;
-    let overdue = soon();
+    let overdue = Instant::now() + soon();
     while let Err(error) = publisher.publish(&2).await {
         expect_eq("the kind", error.kind(), ErrorKind::Indeterminate)?;
         expect(Instant::now() < overdue, "that it publishes again")?;

@@ -13,8 +13,7 @@ use async_trait::async_trait;
 use enoki_core::{
     Attempt, Body, BrokerOptions, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind,
     Failure, FromState, Handler, OnCancel, OnError, Outcome, Publisher, PublisherOptions,
-    QueueSpec, RetryPolicy, Scope, Service, State, Value,
-    transport::{Change, deadline},
+    QueueSpec, RetryPolicy, Scope, Service, State, Value, transport::Change,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -780,7 +779,7 @@ async fn the_longest_of_all_durations_is_no_limit(stage: &Stage) -> Result<(), F
     let done = async move { while handled.recv().await.is_some_and(|number| number != 3) {} };
     let service = Service::new("office", broker.clone()).consume(&queue.of::<u32>(), handler);
     service.start_within(MAX).stop_within(MAX).run_until(done).await?;
-    broker.close(deadline(MAX)).await;
+    broker.close(MAX).await;
     Ok(())
 }
 

@@ -297,7 +297,7 @@ async fn deleting_twice_is_deleting_once(stage: &Stage) -> Result<(), Failed> {
     let queue = stage.queue("q")?;
     fill(&broker, &queue, [1, 2]).await?;
     for _ in 0..3 {
-        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+        broker.delete_queue(&queue).await?;
     }
     let verified = broker.verify(&topology(&[], &[&queue], &[])).await;
     expect_error("verify the queue", verified, &[ErrorKind::NotFound])?;
@@ -305,7 +305,7 @@ async fn deleting_twice_is_deleting_once(stage: &Stage) -> Result<(), Failed> {
         let exchange = stage.exchange("x", ExchangeKind::Direct)?;
         declare(&broker, &[&exchange], &[], &[]).await?;
         for _ in 0..3 {
-            broker.apply(&Change::DeleteExchange(exchange.name.clone())).await?;
+            broker.delete_exchange(&exchange).await?;
         }
         let verified = broker.verify(&topology(&[&exchange], &[], &[])).await;
         expect_error("verify the exchange", verified, &[ErrorKind::NotFound])?;
@@ -320,7 +320,7 @@ async fn a_deleted_queue_takes_its_bindings_along(stage: &Stage) -> Result<(), F
     declare(&broker, &[&exchange], &[&queue], &[bind(&exchange, &queue, "k")?]).await?;
     let publisher = broker.publisher(RouteSpec::<u32>::new(&exchange, "k")?).await?;
     publisher.publish(&1).await?;
-    broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    broker.delete_queue(&queue).await?;
     expect_error("publish", publisher.publish(&2).await, &[ErrorKind::Unroutable])?;
     declare(&broker, &[], &[&queue], &[]).await?;
     expect_error("publish", publisher.publish(&3).await, &[ErrorKind::Unroutable]).map(drop)
@@ -332,16 +332,15 @@ async fn purging_removes_what_is_ready_and_counts_it(stage: &Stage) -> Result<()
     fill(&broker, &queue, 0..7).await?;
     let mut subscription = subscribe(&broker, &queue, 2).await?;
     let held = hold(&mut subscription, 2).await?;
-    let purged = broker.apply(&Change::PurgeQueue(queue.name.clone())).await?;
-    expect_eq("how many were removed", purged.messages, 5)?;
+    expect_eq("how many were removed", broker.purge(&queue).await?, 5)?;
     settle_all(held, Outcome::Requeue);
     let mut back = take(&mut subscription, 2).await?;
     back.sort_unstable();
     expect_eq("what was under way", back, [0, 1])?;
     subscription.stop(soon()).await?;
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])?;
-    let missing = Change::PurgeQueue(stage.queue("missing")?.name);
-    expect_error("purge", broker.apply(&missing).await, &[ErrorKind::NotFound]).map(drop)
+    let missing = stage.queue("missing")?;
+    expect_error("purge", broker.purge(&missing).await, &[ErrorKind::NotFound]).map(drop)
 }
 
 async fn the_status_counts_messages_and_consumers(stage: &Stage) -> Result<(), Failed> {

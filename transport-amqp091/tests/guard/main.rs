@@ -343,7 +343,7 @@ async fn hostile(url: String, own: String) -> Checked {
         let found = warnings.iter().filter(|line| line.contains(reason)).count();
         assert_eq!(found, times, "{reason}: {warnings:#?}");
     }
-    running.stop(Instant::now() + Duration::from_secs(10)).await?;
+    running.stop(Duration::from_secs(10)).await?;
     // Everything was settled, on the connection that there was.
     assert_eq!(connections.load(Ordering::SeqCst), consumed);
     assert_eq!(publisher.count(&own).await?, (0, 0));

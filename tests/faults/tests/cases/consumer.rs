@@ -248,7 +248,7 @@ pub(crate) async fn k21_a_handler_that_blocks_its_thread_keeps_its_connection(
         handled.push(timeout(PATIENCE, told.recv()).await?.ok_or("the handlers are gone")?);
     }
     expect(handled == [1, 2, 3], format!("{handled:?} were handled"))?;
-    for (_, health) in running.health() {
+    for (_, health) in running.health().consumers() {
         let health = health.borrow().clone();
         expect(health.subscribed == 1, format!("it consumes for the {}. time", health.subscribed))?;
     }
@@ -278,7 +278,7 @@ pub(crate) async fn k07_a_handler_that_never_returns_gives_its_message_back(
     timeout(PATIENCE, told.recv()).await?.ok_or("the handler is gone")?;
     let within = Duration::from_millis(500);
     let began = std::time::Instant::now();
-    let stopped = running.stop(tokio::time::Instant::now() + within).await;
+    let stopped = running.stop(within).await;
     let took = began.elapsed();
     let error = stopped.err().ok_or("it stopped as if all were well")?;
     expect(error.kind() == ErrorKind::Timeout, format!("{error:?}"))?;

@@ -7,7 +7,7 @@ use enoki::{
     RouteSpec, ShortStr, Subscription, Topology,
 };
 use enoki_faults::proxy::{Act, Direction, Kind};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::stage::{Checked, Stage, expect};
 
@@ -17,9 +17,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What a busy machine may add to a time that was promised.
 pub(crate) const SLACK: Duration = Duration::from_secs(3);
 
-/// When patience ends.
-pub(crate) fn soon() -> Instant {
-    Instant::now() + PATIENCE
+/// How long something may take that is not what a case is about.
+pub(crate) fn soon() -> Duration {
+    PATIENCE
 }
 
 /// A publisher to this queue, which exists.

@@ -34,7 +34,7 @@ impl Listening {
         let service = Service::new("test", stage.behind_the_proxy().await?)
             .consume(&queue.clone().of::<String>(), handler);
         let running = service.start().await?;
-        let health = running.health().pop().ok_or("no consumer")?.1;
+        let health = running.health().consumers().pop().ok_or("no consumer")?.1;
         let publisher = to_queue::<String>(&stage.broker().await?, &queue).await?;
         Ok(Self { running, health, hears, publisher, queue })
     }
@@ -152,7 +152,7 @@ async fn outlived(stage: &Stage, on_error: OnError, first_fails: bool) -> Checke
     let service = Service::new("test", stage.behind_the_proxy().await?)
         .consume(&queue.clone().of::<String>(), handler.concurrency(2).on_error(on_error));
     let running = service.start().await?;
-    let mut health = running.health().pop().ok_or("no consumer")?.1;
+    let mut health = running.health().consumers().pop().ok_or("no consumer")?.1;
     let publisher = to_queue::<String>(&stage.broker().await?, &queue).await?;
     publisher.publish(&"foo".to_owned()).await?;
     same("the first run", heard(&mut begins).await?, ("foo".to_owned(), false))?;

@@ -205,7 +205,7 @@ pub(crate) async fn reconnect_on_socket_error(stage: &Stage) -> Checked {
     let service = Service::new("test", stage.behind_the_proxy().await?)
         .consume(&queue.clone().of::<String>(), handler);
     let running = service.start().await?;
-    let mut health = running.health().pop().ok_or("no consumer")?.1;
+    let mut health = running.health().consumers().pop().ok_or("no consumer")?.1;
     let publisher = to_queue::<String>(&stage.broker().await?, &queue).await?;
     for n in 1..=2 {
         stage.proxy().cut(Cut::Reset);

@@ -9,10 +9,7 @@ use enoki::{
 };
 use enoki_faults::proxy::Proxy;
 use enoki_interop::{Checked, encrypted::Encrypted};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 use uuid::Uuid;
 
 pub(crate) struct Stage {
@@ -173,8 +170,8 @@ pub(crate) async fn within<T>(
     Ok(timeout(time, future).await.map_err(|_| format!("not in time: {what}"))?)
 }
 
-pub(crate) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
+pub(crate) fn soon() -> Duration {
+    Duration::from_secs(10)
 }
 
 pub(crate) fn same<T: Debug + PartialEq<U>, U: Debug>(what: &str, is: T, expected: U) -> Checked {

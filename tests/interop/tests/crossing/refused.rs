@@ -9,7 +9,6 @@ use enoki::{
 };
 use enoki_interop::Checked;
 use libtest_mimic::Failed;
-use tokio::time::Instant;
 
 /// Something to refuse: how it gets into a message, and what the error has to name.
 pub(crate) struct Refused {
@@ -165,7 +164,7 @@ async fn publish(url: &str, row: usize) -> Checked {
     let refused = all_refused(&broker, &name, row).await;
     let status = broker.queue_status(&queue).await?;
     broker.apply(&Change::DeleteQueue(name)).await?;
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    broker.close(Duration::from_secs(5)).await;
     refused?;
     if status.messages == 0 { Ok(()) } else { Err("a message was stored".into()) }
 }

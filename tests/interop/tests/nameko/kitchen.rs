@@ -56,7 +56,7 @@ impl Names {
             self.events(service)?,
             self.events(&kitchen)?,
         ] {
-            broker.apply(&Change::DeleteExchange(exchange.name)).await?;
+            broker.delete_exchange(&exchange).await?;
         }
         Ok(())
     }
@@ -149,7 +149,6 @@ impl Running {
     }
 
     pub(crate) async fn stop(self) -> Checked {
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-        Ok(self.service.stop(deadline).await?)
+        Ok(self.service.stop(std::time::Duration::from_secs(10)).await?)
     }
 }

@@ -152,12 +152,12 @@ async fn attempt(
 }
 
 async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues) -> Outcome {
-    let deadline = || Instant::now() + Duration::from_secs(10);
+    let within = Duration::from_secs(10);
     if let Some(service) = service {
-        service.stop(deadline()).await?;
+        service.stop(within).await?;
     }
     work::clean_up(broker, queues).await?;
-    timeout(PATIENCE, broker.close(deadline())).await.map_err(|_| "closing hangs")?;
+    timeout(PATIENCE, broker.close(within)).await.map_err(|_| "closing hangs")?;
     Ok(())
 }
 

@@ -8,8 +8,7 @@ use std::{
 use enoki::{
     Body, Broker, BrokerHealth, Envelope, Failure, Handler, Health, Outcome as Settlement,
     Publisher, PublisherOptions, Purpose, QueueSpec, RouteSpec, RunningService, Service, State,
-    Topology,
-    transport::{Change, Found},
+    Topology, transport::Found,
 };
 use enoki_faults::{
     ledger::{Answer, Arrival, Capacity, DeliveryOf, Expect, How, Ledger, Ordered},
@@ -343,7 +342,7 @@ pub(crate) async fn clean_up(broker: &Broker, queues: &Queues) -> Outcome {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+        broker.delete_queue(queue).await?;
     }
     if left.is_empty() { Ok(()) } else { Err(format!("left over: {}", left.join(", ")).into()) }
 }
