@@ -16,7 +16,7 @@ use enoki::{
     Publisher, Route, Service, State, Table, Topic, Topology, WorkQueue,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 // What is sent.
 

@@ -14,7 +14,6 @@ use enoki::{
     testing::EntrypointWaiter,
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Order {

@@ -48,7 +48,6 @@ use crate::{
 /// ```
 /// use enoki::{Capability, Topology, WorkQueue};
 /// # use std::time::Duration;
-/// # use tokio::time::Instant;
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///

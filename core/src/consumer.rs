@@ -43,7 +43,6 @@ use crate::{
 /// ```
 /// # use std::{sync::Arc, time::Duration};
 /// # use enoki::{Body, Consumer, Service, WorkQueue};
-/// # use tokio::time::Instant;
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
 /// async fn bill(Body(order): Body<String>) {

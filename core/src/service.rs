@@ -243,7 +243,6 @@ pub enum Started {
 /// ```
 /// # use std::time::Duration;
 /// # use enoki::{Body, Service, WorkQueue};
-/// # use tokio::time::Instant;
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
 /// async fn bill(Body(order): Body<String>) {

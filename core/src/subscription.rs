@@ -3,7 +3,7 @@
 pub(crate) mod deliveries;
 mod held;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -417,7 +417,7 @@ impl Flow {
 const CONSUME: &str = "consume";
 
 /// How long one try to consume again may wait for a connection, before it says how things are.
-const A_WHILE: std::time::Duration = std::time::Duration::from_secs(30);
+const A_WHILE: Duration = Duration::from_secs(30);
 
 fn overdue(reason: &'static str) -> Error {
     Error::new(ErrorKind::Timeout, "stop consuming").because(reason)

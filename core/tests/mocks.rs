@@ -20,7 +20,7 @@ use enoki_core::{
     testing::EntrypointWaiter,
     transport::{Change, Delivered, Found, Outgoing, PublishOutcome, Sender, Session, Settle},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use enoki::{
     Broker, ErrorKind, Outcome, Payload, Publisher, Raw, RouteSpec, Subscription, Topology,
 };
-use tokio::time::Instant;
 
 use crate::{
     kitchen::{

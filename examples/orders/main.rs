@@ -25,7 +25,6 @@ mod tests;
 use std::time::Duration;
 
 use enoki::Broker;
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> enoki::Result<()> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    consumer::failure::Failure,
     consumer::provider::{Hooks, WorkerInfo},
     context::{Callee, Context},
     delivery::{Delivery, Envelope},
@@ -19,14 +20,16 @@ use crate::{
 /// [`Provided`](crate::Provided); implement it for arguments of your own.
 ///
 /// ```
-/// use enoki_core::{FromDelivery, Incoming, Result};
+/// use enoki_core::{Failure, FromDelivery, Incoming, Outcome};
 ///
-/// struct Region(Option<String>);
+/// struct Region(String);
 ///
 /// impl<M, S: Sync> FromDelivery<M, S> for Region {
-///     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-///         let region = incoming.message()?.headers.get("region").and_then(|value| value.as_str());
-///         Ok(Self(region.map(str::to_owned)))
+///     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
+///         match incoming.message()?.headers.get("region").and_then(|value| value.as_str()) {
+///             Some(region) => Ok(Self(region.to_owned())),
+///             None => Err(Failure::new("it names no region").outcome(Outcome::Reject)),
+///         }
 ///     }
 /// }
 /// ```
@@ -41,11 +44,16 @@ pub trait FromDelivery<M, S>: Sized {
     #[doc(hidden)]
     const IS_THE_DELIVERY: bool = false;
 
-    /// Takes the argument out. An error is a delivery that cannot be decoded: no handler sees it.
+    /// Takes the argument out. After a failure the handler is not called.
+    ///
+    /// What becomes of the delivery then is what the failure says, or else what the consumer's
+    /// [`OnError`](crate::OnError) says, as if the handler had failed. An [`Error`] of kind
+    /// [`Codec`](ErrorKind::Codec) or [`TooLarge`](ErrorKind::TooLarge) alone means that the message cannot
+    /// be decoded: that is rejected, since it would fail again and again.
     fn from_delivery(
         incoming: &mut Incoming<'_>,
         state: &S,
-    ) -> impl Future<Output = Result<Self>> + Send;
+    ) -> impl Future<Output = Result<Self, Failure>> + Send;
 }
 
 /// A delivery that a handler's arguments are being taken out of.
@@ -97,8 +105,9 @@ impl<'d> Incoming<'d> {
 pub struct Body<M>(pub M);
 
 impl<M: Payload, S: Sync> FromDelivery<M, S> for Body<M> {
-    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-        incoming.delivery()?.decode_with(incoming.codecs).map(Self)
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
+        let decoded = incoming.delivery()?.decode_with(incoming.codecs);
+        decoded.map(Self).map_err(Failure::of_message)
     }
 }
 
@@ -107,7 +116,7 @@ impl<M: Payload, S: Sync> FromDelivery<M, S> for Body<M> {
 pub struct State<T>(pub T);
 
 impl<M, S: Sync, T: FromState<S>> FromDelivery<M, S> for State<T> {
-    async fn from_delivery(_: &mut Incoming<'_>, state: &S) -> Result<Self> {
+    async fn from_delivery(_: &mut Incoming<'_>, state: &S) -> Result<Self, Failure> {
         Ok(Self(T::from_state(state)))
     }
 }
@@ -129,19 +138,19 @@ impl<S: Clone> FromState<S> for S {
 }
 
 impl<M, S: Sync> FromDelivery<M, S> for Attempt {
-    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-        incoming.delivery().map(Delivery::attempt)
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
+        Ok(incoming.delivery()?.attempt())
     }
 }
 
 impl<M, S: Sync> FromDelivery<M, S> for Envelope {
-    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
-        incoming.delivery().map(|delivery| delivery.envelope().clone())
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
+        Ok(incoming.delivery()?.envelope().clone())
     }
 }
 
 impl<M, S: Sync> FromDelivery<M, S> for Context {
-    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
         match Context::current() {
             Some(current) => Ok(current),
             None => Ok(incoming.callee.context(&incoming.message()?.headers)),
@@ -152,12 +161,13 @@ impl<M, S: Sync> FromDelivery<M, S> for Context {
 impl<M, S: Sync> FromDelivery<M, S> for Delivery {
     const IS_THE_DELIVERY: bool = true;
 
-    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
         // The arguments after this one find the same message, without the right to settle it.
         let to_look_at = incoming.delivery()?.without_token();
-        incoming.delivery.replace(to_look_at).filter(Delivery::has_token).ok_or_else(|| {
+        let taken = incoming.delivery.replace(to_look_at).filter(Delivery::has_token);
+        Ok(taken.ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "call a handler")
                 .because("another argument of it has taken the delivery already")
-        })
+        })?)
     }
 }

@@ -6,42 +6,95 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::task::forget;
+use crate::{error::ErrorKind, outcome::Outcome, task::forget};
 
-/// Why a handler failed: any error converts into it by `?`.
+/// Why a message was not handled: by its handler, an argument of it, or a provider.
+///
+/// Every error converts into it by `?`, with its causes, and so does what people carry errors in:
+/// `Box<dyn Error + Send + Sync>`, `anyhow::Error`, a `String`.
 ///
 /// ```
-/// use enoki_core::Failure;
+/// use enoki_core::{Failure, Outcome};
 ///
 /// fn parse(text: &str) -> Result<u32, Failure> {
+///     if text.is_empty() {
+///         // This one is not for the handler's `OnError` to decide.
+///         return Err(Failure::new("nothing ordered").outcome(Outcome::Reject));
+///     }
 ///     Ok(text.parse()?)
 /// }
 /// assert!(parse("x").is_err_and(|failure| failure.to_string().contains("invalid digit")));
 /// ```
-pub struct Failure(Box<dyn Error + Send + Sync>);
+pub struct Failure {
+    error: Box<dyn Error + Send + Sync>,
+    outcome: Option<Outcome>,
+    of: Option<Of>,
+}
+
+/// Who failed, where that is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// The message: it cannot be decoded.
+    Message,
+    /// A provider, whose codecs say nothing of the message.
+    Provider,
+}
 
 impl Failure {
     /// A failure that is only a sentence.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into().into())
+        Self::from(reason.into())
+    }
+
+    /// What becomes of the delivery, whatever the consumer's [`OnError`](crate::OnError) says.
+    #[must_use]
+    pub fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = Some(outcome);
+        self
+    }
+
+    /// What it says is to become of the delivery, if it does.
+    pub(crate) fn chosen(&self) -> Option<Outcome> {
+        self.outcome
     }
 
     /// The error it was made from.
     pub fn source(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.0
+        &*self.error
+    }
+
+    /// The message cannot be decoded.
+    pub(super) fn of_message(error: crate::Error) -> Self {
+        Self { of: Some(Of::Message), ..error.into() }
+    }
+
+    /// A provider failed, whose codecs say nothing of the message.
+    pub(super) fn of_provider(self) -> Self {
+        Self { of: Some(Of::Provider), ..self }
+    }
+
+    /// Why the message cannot be decoded, if that is what is wrong: no second try would mend it.
+    pub(super) fn undecodable(&self) -> Option<&crate::Error> {
+        let error = self.error.downcast_ref::<crate::Error>()?;
+        let is_so = match self.of {
+            Some(Of::Message) => true,
+            Some(Of::Provider) => false,
+            None => matches!(error.kind(), ErrorKind::Codec | ErrorKind::TooLarge),
+        };
+        (is_so && self.outcome.is_none()).then_some(error)
     }
 }
 
 // So that every error converts, this is not an error itself: the same way `Box<dyn Error>` is not.
-impl<E: Error + Send + Sync + 'static> From<E> for Failure {
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self(error.into())
+        Self { error: error.into(), outcome: None, of: None }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&chain(&*self.0))
+        f.write_str(&chain(&*self.error))
     }
 }
 
@@ -147,5 +200,24 @@ mod tests {
             Ok(text.parse()?)
         }
         assert!(convert("1.5").is_ok() && convert("x").is_err());
+        fn boxed() -> Result<(), Failure> {
+            let error: Box<dyn Error + Send + Sync> = "boxed".into();
+            Err(error)?
+        }
+        fn text() -> Result<(), Failure> {
+            Err("text")?
+        }
+        fn any() -> Result<(), Failure> {
+            let error = anyhow::Error::from(std::io::Error::other("disk on fire"));
+            Err(error.context("no room").context("store"))?
+        }
+        for (failure, said) in [
+            (boxed().unwrap_err(), "boxed"),
+            (text().unwrap_err(), "text"),
+            (String::from("string").into(), "string"),
+            (any().unwrap_err(), "store: no room: disk on fire"),
+        ] {
+            assert_eq!(failure.to_string(), said);
+        }
     }
 }

@@ -7,8 +7,6 @@ use crate::{
     consumer::failure::Failure,
     consumer::on_cancel::OnCancel,
     consumer::on_error::OnError,
-    consumer::provider::Hooks,
-    error::Error,
     message::codec::Codecs,
     outcome::Outcome,
 };
@@ -104,19 +102,8 @@ pub type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Handled> + Send + 'c>>;
 pub enum Handled {
     /// The function returned.
     Returned(Result<Outcome, Failure>),
-    /// An argument could not be taken out; the function was not called.
-    Undecodable(Error),
-    /// A provider failed; the function was not called.
+    /// An argument could not be taken out, or a provider failed; the function was not called.
     Refused(Failure),
-}
-
-impl Handled {
-    fn without_call(error: Error, hooks: &mut Hooks) -> Self {
-        match hooks.failed() {
-            Some(failure) => Self::Refused(failure),
-            None => Self::Undecodable(error),
-        }
-    }
 }
 
 /// How a consumer is set up.
@@ -282,7 +269,7 @@ macro_rules! handlers {
                 Box::pin(async move {
                     $(let $argument = match $argument::from_delivery(&mut incoming, state).await {
                         Ok(argument) => argument,
-                        Err(error) => return Handled::without_call(error, incoming.hooks()),
+                        Err(failure) => return Handled::Refused(failure),
                     };)*
                     if let Err(failure) = incoming.hooks().set_up().await {
                         return Handled::Refused(failure);

@@ -9,7 +9,6 @@ use crate::{
     consumer::extract::{FromDelivery, FromState, Incoming},
     consumer::failure::Failure,
     delivery::Envelope,
-    error::{Error, ErrorKind, Result},
     outcome::Outcome,
 };
 
@@ -22,12 +21,14 @@ use crate::{
 /// 1. [`provide`](Provider::provide), in the order of the handler's arguments;
 /// 2. [`setup`](Provider::setup), in the same order;
 /// 3. the handler;
-/// 4. [`result`](Provider::result), in the same order, whether the handler succeeded or not;
+/// 4. [`result`](Provider::result), in the same order, whether the handler succeeded or not, or was not
+///    called, since an argument or a provider failed before;
 /// 5. [`teardown`](Provider::teardown), in the opposite order, for everything that was provided;
 /// 6. the delivery is settled.
 ///
-/// An error in any of them fails the message as an error of the handler would, by its
-/// [`OnError`](crate::OnError), and nothing else. A panic is one, too. [`Context::current`] is that of
+/// An error in any of them fails the message as an error of the handler would, by what the [`Failure`]
+/// says or else by the consumer's [`OnError`](crate::OnError), and nothing else. A panic is one, too. A
+/// message that cannot be decoded is rejected, and has no result. [`Context::current`] is that of
 /// the handler.
 ///
 /// [`Context::current`]: crate::Context::current
@@ -90,7 +91,7 @@ pub trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The handler has run: what it decided, or why it failed. An error here fails the message, and
+    /// The handler has run: what it decided, or why it failed, or why it was not called. An error here fails the message, and
     /// is what the providers after this one are told.
     async fn result(
         &self,
@@ -133,14 +134,10 @@ impl<P: Provider<Handle: fmt::Debug>> fmt::Debug for Provided<P> {
 }
 
 impl<M, S: Sync, P: Provider + FromState<S>> FromDelivery<M, S> for Provided<P> {
-    async fn from_delivery(incoming: &mut Incoming<'_>, state: &S) -> Result<Self> {
+    async fn from_delivery(incoming: &mut Incoming<'_>, state: &S) -> Result<Self, Failure> {
         let provider = P::from_state(state);
         let worker = incoming.worker()?;
-        let provided = provider.provide(&worker).await;
-        let handle = match provided {
-            Ok(handle) => handle,
-            Err(failure) => return Err(incoming.hooks().fail(failure)),
-        };
+        let handle = provider.provide(&worker).await.map_err(Failure::of_provider)?;
         let made = Made { provider, worker, handle: Some(handle.clone()) };
         incoming.hooks().made.push(Box::new(made));
         Ok(Self(handle))
@@ -151,27 +148,12 @@ impl<M, S: Sync, P: Provider + FromState<S>> FromDelivery<M, S> for Provided<P> 
 #[derive(Default)]
 pub(crate) struct Hooks {
     made: Vec<Box<dyn Hook>>,
-    /// Why the handler was not called.
-    failed: Option<Failure>,
 }
 
 impl Hooks {
-    /// The handler will not be called, which is a failure of it and not of the message.
-    fn fail(&mut self, failure: Failure) -> Error {
-        let error =
-            Error::new(ErrorKind::Unexpected, "provide a dependency").because(failure.to_string());
-        self.failed = Some(failure);
-        error
-    }
-
-    /// Why the handler was not called, if a provider is to blame.
-    pub(crate) fn failed(&mut self) -> Option<Failure> {
-        self.failed.take()
-    }
-
     pub(crate) async fn set_up(&mut self) -> Result<(), Failure> {
         for hook in &mut self.made {
-            hook.setup().await?;
+            hook.setup().await.map_err(Failure::of_provider)?;
         }
         Ok(())
     }

@@ -119,25 +119,25 @@ impl Worker {
         let incoming = Incoming::new(delivery, &self.codecs, &self.callee, &mut hooks);
         let handled = AssertUnwindSafe(self.runner.run(incoming)).catch_unwind().await;
         let (queue, handler) = (&*self.queue, &*self.callee.handler);
-        let result = match handled {
-            Ok(Handled::Returned(result)) => hooks.result(result).await,
-            Ok(Handled::Refused(failure)) => Err(failure),
-            Ok(Handled::Undecodable(error)) => {
-                log(
-                    || tracing::warn!(queue, handler, %error, "rejected: the message cannot be decoded"),
-                );
-                // What was provided is told no result, since there was nothing to handle.
-                self.leave(&mut hooks).await;
-                return (Ended::Undecodable(error), Outcome::Reject);
+        let (result, what) = match handled {
+            Ok(Handled::Returned(result)) => (hooks.result(result).await, "the handler failed"),
+            Ok(Handled::Refused(failure)) => {
+                if let Some(error) = failure.undecodable().cloned() {
+                    log(|| {
+                        let what = "rejected: the message cannot be decoded";
+                        tracing::warn!(queue, handler, %error, "{what}");
+                    });
+                    // What was provided is told no result, since there was nothing to handle.
+                    self.leave(&mut hooks).await;
+                    return (Ended::Undecodable(error), Outcome::Reject);
+                }
+                (hooks.result(Err(failure)).await, "an argument of the handler refused the message")
             }
             Err(panic) => {
                 forget(panic);
                 log(|| {
-                    tracing::error!(
-                        queue,
-                        handler,
-                        "the handler panicked; its delivery is requeued"
-                    )
+                    let what = "the handler panicked; its delivery is requeued";
+                    tracing::error!(queue, handler, "{what}");
                 });
                 let _ = hooks.result(Err(Failure::new("the handler panicked"))).await;
                 self.leave(&mut hooks).await;
@@ -148,15 +148,13 @@ impl Worker {
         match result.and_then(|outcome| left.map(|()| outcome)) {
             Ok(outcome) => (Ended::Returned, outcome),
             Err(failure) => {
-                let then = self.on_error;
+                let then = failure.chosen().unwrap_or(self.on_error.outcome());
                 let is_expected = self.expected.iter().any(|expects| expects(failure.source()));
                 log(|| match is_expected {
-                    true => {
-                        tracing::warn!(queue, handler, %failure, %then, "the handler failed, as expected")
-                    }
-                    false => tracing::error!(queue, handler, %failure, %then, "the handler failed"),
+                    true => tracing::warn!(queue, handler, %failure, %then, "{what}, as expected"),
+                    false => tracing::error!(queue, handler, %failure, %then, "{what}"),
                 });
-                (Ended::Failed(failure), then.outcome())
+                (Ended::Failed(failure), then)
             }
         }
     }

@@ -22,7 +22,6 @@ use crate::{
 /// ```
 /// use enoki::{Body, Outcome, Service, WorkQueue, testing::EntrypointWaiter};
 /// # use std::time::Duration;
-/// # use tokio::time::Instant;
 ///
 /// const BILLING: WorkQueue<u32> = WorkQueue::new("billing");
 ///

@@ -2,16 +2,17 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use enoki_core::{
-    Attempt, Body, Broker, Codecs, Context, Delivery, Envelope, ErrorKind, Failure, FromDelivery,
-    Handler, Incoming, Json, Message, OnError, Outcome, Publisher, Purpose, Queue, QueueSpec, Raw,
-    Result, Route, RunningService, Service, ShortStr, State, Topic, Topology, Value, WorkQueue,
+    Attempt, Body, Broker, Codecs, Context, Delivery, Envelope, Error, ErrorKind, Failure,
+    FromDelivery, Handler, Incoming, Json, Message, OnError, Outcome, Provided, Provider,
+    Publisher, Purpose, Queue, QueueSpec, Raw, Result, Route, RunningService, Service, ShortStr,
+    State, Topic, Topology, Value, WorkQueue, WorkerInfo,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -289,7 +290,7 @@ async fn extractors_take_the_delivery_apart() {
     struct Rates(u32);
     struct Region(String);
     impl<M, S: Sync> FromDelivery<M, S> for Region {
-        async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self> {
+        async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
             let region = incoming.message()?.headers.get("region").and_then(Value::as_str);
             Ok(Self(region.unwrap_or("nowhere").to_owned()))
         }
@@ -315,6 +316,90 @@ async fn extractors_take_the_delivery_apart() {
     message.headers.insert("region", "eu").unwrap();
     receiver.deliver_message(message);
     assert_eq!(in_time(told.recv()).await.unwrap(), "tea at 7 in eu, attempt 1, by \"billing\"");
+}
+
+/// Who may order, as an argument.
+struct Tenant;
+
+impl<M, S: Sync> FromDelivery<M, S> for Tenant {
+    async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
+        match incoming.message()?.headers.get("tenant").and_then(Value::as_str) {
+            Some("ours") => Ok(Self),
+            Some("unreadable") => Err(Error::new(ErrorKind::Codec, "read the tenant").into()),
+            Some("away") => Err("the list of tenants is away".into()),
+            _ => Err(Failure::new("not ours").outcome(Outcome::Release)),
+        }
+    }
+}
+
+/// A provider that notes what it is told.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<String>>>);
+
+#[async_trait::async_trait]
+impl Provider for Diary {
+    type Handle = ();
+
+    async fn provide(&self, _: &WorkerInfo) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn result(
+        &self,
+        _: &WorkerInfo,
+        _: &(),
+        result: Result<Outcome, &Failure>,
+    ) -> Result<(), Failure> {
+        let told = result.map_or_else(|failure| failure.to_string(), |it| it.to_string());
+        self.0.lock().unwrap().push(told);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_argument_may_refuse_a_message_and_say_what_becomes_of_it() {
+    async fn bill(_: Provided<Diary>, _: Tenant, Body(_): Body<String>) {}
+    for (tenant, outcome, told) in [
+        ("ours", Outcome::Ack, &["ack"][..]),
+        ("theirs", Outcome::Release, &["not ours"]),
+        // What it does not say is for the consumer to say, as for a handler.
+        ("away", Outcome::Ack, &["the list of tenants is away"]),
+        // No provider is told of a message that cannot be decoded, since there was nothing to handle.
+        ("unreadable", Outcome::Reject, &[]),
+    ] {
+        let diary = Diary::default();
+        let handler = bill.on_error(OnError::ack());
+        let (_running, receiver) = run(diary.clone(), handler).await;
+        let mut message = Message::new(&b"\"tea\""[..]);
+        message.properties.content_type = Some("application/json".try_into().unwrap());
+        message.headers.insert("tenant", tenant).unwrap();
+        receiver.deliver_message(message);
+        receiver.settles(1).await;
+        assert_eq!(receiver.settlements(), [(1, outcome)], "{tenant}");
+        assert_eq!(*diary.0.lock().unwrap(), told, "{tenant}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_fail_with_an_outcome_and_with_any_error() {
+    async fn refuse(Body(_): Body<String>) -> Result<(), Failure> {
+        Err(Failure::new("not today").outcome(Outcome::Release))
+    }
+    async fn any(Body(_): Body<String>) -> anyhow::Result<()> {
+        anyhow::bail!("no");
+    }
+    async fn boxed(
+        Body(_): Body<String>,
+    ) -> Result<Outcome, Box<dyn std::error::Error + Send + Sync>> {
+        Err("no".into())
+    }
+    async fn text(Body(_): Body<String>) -> Result<(), String> {
+        Err("no".to_owned())
+    }
+    assert_eq!(outcome(refuse.on_error(OnError::reject())).await, Outcome::Release);
+    assert_eq!(outcome(any.on_error(OnError::reject())).await, Outcome::Reject);
+    assert_eq!(outcome(boxed.on_error(OnError::reject())).await, Outcome::Reject);
+    assert_eq!(outcome(text.on_error(OnError::reject())).await, Outcome::Reject);
 }
 
 const SHOP: Topic = Topic::new("shop");

@@ -13,7 +13,7 @@ use enoki_core::{
     Body, Context, ErrorKind, Failure, FromState, Handler, OnError, Outcome, Provided, Provider,
     Service, State, WorkQueue, WorkerInfo,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use crate::script::{Script, in_time};
 
@@ -165,8 +165,22 @@ async fn a_handler_that_fails_or_panics_is_told_to_what_was_provided() {
 #[tokio::test(start_paused = true)]
 async fn an_error_of_a_provider_fails_the_message_and_nothing_else() {
     for (fails, read) in [
-        ("provide", vec!["provide a", "provide b", "teardown a"]),
-        ("setup", vec!["provide a", "provide b", "setup a", "setup b", "teardown b", "teardown a"]),
+        ("provide", vec!["provide a", "provide b", "no provide", "result a", "teardown a"]),
+        (
+            "setup",
+            vec![
+                "provide a",
+                "provide b",
+                "setup a",
+                "setup b",
+                "no setup",
+                "result a",
+                "no setup",
+                "result b",
+                "teardown b",
+                "teardown a",
+            ],
+        ),
     ] {
         let (diary, outcome) = handle("", fails, fine).await;
         assert_eq!(

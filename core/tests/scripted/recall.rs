@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use enoki_core::{Body, Error, ErrorKind, Handler, Service, State, WorkQueue, transport::End};
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use crate::script::{Script, broken, in_time};
 

@@ -485,3 +485,30 @@ async fn a_handler_that_blocks_its_thread_holds_up_neither_stop_nor_kill() {
         assert!(elapsed <= Duration::from_millis(2800), "{elapsed:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_health_of_a_service_is_told_to_those_who_do_not_hold_it() {
+    let (broker, script) = Script::broker().await;
+    let service = Service::new("office", broker).consume(&BILLING, ack).consume(&SHIPPING, ack);
+    let mut health = service.health();
+    assert!(!health.is_ready() && health.consumers().is_empty());
+    let (signal, signalled) = oneshot::channel::<()>();
+    let running = tokio::spawn(service.run_until(async { drop(signalled.await) }));
+    in_time(health.ready()).await;
+    assert!(health.is_ready());
+    let mut consumers = health.clone().consumers();
+    assert_eq!(
+        consumers.iter().map(|(queue, _)| &**queue).collect::<Vec<_>>(),
+        ["billing", "shipping"]
+    );
+    script.session(Purpose::Consume, 0).await.break_off();
+    for (_, consumer) in &mut consumers {
+        in_time(consumer.wait_for(|now| !now.health.is_ready())).await.unwrap();
+    }
+    assert!(!health.is_ready());
+    in_time(health.ready()).await;
+    assert!(consumers.iter().all(|(_, consumer)| consumer.borrow().subscribed == 2));
+    signal.send(()).unwrap();
+    in_time(running).await.unwrap().unwrap();
+    assert!(!health.is_ready() && health.consumers().is_empty());
+}
