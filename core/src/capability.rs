@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::printable::printable;
+
 macro_rules! capabilities {
     ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
         /// Something that not every broker can do.
@@ -91,15 +93,16 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer of this product and version.
+    /// A peer of this product and version, which are the peer's own words: control characters in them are
+    /// escaped.
     pub fn new(
         product: impl Into<String>,
         version: impl Into<String>,
         capabilities: impl IntoIterator<Item = Capability>,
     ) -> Self {
         Self {
-            product: product.into(),
-            version: version.into(),
+            product: printable(product.into()).into_owned(),
+            version: printable(version.into()).into_owned(),
             capabilities: capabilities.into_iter().collect(),
         }
     }
@@ -128,5 +131,17 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.product, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_s_own_words_act_on_no_terminal() {
+        let peer = Peer::new("Rabbit\u{1b}[31m", "4\n.0".to_owned(), []);
+        assert_eq!(peer.to_string(), "Rabbit\\u{1b}[31m 4\\n.0");
+        assert_eq!((peer.product(), peer.version()), ("Rabbit\\u{1b}[31m", "4\\n.0"));
     }
 }

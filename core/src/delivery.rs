@@ -17,6 +17,7 @@ use crate::{
     message::codec::Codecs,
     message::payload::Payload,
     outcome::{Attempt, Outcome},
+    printable::printable,
     short_str::ShortStr,
     transport::{Delivered, Settle},
 };
@@ -149,7 +150,7 @@ impl Delivery {
             delivered;
         Self {
             envelope: Envelope { message, exchange, routing_key, redelivered, attempt },
-            undecodable,
+            undecodable: undecodable.map(|reason| printable(&*reason).into()),
             codecs,
             token: Some(Token { tag, settler }),
         }

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, convert::Infallible, fmt, sync::Arc};
 
+use crate::printable::{Printable, printable};
+
 /// What the operations of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -43,6 +45,10 @@ pub enum ErrorKind {
 /// Why an operation failed: the operation, its subject, the reason and, where there is one, the
 /// remedy, in one line. It never carries a credential.
 ///
+/// Control characters in what it is made of, which a broker or another program may have sent, are shown as
+/// escapes (`\u{1b}`): the text never forges a line of a log, nor acts on a terminal. So do the texts of its
+/// [sources](std::error::Error::source) here, but not where a program shows a source by itself.
+///
 /// ```
 /// use enoki_core::{Error, ErrorKind};
 ///
@@ -73,7 +79,7 @@ impl Error {
     pub fn new(kind: ErrorKind, operation: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
-            operation: operation.into(),
+            operation: printable(operation),
             subject: None,
             reason: None,
             remedy: None,
@@ -85,21 +91,21 @@ impl Error {
     /// Names what the operation was about: `queue "billing"`.
     #[must_use]
     pub fn on(mut self, subject: impl Into<Cow<'static, str>>) -> Self {
-        self.0.subject = Some(subject.into());
+        self.0.subject = Some(printable(subject));
         self
     }
 
     /// Says what went wrong. Never a credential.
     #[must_use]
     pub fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
-        self.0.reason = Some(reason.into());
+        self.0.reason = Some(printable(reason));
         self
     }
 
     /// Says what to do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
-        self.0.remedy = Some(remedy.into());
+        self.0.remedy = Some(printable(remedy));
         self
     }
 
@@ -155,7 +161,7 @@ impl fmt::Display for Error {
         }
         match (&inner.reason, &inner.source) {
             (Some(reason), _) => write!(f, ": {reason}")?,
-            (None, Some(source)) => write!(f, ": {source}")?,
+            (None, Some(source)) => write!(f, ": {}", Printable(source))?,
             (None, None) => write!(f, ": {:?}", inner.kind)?,
         }
         if let Some(remedy) = &inner.remedy {
@@ -211,6 +217,22 @@ mod tests {
         assert_eq!(bare.subject(), None);
         let remedied = Error::new(ErrorKind::Timeout, "connect").remedy("wait");
         assert_eq!(remedied.to_string(), "connect: Timeout; wait");
+    }
+
+    /// A broker quotes names that anybody may give.
+    #[test]
+    fn nothing_in_it_acts_on_a_terminal_or_forges_a_line() {
+        const TEXT: &str = "a\u{1b}[31m\r\nERROR forged\u{202e}";
+        const SHOWN: &str = "a\\u{1b}[31m\\r\\nERROR forged\\u{202e}";
+        let whole =
+            Error::new(ErrorKind::NotFound, TEXT).on(TEXT).because(TEXT).remedy(TEXT.to_owned());
+        assert_eq!(whole.to_string(), format!("{SHOWN} {SHOWN}: {SHOWN}; {SHOWN}"));
+        assert_eq!(format!("{whole:?}"), format!("NotFound({whole})"));
+        assert_eq!(whole.subject(), Some(SHOWN));
+        let caused = Error::new(ErrorKind::Connection, "connect").caused_by(TEXT);
+        assert_eq!(caused.to_string(), format!("connect: {SHOWN}"));
+        let quoted = Error::new(ErrorKind::Connection, "consume").because(whole.to_string());
+        assert_eq!(quoted.to_string(), format!("consume: {whole}"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod message;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod outcome;
+mod printable;
 mod publisher;
 mod service;
 mod short_str;

@@ -30,6 +30,7 @@ use crate::{
     deadline::{deadline, later},
     error::{Error, ErrorKind, Result},
     health::{BrokerHealth, Health},
+    printable::printable,
     task::{guarded, spawn},
     topology::Topology,
     transport::{GRACE, Purpose, Session, Transport},
@@ -381,7 +382,8 @@ impl Supervisor {
         tokio::pin!(replaying);
         let incarnation = Incarnation { session: session.clone(), epoch: self.epoch };
         loop {
-            let reason = blocked.borrow_and_update().clone();
+            let reason =
+                blocked.borrow_and_update().as_deref().map(|reason| printable(reason).into());
             self.set(State::Up { incarnation: incarnation.clone(), blocked: reason, is_whole });
             let deadline = tokio::select! {
                 reason = session.ended() => return Some(reason),

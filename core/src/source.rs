@@ -139,7 +139,7 @@ impl Source {
                 let is_late = error.kind() == ErrorKind::Timeout;
                 return Err(last.filter(|_| is_late).unwrap_or(error));
             }
-            tracing::warn!(queue = %self.queue, %error, "not consuming yet; tried again later");
+            tracing::warn!(queue = &*self.queue, %error, "not consuming yet; tried again later");
             last = Some(error);
         }
     }

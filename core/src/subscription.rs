@@ -242,7 +242,7 @@ impl Pump {
         self.source.interrupted();
         loop {
             log(
-                || tracing::warn!(queue = %self.source.queue(), %reason, "not consuming; tried again later"),
+                || tracing::warn!(queue = &**self.source.queue(), %reason, "not consuming; tried again later"),
             );
             self.set(Health::Reconnecting { reason });
             let opened = tokio::select! {
@@ -257,7 +257,7 @@ impl Pump {
             });
             match opened {
                 Ok(receiver) => {
-                    tracing::info!(queue = %self.source.queue(), "consuming again");
+                    tracing::info!(queue = &**self.source.queue(), "consuming again");
                     return Ok(Some(receiver));
                 }
                 Err(error) if error.is_transient() => reason = error,
@@ -390,7 +390,7 @@ impl Pump {
         // Closing has a moment of its own: the settlements just sent must leave this process.
         let close_by = by.max(deadline(GRACE));
         if !matches!(timeout_at(close_by, flow.receiver.close()).await, Ok(Ok(()))) {
-            tracing::debug!(queue = %self.source.queue(), "the receiver did not close properly");
+            tracing::debug!(queue = &**self.source.queue(), "the receiver did not close properly");
         }
     }
 

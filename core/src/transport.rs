@@ -23,6 +23,7 @@ pub use self::{
     passing::passing,
     settings::{Login, Settings},
 };
+pub use crate::printable::printable;
 use crate::{
     capability::Peer,
     error::{Error, Result},

@@ -11,10 +11,13 @@ pub(crate) fn failed(
     subject: impl Into<String>,
     error: &lapin::Error,
 ) -> Error {
-    let failed = about(Error::new(kind(error), operation), subject.into())
+    let mut failed = about(Error::new(kind(error), operation), subject.into())
         .because(reason(error))
-        .transient(is_transient(error))
-        .caused_by(error.clone());
+        .transient(is_transient(error));
+    // What the broker said is the reason. lapin's error has it as it came, control characters and all.
+    if !matches!(error.kind(), Lapin::ProtocolError(_)) {
+        failed = failed.caused_by(error.clone());
+    }
     match advice(error) {
         Some(advice) => failed.remedy(advice),
         None => failed,

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session, deadline, spawn},
+    transport::{Change, Found, Receiver, Sender, Session, deadline, printable, spawn},
 };
 use enoki_socket::tls_error;
 use futures_util::StreamExt;
@@ -385,7 +385,7 @@ async fn watch_over(
             }
             Some(Event::Error(error)) => return end(&health, Ended::Failed(error)),
             Some(Event::ConnectionBlocked(reason)) => {
-                tracing::warn!(%reason, "the broker blocks this connection");
+                tracing::warn!(reason = %printable(&*reason), "the broker blocks this connection");
                 blocked.send_replace(Some(reason.into()));
             }
             Some(Event::ConnectionUnblocked) => {

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crate::{error::ErrorKind, outcome::Outcome, task::forget};
+use crate::{error::ErrorKind, outcome::Outcome, printable::Printable, task::forget};
 
 /// Why a message was not handled: by its handler, an argument of it, or a provider.
 ///
@@ -94,7 +94,7 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&chain(&*self.error))
+        write!(f, "{}", Printable(chain(&*self.error)))
     }
 }
 
@@ -189,6 +189,15 @@ mod tests {
         let caused = crate::Error::new(crate::ErrorKind::Unexpected, "store").because("no room");
         let caused = Failure::from(caused.caused_by(Trap));
         assert_eq!(caused.to_string(), format!("store: no room: {said}"));
+    }
+
+    /// An error of a handler may quote the message.
+    #[test]
+    fn nothing_in_it_acts_on_a_terminal_or_forges_a_line() {
+        let failure = Failure::new("no customer \"\u{1b}[2J\nERROR forged\"");
+        assert_eq!(failure.to_string(), "no customer \"\\u{1b}[2J\\nERROR forged\"");
+        let caused = crate::Error::new(crate::ErrorKind::Codec, "read").because("x").caused_by("\n");
+        assert_eq!(Failure::from(caused).to_string(), "read: x: \\n");
     }
 
     #[test]

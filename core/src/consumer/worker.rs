@@ -96,7 +96,7 @@ impl Worker {
     async fn settle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
         if let Some(reason) = delivery.undecodable() {
             log(
-                || tracing::warn!(queue = %self.queue, %reason, "rejected: the message cannot be read"),
+                || tracing::warn!(queue = &*self.queue, %reason, "rejected: the message cannot be read"),
             );
             let error = Error::new(ErrorKind::Codec, "read a message").because(reason.to_string());
             delivery.settle(Outcome::Reject);

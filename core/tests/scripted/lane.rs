@@ -799,13 +799,13 @@ async fn a_publisher_that_fails_fast_says_at_once_that_there_is_no_connection() 
 #[tokio::test(start_paused = true)]
 async fn a_blocked_connection_is_named_by_what_times_out_and_seen_in_the_health() {
     let (publisher, sender, broker, script) = publisher(8).await;
-    script.session(Purpose::Publish, 0).await.block(Some("low on memory"));
+    script.session(Purpose::Publish, 0).await.block(Some("low on\n memory"));
     let mut health = broker.health();
-    let blocked = |health: &enoki_core::BrokerHealth| matches!(&health.publishing, enoki_core::Health::Blocked { reason } if &**reason == "low on memory");
+    let blocked = |health: &enoki_core::BrokerHealth| matches!(&health.publishing, enoki_core::Health::Blocked { reason } if &**reason == "low on\\n memory");
     health.wait_for(blocked).await.unwrap();
     let error = publisher.publish(&text("1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Indeterminate);
-    assert!(error.to_string().contains("low on memory"), "{error}");
+    assert!(error.to_string().contains("low on\\n memory"), "{error}");
     script.session(Purpose::Publish, 0).await.block(None);
     health.wait_for(|health| health.publishing.is_ready()).await.unwrap();
     sender.confirm(0..1);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use enoki_core::{
-    Broker, BrokerOptions, Capability, Error, ErrorKind, ExchangeKind, RouteSpec, transport::Change,
+    Broker, BrokerOptions, Capability, Error, ErrorKind, ExchangeKind, RouteSpec, ShortStr,
+    transport::Change,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
 
 cases! { "errors":
     every_error_names_its_subject_in_one_line,
+    control_characters_of_a_name_reach_no_error,
     no_error_tells_a_credential broken WrongPassword,
     a_failure_to_reach_a_broker_tells_no_credential broken Unreachable,
     a_broker_handle_tells_no_credential,
@@ -61,6 +63,31 @@ async fn every_error_names_its_subject_in_one_line(stage: &Stage) -> Result<(), 
         expect(!text.contains('\n'), format_args!("one line, not {text:?}"))?;
         expect(!error.is_transient(), format_args!("that {kind:?} does not pass by itself"))?;
         expect_eq("the kind of a copy", error.clone().kind(), *kind)?;
+    }
+    Ok(())
+}
+
+/// What a broker quotes may hold any character: an error is one line all the same, and moves no cursor.
+async fn control_characters_of_a_name_reach_no_error(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let plain = stage.queue("missing")?;
+    let mut missing = plain.clone();
+    missing.name = ShortStr::new(format!("{}\u{1b}[31m\n\u{202e}forged", plain.name))?;
+    let mut errors = Vec::new();
+    let verified = broker.verify(&topology(&[], &[&missing], &[])).await;
+    errors.push(expect_error("verify", verified, &[ErrorKind::NotFound])?);
+    let status = broker.queue_status(&missing.clone().of::<u32>()).await;
+    errors.push(expect_error("look", status, &[ErrorKind::NotFound])?);
+    let purged = broker.apply(&Change::PurgeQueue(missing.name.clone())).await;
+    errors.push(expect_error("purge", purged, &[ErrorKind::NotFound])?);
+    missing.passive = true;
+    let subscribed = broker.subscribe(&missing.of::<u32>(), 1).await;
+    errors.push(expect_error("subscribe", subscribed.map(drop), &[ErrorKind::NotFound])?);
+    let controls = |letter: char| letter.is_control() || letter == '\u{202e}';
+    for error in errors {
+        for text in [error.to_string(), format!("{error:?}"), chain(&error)] {
+            expect(!text.contains(controls), format_args!("no control character in {text:?}"))?;
+        }
     }
     Ok(())
 }
