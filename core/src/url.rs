@@ -56,6 +56,8 @@ pub struct BrokerUrl {
     port: Option<u16>,
     path: Option<String>,
     parameters: Vec<(String, String)>,
+    /// What follows the user's name may be the end of a password: see [`may_end_in_a_password`].
+    is_doubtful: bool,
 }
 
 impl BrokerUrl {
@@ -90,6 +92,7 @@ impl BrokerUrl {
         if rest.contains('#') {
             return Err(refuse("it has a fragment").remedy("encode # as %23"));
         }
+        let is_doubtful = may_end_in_a_password(authority);
         check_port(authority)?;
         // Only the part that is hard to take apart, and under a scheme that the `url` crate has no
         // opinion on: of paths it has many.
@@ -117,7 +120,7 @@ impl BrokerUrl {
             }
             Some(path) => Some(decode("virtual host", path)?),
         };
-        let parameters = parameters(query)?;
+        let parameters = parameters(query, is_doubtful)?;
         Ok(Self {
             scheme,
             username,
@@ -126,6 +129,7 @@ impl BrokerUrl {
             port: parsed.port(),
             path,
             parameters,
+            is_doubtful,
         })
     }
 
@@ -138,6 +142,7 @@ impl BrokerUrl {
             port: None,
             path: None,
             parameters: Vec::new(),
+            is_doubtful: false,
         }
     }
 
@@ -192,7 +197,10 @@ impl BrokerUrl {
 
     /// The error for a parameter that the transport does not know, with the known one it resembles.
     pub fn unknown_parameter(&self, key: &str, known: &[&str]) -> Error {
-        let error = refuse(format!("unknown parameter {key:?}"));
+        let error = refuse(match self.is_doubtful {
+            true => "unknown parameter".to_owned(),
+            false => format!("unknown parameter {key:?}"),
+        });
         let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(name, key), name)).min();
         match nearest {
             // A third of it misspelt: with more, it is rather another word.
@@ -270,16 +278,20 @@ fn host_name(name: String) -> Result<String> {
     }
 }
 
-fn parameters(query: &str) -> Result<Vec<(String, String)>> {
+fn parameters(query: &str, is_doubtful: bool) -> Result<Vec<(String, String)>> {
     let mut parameters: Vec<(String, String)> = Vec::new();
+    let named = |key: &str| match is_doubtful {
+        true => "a parameter".to_owned(),
+        false => format!("parameter {key:?}"),
+    };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decode("name of a parameter", key)?;
         let value = percent_decode_str(value).decode_utf8().map_err(|_| {
-            refuse(format!("parameter {key:?} is not UTF-8 after percent-decoding"))
+            refuse(format!("{} is not UTF-8 after percent-decoding", named(&key)))
         })?;
         if parameters.iter().any(|(other, _)| *other == key) {
-            return Err(refuse(format!("parameter {key:?} is given twice")));
+            return Err(refuse(format!("{} is given twice", named(&key))));
         }
         parameters.push((key, value.into_owned()));
     }
@@ -305,6 +317,13 @@ fn check_characters(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the part before the path may be a user and the beginning of a password, because the host was
+/// forgotten: `amqp091://guest:123456`. Then nothing that follows the colon may be in an error. A number
+/// that would do as a port cannot be told from one, and is taken for it.
+fn may_end_in_a_password(authority: &str) -> bool {
+    !authority.contains('@') && authority.contains(':') && !authority.starts_with('[')
+}
+
 /// Says which port is out of range, where the `url` crate says only that one is.
 fn check_port(authority: &str) -> Result<()> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -316,7 +335,12 @@ fn check_port(authority: &str) -> Result<()> {
         && port.bytes().all(|byte| byte.is_ascii_digit())
         && port.parse::<u16>().is_err()
     {
-        return Err(refuse(format!("port {port} is out of range 1–65535")));
+        return Err(match may_end_in_a_password(authority) {
+            true => refuse("the port is out of range 1–65535").remedy(
+                "if this is a password, the host is missing: write user:password@host",
+            ),
+            false => refuse(format!("port {port} is out of range 1–65535")),
+        });
     }
     Ok(())
 }
@@ -372,14 +396,15 @@ mod tests {
     #[test]
     fn a_port_out_of_range_is_named_with_the_range() {
         for (text, port) in [
-            ("amqp091://host:99999", "99999"),
-            ("amqp091://host:65536/v", "65536"),
+            ("amqp091://user@host:99999", "99999"),
+            ("amqp091://u:p@host:65536/v", "65536"),
             ("amqp091://u:p@host:0", "0"),
             ("amqp091://[::1]:70000", "70000"),
-            ("amqp091://host:123456789012345678901234567890", "123456789012345678901234567890"),
+            ("amqp091://u@host:123456789012345678901234567890", "123456789012345678901234567890"),
         ] {
             refused(text, &[&format!("port {port} is out of range 1–65535")]);
         }
+        refused("amqp091://host:99999", &["the port is out of range 1–65535"]);
         refused("amqp091://host:http", &["port"]);
         refused("amqp091://host:-1", &["port"]);
         assert_eq!(parse("amqp091://host:65535").port(), Some(65535));
@@ -534,6 +559,27 @@ mod tests {
         }
     }
 
+    /// `amqp091://guest:123456`: the password would be taken for a port.
+    #[test]
+    fn a_password_without_a_host_is_kept_quiet() {
+        let said = refused("amqp091://guest:123456", &["the port", "user:password@host"]);
+        assert!(!said.contains("123456"), "{said}");
+        for text in [
+            "amqp091://guest:123456/v",
+            "amqp091://guest:123456?heartbeat=1",
+            "amqp091://guest:s3cr3t",
+            "amqp091://guest:12?s3cr3t&s3cr3t",
+            "amqp091://guest:12?s3cr3t=%ff",
+        ] {
+            let said = refused(text, &[]);
+            assert!(!said.contains("s3cr3t") && !said.contains("123456"), "{said}");
+        }
+        let said = parse("amqp091://guest:12?s3cr3t").unknown_parameter("s3cr3t", &["heartbeat"]);
+        assert!(!said.to_string().contains("s3cr3t"), "{said}");
+        let near = parse("amqp091://host:12?heartbeet=1").unknown_parameter("heartbeet", &["heartbeat"]);
+        assert!(near.to_string().contains("unknown parameter; did you mean \"heartbeat\"?"), "{near}");
+    }
+
     #[test]
     fn parameters_are_decoded_and_keep_their_order() {
         let url = parse("amqp091://h?heartbeat=10&ca=%2Fetc%2Fca+1.pem&flag&&empty=&a=b=c");
@@ -639,6 +685,26 @@ mod tests {
                 Err(error) => format!("{error} {error:?} {error:#?}"),
             };
             prop_assert!(!shown.contains("hunter2"), "{shown:?} for {text:?}");
+        }
+
+        /// The same where the host was forgotten. What reads as a URL all the same, with a number for the
+        /// port, is shown as one; no error tells more.
+        #[test]
+        fn no_error_shows_a_password_where_the_host_is_missing(
+            before in "[a-z0-9%:/?#\\[\\]& ]{0,6}",
+            after in "[a-z0-9%:/?#\\[\\]&= ]{0,6}",
+            canary in prop::sample::select(vec!["hunter2", "123456", "9876543"]),
+        ) {
+            let text = format!("amqp091://user:{before}{canary}{after}");
+            let shown = match BrokerUrl::parse(&text) {
+                Ok(url) => {
+                    let unknown = url.parameters().map(|(key, _)| url.unknown_parameter(key, &["ca"]));
+                    let path = url.virtual_host().map(drop);
+                    format!("{:?} {path:?}", unknown.collect::<Vec<_>>())
+                }
+                Err(error) => format!("{error} {error:?} {error:#?}"),
+            };
+            prop_assert!(!shown.contains(canary), "{shown:?} for {text:?}");
         }
 
         #[test]
