@@ -58,7 +58,7 @@ pub use message::codec::Bincode;
 pub use message::codec::MessagePack;
 #[cfg(feature = "postcard")]
 pub use message::codec::Postcard;
-pub use message::codec::{Codec, CodecError, Codecs, Encoded, Json, Text, Visit};
+pub use message::codec::{AnyJson, Codec, CodecError, Codecs, Encoded, Json, Text, Visit};
 #[cfg(feature = "compression")]
 pub use message::compression::Compression;
 pub use message::payload::{Payload, Raw};

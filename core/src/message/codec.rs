@@ -4,6 +4,7 @@
 mod bincode;
 #[cfg(any(feature = "msgpack", feature = "postcard", feature = "bincode"))]
 mod bounded;
+mod charset;
 mod json;
 mod misfit;
 #[cfg(feature = "msgpack")]
@@ -25,7 +26,10 @@ use self::misfit::without_the_body;
 pub use self::msgpack::MessagePack;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
-pub use self::{json::Json, text::Text};
+pub use self::{
+    json::{AnyJson, Json},
+    text::Text,
+};
 #[cfg(feature = "compression")]
 use crate::message::compression::Compression;
 use crate::{
@@ -42,7 +46,7 @@ pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An encoding of bodies, with the media type that names it.
 ///
-/// The toolkit's are [`Json`], [`Text`] and, each behind a feature, `MessagePack`, `Postcard` and
+/// The toolkit's are [`Json`], [`AnyJson`], [`Text`] and, each behind a feature, `MessagePack`, `Postcard` and
 /// `Bincode`; [`Raw`](crate::Raw) is a body that none of them touches. One of your own takes any
 /// format that speaks serde, through [`erased_serde`]:
 ///
@@ -82,6 +86,14 @@ pub trait Codec: fmt::Debug + Send + Sync + 'static {
     /// it writes, in upper or lower case. For encodings that go by several names.
     fn reads(&self, media_type: &str) -> bool {
         self.content_type().eq_ignore_ascii_case(media_type)
+    }
+
+    /// Whether it reads bodies in this character set, which a message may name in its content type
+    /// (`; charset=utf-16`) or content encoding. By default in any: an encoding that is no text has none.
+    /// One that it does not read is named as the reason why the body is refused.
+    fn reads_charset(&self, charset: &str) -> bool {
+        let _ = charset;
+        true
     }
 
     /// Writes a value.
@@ -168,13 +180,20 @@ impl Codecs {
         Ok(Encoded { body, content_type: Some(content_type) })
     }
 
-    /// Reads the body of a message by its content type. Parameters (`; charset=utf-8`) and case do
-    /// not matter.
+    /// Reads the body of a message by its content type. Case does not matter, nor do parameters other than
+    /// the character set: what names one that the encoding does not read, in its content type or content
+    /// encoding, is refused.
     pub fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T> {
         let message = &*self.unpack(message)?;
         Self::refuse_compressed(message)?;
         let codec = self.codec_for(message)?;
         let failed = || undecodable(format!("as {}", codec.content_type()));
+        if let Some(charset) = charset::named(message).find(|name| !codec.reads_charset(name)) {
+            let shown: String = charset.chars().take(64).collect();
+            return Err(failed().because(format!(
+                "its character set is {shown:?}, and only UTF-8 and ASCII are read"
+            )));
+        }
         let mut value = None;
         let mut misfit = None;
         let read = codec.decode(&message.body, &mut |deserializer| {
@@ -206,8 +225,14 @@ impl Codecs {
                 self.0.reads.iter().map(|codec| codec.content_type().to_string()).collect();
             let got =
                 named.map_or("no content type".to_owned(), |text| format!("content type {text:?}"));
-            undecodable(format!("with {got}"))
-                .because(format!("accepted are {}", accepted.join(", ")))
+            let refused = undecodable(format!("with {got}"))
+                .because(format!("accepted are {}", accepted.join(", ")));
+            match AnyJson.reads(media_type) && accepted.iter().any(|name| AnyJson.reads(name)) {
+                true => {
+                    refused.remedy("accept the codec `AnyJson`, if what is published so is JSON")
+                }
+                false => refused,
+            }
         })
     }
 }
@@ -280,6 +305,77 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_character_set_that_is_not_read_is_the_reason() {
+        let read = |codecs: &Codecs, content_type: &'static str, encoding: &'static str| {
+            let mut message = message("7", Some(content_type));
+            message.properties.content_encoding = Some(ShortStr::from_static(encoding));
+            codecs.decode::<u8>(&message)
+        };
+        let both = Codecs::only(Json).and(Text);
+        for (content_type, encoding) in [
+            ("application/json; charset=\"UTF-8\"", ""),
+            ("application/json;charset=utf8; x=y", "binary"),
+            ("text/plain; Charset=US-ASCII", "UTF-8"),
+            ("application/json; charset=", "identity"),
+            ("application/json; x=charset", "8bit"),
+            ("application/json", "us-ascii"),
+        ] {
+            assert_eq!(
+                read(&both, content_type, encoding).unwrap(),
+                7,
+                "{content_type} {encoding}"
+            );
+        }
+        for (content_type, encoding, charset) in [
+            ("application/json; charset=utf-16", "", "utf-16"),
+            ("application/json; charset=utf-16", "utf-16", "utf-16"),
+            ("application/json", "UTF-16LE", "UTF-16LE"),
+            ("text/plain ; x=y ; CHARSET = \"iso-8859-1\"", "", "iso-8859-1"),
+            ("application/json; charset=utf-8", "windows-1252", "windows-1252"),
+        ] {
+            let said = read(&both, content_type, encoding).unwrap_err().to_string();
+            let expected =
+                format!("its character set is {charset:?}, and only UTF-8 and ASCII are read");
+            assert!(said.contains(&expected), "{said}");
+        }
+        // An encoding of one's own may read any.
+        let own = Codecs::only(Backwards);
+        assert_eq!(read(&own, "text/backwards; charset=utf-16", "").unwrap(), 7);
+    }
+
+    #[test]
+    fn json_by_other_names_is_read_where_a_program_says_so() {
+        let any = Codecs::only(AnyJson);
+        for content_type in [
+            None,
+            Some(""),
+            Some("application/json"),
+            Some("application/cloudevents+json; charset=utf-8"),
+            Some("application/vnd.masstransit+JSON"),
+            Some("text/json"),
+        ] {
+            assert_eq!(
+                any.decode::<u8>(&message("7", content_type)).unwrap(),
+                7,
+                "{content_type:?}"
+            );
+            if content_type != Some("application/json") {
+                let strict = Codecs::default().decode::<u8>(&message("7", content_type));
+                let said = strict.unwrap_err().to_string();
+                assert!(said.contains("accept the codec `AnyJson`"), "{said}");
+            }
+        }
+        for content_type in ["text/plain", "application/jsonp", "+json", "application/+json"] {
+            assert!(any.decode::<u8>(&message("7", Some(content_type))).is_err(), "{content_type}");
+            let strict = Codecs::default().decode::<u8>(&message("7", Some(content_type)));
+            assert!(!strict.unwrap_err().to_string().contains("AnyJson"), "{content_type}");
+        }
+        let encoded = any.encode(&7).unwrap();
+        assert_eq!(encoded.content_type.as_deref(), Some("application/json"));
+        assert!(any.decode::<u8>(&message("\u{feff}x", None)).is_err());
+    }
+
     /// W06, W07: no guess at what it might be.
     #[test]
     fn another_content_type_or_none_is_refused_and_what_is_accepted_is_named() {
@@ -313,7 +409,10 @@ mod tests {
         refused::<String>("\"a", "EOF while parsing a string");
         refused::<Order>("{\"id\":1,\"id\":2}", "duplicate field `id`");
         refused::<Order>("{\"id\":1}", "missing field `kind`");
-        refused::<u8>("\u{feff}7", "expected value");
+        // One mark of byte order is not content, as .NET writes it; more are.
+        assert_eq!(json::<u8>("\u{feff}7").unwrap(), 7);
+        refused::<u8>("\u{feff}\u{feff}7", "expected value");
+        refused::<u8>("\u{feff}", "EOF while parsing a value");
     }
 
     #[test]

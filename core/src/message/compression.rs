@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 #[cfg(feature = "compression")]
 pub use self::zlib::Compression;
+#[cfg(feature = "compression")]
+use crate::short_str::ShortStr;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
@@ -24,14 +26,29 @@ const NAMES: &[&str] = &["application/x-gzip", "gzip", "x-gzip", "zlib", "deflat
 /// Content encodings that say how a body is compressed. Others name a character set.
 const CONTENT_ENCODINGS: &[&str] = &["gzip", "x-gzip", "deflate", "br", "zstd"];
 
-/// How the body is compressed, by what its message says.
+/// What the content encoding names. Others write a list there, as HTTP does (`gzip, identity`), or the character
+/// set behind a colon, as Spring AMQP does (`gzip:UTF-8`).
+pub(crate) fn content_encodings(message: &Message) -> impl Iterator<Item = &str> {
+    let text = message.properties.content_encoding.as_deref().unwrap_or_default();
+    text.split([',', ':']).map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn is_compression(name: &str) -> bool {
+    CONTENT_ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// How the body is compressed, by what its message says. Where it is compressed twice that is all the content
+/// encoding, which no name of a compression is equal to.
 pub(crate) fn compression_of(message: &Message) -> Option<&str> {
     if let Some(value) = message.headers.get(HEADER) {
         // kombu takes an empty text or a null for none.
         return value.as_str().filter(|name| !name.is_empty());
     }
-    let encoding = message.properties.content_encoding.as_deref()?;
-    CONTENT_ENCODINGS.iter().any(|name| name.eq_ignore_ascii_case(encoding)).then_some(encoding)
+    let mut compressions = content_encodings(message).filter(|name| is_compression(name));
+    match (compressions.next(), compressions.next()) {
+        (Some(_), Some(_)) => message.properties.content_encoding.as_deref(),
+        (one, _) => one,
+    }
 }
 
 impl Codecs {
@@ -47,7 +64,14 @@ impl Codecs {
             unpacked.body = compression.decompress(&message.body)?;
             match message.headers.contains(HEADER) {
                 true => drop(unpacked.headers.remove(HEADER)),
-                false => unpacked.properties.content_encoding = None,
+                false => {
+                    let others: Vec<_> =
+                        content_encodings(message).filter(|name| !is_compression(name)).collect();
+                    unpacked.properties.content_encoding = match others.is_empty() {
+                        true => None,
+                        false => Some(ShortStr::new(others.join(", "))?),
+                    };
+                }
             }
             return Ok(Cow::Owned(unpacked));
         }

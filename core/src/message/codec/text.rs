@@ -8,7 +8,7 @@ use serde::de::{
     Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor, value::StrDeserializer,
 };
 
-use super::{Codec, CodecError, Visit};
+use super::{Codec, CodecError, Visit, charset};
 use crate::short_str::ShortStr;
 
 /// Plain text in UTF-8, as `text/plain`: the body is the text and nothing else.
@@ -41,6 +41,10 @@ impl Codec for Text {
         write!(text, "{}", Displayed(value))
             .map_err(|_| "a text is a string, a number, a truth value or the name of a variant")?;
         Ok(text.into())
+    }
+
+    fn reads_charset(&self, charset: &str) -> bool {
+        charset::is_utf8(charset)
     }
 
     fn decode(&self, body: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {

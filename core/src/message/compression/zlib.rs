@@ -199,13 +199,31 @@ mod tests {
                 assert_eq!(codecs().decode::<String>(&message).unwrap(), text, "{name}");
             }
         }
-        for name in ["gzip", "x-gzip", "Deflate"] {
+        for (name, then) in [
+            ("gzip", None),
+            ("x-gzip", None),
+            ("Deflate", None),
+            ("gzip:UTF-8", Some("UTF-8")),
+            (" gzip , identity", Some("identity")),
+        ] {
             let mut message = marked(gzip(enoki_50_times().as_bytes()), "");
             message.headers.remove("compression");
             message.properties.content_encoding = Some(name.try_into().unwrap());
             assert_eq!(codecs().decode::<String>(&message).unwrap(), text, "{name}");
+            let unpacked = codecs().unpack(&message).unwrap().into_owned();
+            assert_eq!(unpacked.properties.content_encoding.as_deref(), then, "{name}");
+            // Whoever does not read compressed bodies is told what it is.
+            let said = Codecs::default().decode::<String>(&message).unwrap_err().to_string();
+            assert!(said.contains("compressed as"), "{said}");
         }
-        for charset in ["utf-8", "binary", "latin-1", ""] {
+        for twice in ["gzip, deflate", "gzip, gzip"] {
+            let mut message = marked(gzip(enoki_50_times().as_bytes()), "");
+            message.headers.remove("compression");
+            message.properties.content_encoding = Some(twice.try_into().unwrap());
+            let said = codecs().decode::<String>(&message).unwrap_err().to_string();
+            assert!(said.contains(&format!("compressed as {twice:?}")), "{said}");
+        }
+        for charset in ["utf-8", "binary", "us-ascii", ""] {
             let mut message = packed("small");
             message.properties.content_encoding = Some(charset.try_into().unwrap());
             assert_eq!(codecs().decode::<String>(&message).unwrap(), "small", "{charset}");
