@@ -1,5 +1,7 @@
 //! One table from AMQP's error conditions to our kinds, and from fe2o3-amqp's errors to either.
 
+use std::fmt;
+
 use enoki_core::{Error, ErrorKind, transport::passing};
 use fe2o3_amqp::{
     connection::{self, ConnectionStopReason, OpenError},
@@ -11,6 +13,7 @@ use fe2o3_amqp::{
     transport,
     types::{
         definitions::{self, ErrorCondition},
+        primitives::{Symbol, Value},
         sasl::SaslCode,
     },
 };
@@ -186,6 +189,38 @@ pub(crate) fn said(text: &str) -> String {
 
 /// How much of an answer an error quotes, in characters.
 const LINE: usize = 300;
+
+/// Which queue refused a message, and why: RabbitMQ says so since 4.3.
+#[derive(Debug)]
+pub(crate) struct RefusedBy {
+    queue: String,
+    why: String,
+}
+
+/// The queue that this rejection names.
+pub(crate) fn refused_by(error: &definitions::Error) -> Option<RefusedBy> {
+    let info = error.info.as_ref()?;
+    let text = |name: &str| match info.get(&Symbol::from(name))? {
+        Value::String(text) => Some(text.clone()),
+        Value::Symbol(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    Some(RefusedBy { queue: text("queue")?, why: text("reason")? })
+}
+
+impl RefusedBy {
+    /// Whether the queue may take the message later though nobody consumes: it has no leader for the time
+    /// being.
+    pub(crate) fn passes(&self) -> bool {
+        self.why == "unavailable"
+    }
+}
+
+impl fmt::Display for RefusedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "queue {:?} refused it ({})", self.queue, self.why)
+    }
+}
 
 fn advice(cause: &Cause) -> Option<&'static str> {
     match cause {
@@ -395,6 +430,23 @@ mod tests {
         for (condition, text, expected) in table {
             assert_eq!(kind(&peer(condition, text)), expected, "{text}");
         }
+    }
+
+    /// As RabbitMQ 4.3 rejects.
+    #[test]
+    fn a_rejection_names_the_queue_and_what_passes() {
+        let rejected = |why: &str| {
+            let mut info = definitions::Fields::default();
+            info.insert("queue".into(), Value::String("billing".to_owned()));
+            info.insert("reason".into(), Value::Symbol(why.into()));
+            definitions::Error::new(AmqpError::ResourceLimitExceeded, None, info)
+        };
+        let full = refused_by(&rejected("maxlen")).unwrap();
+        assert_eq!(full.to_string(), "queue \"billing\" refused it (maxlen)");
+        assert!(!full.passes());
+        assert!(refused_by(&rejected("unavailable")).is_some_and(|by| by.passes()));
+        let earlier = definitions::Error::new(AmqpError::ResourceLimitExceeded, None, None);
+        assert!(refused_by(&earlier).is_none());
     }
 
     #[test]

@@ -221,14 +221,19 @@ fn judge(fate: &Fate, outcome: Outcome) -> PublishOutcome {
         Outcome::Accepted(_) => PublishOutcome::Confirmed,
         Outcome::Released(_) => unrouted(fate.mandatory),
         Outcome::Rejected(Rejected { error: Some(error) }) => {
+            let by = error::refused_by(&error);
             let cause = Cause::Peer(error);
             let kind = match error::kind(&cause) {
                 kind @ (ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::TooLarge) => kind,
                 _ => ErrorKind::Refused,
             };
-            PublishOutcome::Rejected(
-                Error::new(kind, PUBLISH).on(target(&fate.exchange)).because(error::reason(&cause)),
-            )
+            let refused = Error::new(kind, PUBLISH).on(target(&fate.exchange));
+            PublishOutcome::Rejected(match by {
+                Some(by) => refused
+                    .because(format!("{by}: {}", error::reason(&cause)))
+                    .transient(by.passes()),
+                None => refused.because(error::reason(&cause)),
+            })
         }
         Outcome::Rejected(Rejected { error: None }) | Outcome::Modified(_) => {
             PublishOutcome::Rejected(
