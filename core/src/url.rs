@@ -287,9 +287,9 @@ fn parameters(query: &str, is_doubtful: bool) -> Result<Vec<(String, String)>> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let key = decode("name of a parameter", key)?;
-        let value = percent_decode_str(value).decode_utf8().map_err(|_| {
-            refuse(format!("{} is not UTF-8 after percent-decoding", named(&key)))
-        })?;
+        let value = percent_decode_str(value)
+            .decode_utf8()
+            .map_err(|_| refuse(format!("{} is not UTF-8 after percent-decoding", named(&key))))?;
         if parameters.iter().any(|(other, _)| *other == key) {
             return Err(refuse(format!("{} is given twice", named(&key))));
         }
@@ -336,9 +336,8 @@ fn check_port(authority: &str) -> Result<()> {
         && port.parse::<u16>().is_err()
     {
         return Err(match may_end_in_a_password(authority) {
-            true => refuse("the port is out of range 1–65535").remedy(
-                "if this is a password, the host is missing: write user:password@host",
-            ),
+            true => refuse("the port is out of range 1–65535")
+                .remedy("if this is a password, the host is missing: write user:password@host"),
             false => refuse(format!("port {port} is out of range 1–65535")),
         });
     }
@@ -576,8 +575,12 @@ mod tests {
         }
         let said = parse("amqp091://guest:12?s3cr3t").unknown_parameter("s3cr3t", &["heartbeat"]);
         assert!(!said.to_string().contains("s3cr3t"), "{said}");
-        let near = parse("amqp091://host:12?heartbeet=1").unknown_parameter("heartbeet", &["heartbeat"]);
-        assert!(near.to_string().contains("unknown parameter; did you mean \"heartbeat\"?"), "{near}");
+        let near =
+            parse("amqp091://host:12?heartbeet=1").unknown_parameter("heartbeet", &["heartbeat"]);
+        assert!(
+            near.to_string().contains("unknown parameter; did you mean \"heartbeat\"?"),
+            "{near}"
+        );
     }
 
     #[test]

@@ -262,7 +262,7 @@ mod tests {
             (|_| {}, usual()),
             (|p| p.persistent = false, usual().with_delivery_mode(1)),
             (|p| p.priority = Some(200), usual().with_priority(200)),
-            (|p| p.timestamp = Some(Timestamp::from_unix_seconds(u64::MAX)), {
+            (|p| p.timestamp = Some(Timestamp::from_unix_seconds(-1)), {
                 usual().with_timestamp(u64::MAX)
             }),
             (|p| p.expiration = Some(Duration::from_millis(1500)), {

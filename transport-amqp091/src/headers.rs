@@ -6,10 +6,13 @@
 //! | `Bool` | boolean | boolean |
 //! | `Int` | 64-bit signed | every integer; unsigned 64-bit does not exist in RabbitMQ's dialect |
 //! | `Float` | double | double, float, decimal (as the nearest double) |
-//! | `Timestamp` | timestamp, seconds | timestamp |
+//! | `Timestamp` | timestamp, seconds | timestamp, signed; beyond what AMQP 1.0 can carry it is none |
 //! | `String` | long string | long string in UTF-8, short string |
 //! | `Bytes` | byte array | byte array, long string that is not UTF-8 |
 //! | `List`, `Table` | array, table | array, table |
+//!
+//! Numbers in a decimal and a timestamp are signed, as clients write them and RabbitMQ reads them, whatever
+//! the grammar of AMQP 0-9-1 (§4.2.1) and lapin's types say.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +55,7 @@ fn value_out(value: &Value) -> Result<AMQPValue> {
         Value::Bool(truth) => AMQPValue::Boolean(*truth),
         Value::Int(number) => AMQPValue::LongLongInt(*number),
         Value::Float(number) => AMQPValue::Double(*number),
-        Value::Timestamp(time) => AMQPValue::Timestamp(time.unix_seconds()),
+        Value::Timestamp(time) => AMQPValue::Timestamp(time.unix_seconds().cast_unsigned()),
         Value::Bytes(bytes) => AMQPValue::ByteArray(bytes.as_ref().into()),
         Value::String(text) => AMQPValue::LongString(text.as_str().into()),
         Value::List(values) => AMQPValue::FieldArray(FieldArray::from(
@@ -76,33 +79,62 @@ pub(crate) struct Incoming {
 /// Headers that are the broker's bookkeeping, and that no program may publish, are left out:
 /// what `x-delivery-count` and `x-acquired-count` count is in the attempt. The history of a dead
 /// letter (`x-death`, `x-first-death-…`) stays. What was published over AMQP 1.0 gets its names
-/// and types back.
-pub(crate) fn incoming(properties: BasicProperties, body: Vec<u8>, redelivered: bool) -> Incoming {
+/// and types back, and its body, where another client wrote that in a form of its own.
+pub(crate) fn incoming(wire: BasicProperties, body: Vec<u8>, redelivered: bool) -> Incoming {
     let mut attempt = Attempt::from_flag(redelivered);
-    let mut undecodable = None;
-    let mut headers = Table::new();
-    if let Some(fields) = properties.headers() {
+    let mut undecodable: Option<Arc<str>> = None;
+    let mut message = Message::new(body);
+    message.properties = properties_in(&wire);
+    if let Some(time) = wire.timestamp()
+        && message.properties.timestamp.is_none()
+    {
+        undecodable = Some(out_of_range("its timestamp", *time).into());
+    }
+    if let Some(fields) = wire.headers() {
         attempt = counted(fields, attempt);
         if let Some(fault) = Fault::told_by(fields) {
             undecodable = Some(fault.to_string().into());
         } else {
-            headers = fields
-                .into_iter()
-                .filter(|(name, _)| !is_bookkeeping(name.as_str()))
-                .map(|(name, value)| (from_short(name.clone()), value_in(value)))
-                .collect();
-            crossing::restore(&mut headers);
+            let fields = fields.into_iter().filter(|(name, _)| !is_bookkeeping(name.as_str()));
+            for (name, value) in fields {
+                match value_in(value) {
+                    Ok(value) => message.headers.set(from_short(name.clone()), value),
+                    Err(BadTime(seconds)) => {
+                        let header = format!("header {:?}", name.as_str());
+                        undecodable.get_or_insert_with(|| out_of_range(&header, seconds).into());
+                    }
+                }
+            }
+            crossing::restore(&mut message.headers);
+            crossing::restore_ids(&mut message.properties, &mut message.headers);
         }
     }
-    Incoming {
-        message: Message {
-            body: Bytes::from(body),
-            headers,
-            properties: properties_in(&properties),
-        },
-        attempt,
-        undecodable,
+    if message.properties.kind.as_deref() == Some(crossing::ENCODED) {
+        match crossing::read_encoded(&message.body) {
+            Some(Ok(body)) => {
+                message.body = body;
+                // RabbitMQ put it there in place of the publisher's own, which is lost.
+                message.properties.kind = None;
+            }
+            Some(Err(reason)) => {
+                undecodable.get_or_insert(reason.into());
+            }
+            None => {}
+        }
     }
+    Incoming { message, attempt, undecodable }
+}
+
+/// A time that is none: this many seconds, as the wire has them.
+struct BadTime(u64);
+
+fn time_in(seconds: u64) -> std::result::Result<Timestamp, BadTime> {
+    let time = Timestamp::from_unix_seconds(seconds.cast_signed());
+    if time.is_portable() { Ok(time) } else { Err(BadTime(seconds)) }
+}
+
+fn out_of_range(what: &str, seconds: u64) -> String {
+    format!("{what} is out of range: {seconds} seconds since 1970")
 }
 
 fn properties_in(properties: &BasicProperties) -> Properties {
@@ -116,7 +148,7 @@ fn properties_in(properties: &BasicProperties) -> Properties {
         kind: text(properties.kind()),
         app_id: text(properties.app_id()),
         user_id: text(properties.user_id()),
-        timestamp: properties.timestamp().map(Timestamp::from_unix_seconds),
+        timestamp: properties.timestamp().and_then(|seconds| time_in(seconds).ok()),
         // The broker enforces it; one that is no number is another client's affair.
         expiration: properties
             .expiration()
@@ -162,16 +194,18 @@ fn integer(value: &AMQPValue) -> Option<i64> {
     })
 }
 
-fn value_in(value: &AMQPValue) -> Value {
+fn value_in(value: &AMQPValue) -> std::result::Result<Value, BadTime> {
     if let Some(number) = integer(value) {
-        return Value::Int(number);
+        return Ok(Value::Int(number));
     }
-    match value {
+    Ok(match value {
         AMQPValue::Boolean(truth) => Value::Bool(*truth),
         AMQPValue::Float(number) => Value::Float((*number).into()),
         AMQPValue::Double(number) => Value::Float(*number),
         AMQPValue::DecimalValue(decimal) => {
-            Value::Float(f64::from(decimal.value) / 10f64.powi(decimal.scale.into()))
+            // Read as text, since that gives the nearest number; a division by 10^scale may not.
+            let text = format!("{}e-{}", decimal.value.cast_signed(), decimal.scale);
+            Value::Float(text.parse().unwrap_or(0.0))
         }
         AMQPValue::ShortString(text) => Value::String(text.as_str().to_owned()),
         AMQPValue::LongString(text) => match std::str::from_utf8(text.as_bytes()) {
@@ -179,18 +213,19 @@ fn value_in(value: &AMQPValue) -> Value {
             Err(_) => Value::Bytes(Bytes::copy_from_slice(text.as_bytes())),
         },
         AMQPValue::FieldArray(values) => {
-            Value::List(values.as_slice().iter().map(value_in).collect())
+            let values = values.as_slice().iter().map(value_in);
+            Value::List(values.collect::<std::result::Result<_, _>>()?)
         }
-        AMQPValue::Timestamp(seconds) => Value::Timestamp(Timestamp::from_unix_seconds(*seconds)),
+        AMQPValue::Timestamp(seconds) => Value::Timestamp(time_in(*seconds)?),
         AMQPValue::FieldTable(table) => Value::Table(
             table
                 .into_iter()
-                .map(|(name, value)| (from_short(name.clone()), value_in(value)))
-                .collect(),
+                .map(|(name, value)| Ok((from_short(name.clone()), value_in(value)?)))
+                .collect::<std::result::Result<_, _>>()?,
         ),
         AMQPValue::ByteArray(bytes) => Value::Bytes(Bytes::copy_from_slice(bytes.as_slice())),
         _ => Value::Null,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -228,7 +263,13 @@ mod tests {
             (AMQPValue::LongLongInt(i64::MIN), Value::Int(i64::MIN)),
             (AMQPValue::Float(1.5), Value::Float(1.5)),
             (AMQPValue::Double(2.5), Value::Float(2.5)),
-            (AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 225 }), Value::Float(2.25)),
+            (decimal(2, 225), Value::Float(2.25)),
+            (decimal(1, -15), Value::Float(-1.5)),
+            (decimal(0, i32::MIN), Value::Float(-2_147_483_648.0)),
+            (decimal(0, i32::MAX), Value::Float(2_147_483_647.0)),
+            (decimal(28, 3), Value::Float(3e-28)),
+            (decimal(255, 1), Value::Float(1e-255)),
+            (decimal(255, 0), Value::Float(0.0)),
             (AMQPValue::LongString("é".into()), Value::String("é".to_owned())),
             (
                 AMQPValue::LongString(LongString::from(vec![0xff])),
@@ -239,11 +280,73 @@ mod tests {
                 Value::Bytes(Bytes::from_static(&[1, 2])),
             ),
             (AMQPValue::Timestamp(7), Value::Timestamp(Timestamp::from_unix_seconds(7))),
+            (AMQPValue::Timestamp(u64::MAX), Value::Timestamp(Timestamp::from_unix_seconds(-1))),
             (AMQPValue::Void, Value::Null),
         ];
         for (wire, value) in rows {
-            assert_eq!(value_in(&wire), value);
+            assert_eq!(value_in(&wire).ok(), Some(value));
         }
+    }
+
+    fn decimal(scale: u8, value: i32) -> AMQPValue {
+        AMQPValue::DecimalValue(DecimalValue { scale, value: value.cast_unsigned() })
+    }
+
+    /// Before 1970 is a time, whichever protocol it was published by; what AMQP 1.0 cannot say is none.
+    #[test]
+    fn a_time_out_of_range_is_named_and_no_other_year() {
+        let read = |seconds: u64| {
+            let nested = AMQPValue::FieldArray(vec![AMQPValue::Timestamp(seconds)].into());
+            let by_property = BasicProperties::default().with_timestamp(seconds);
+            [
+                incoming(by_property, Vec::new(), false),
+                with_headers(table([("at", AMQPValue::Timestamp(seconds))])),
+                with_headers(table([("at", nested)])),
+            ]
+        };
+        let edge = Timestamp::MAX.unix_seconds();
+        for seconds in [0, -5, edge, -edge] {
+            let time = Timestamp::from_unix_seconds(seconds);
+            let [property, header, nested] = read(seconds.cast_unsigned());
+            assert_eq!(property.message.properties.timestamp, Some(time));
+            assert_eq!(header.message.headers.get("at"), Some(&time.into()));
+            let list = Value::List(vec![time.into()]);
+            assert_eq!(nested.message.headers.get("at"), Some(&list));
+            assert!(property.undecodable.or(header.undecodable).or(nested.undecodable).is_none());
+        }
+        for seconds in [edge.cast_unsigned() + 1, i64::MAX.cast_unsigned(), (1 << 63) + 5] {
+            let [property, header, nested] = read(seconds);
+            let said = format!("its timestamp is out of range: {seconds} seconds since 1970");
+            assert_eq!(property.undecodable.as_deref(), Some(&*said));
+            let said = said.replace("its timestamp", "header \"at\"");
+            assert_eq!(header.undecodable.as_deref(), Some(&*said));
+            assert_eq!(nested.undecodable.as_deref(), Some(&*said));
+        }
+    }
+
+    /// As RabbitMQ writes what other clients of AMQP 1.0 published.
+    #[test]
+    fn a_body_that_amqp_10_encoded_is_read_and_what_is_no_body_is_named() {
+        let read = |body: &[u8]| {
+            let properties = BasicProperties::default().with_type("amqp-1.0".into());
+            incoming(properties, body.to_vec(), false)
+        };
+        let text = read(b"\x00\x53\x77\xa1\x07{\"a\":1}");
+        assert_eq!(text.message.body, "{\"a\":1}");
+        assert_eq!((text.message.properties.kind, text.undecodable), (None, None));
+        let map = read(b"\x00\x53\x77\xd1\0\0\0\x04\0\0\0\0");
+        assert!(map.undecodable.is_some_and(|reason| reason.contains("a map of AMQP 1.0")));
+        let own = read(b"{\"a\":1}");
+        assert_eq!((own.message.body, own.undecodable), ("{\"a\":1}".into(), None));
+        assert_eq!(own.message.properties.kind.as_deref(), Some("amqp-1.0"));
+    }
+
+    #[test]
+    fn an_id_of_bytes_is_an_id() {
+        let bytes = AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0, 0xfe]));
+        let read = with_headers(table([("x-message-id", bytes)]));
+        assert_eq!(read.message.properties.message_id.as_deref(), Some("AMQP_BINARY:FF00FE"));
+        assert!(read.message.headers.is_empty());
     }
 
     #[test]
@@ -310,13 +413,18 @@ mod tests {
         "\\PC{0,60}".prop_map(|text| ShortStr::new(text).unwrap())
     }
 
+    fn time() -> impl Strategy<Value = Timestamp> {
+        let seconds = Timestamp::MIN.unix_seconds()..=Timestamp::MAX.unix_seconds();
+        seconds.prop_map(Timestamp::from_unix_seconds)
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::Bool),
             any::<i64>().prop_map(Value::Int),
             (-1e300..1e300).prop_map(Value::Float),
-            any::<u64>().prop_map(|time| Value::Timestamp(Timestamp::from_unix_seconds(time))),
+            time().prop_map(Value::Timestamp),
             vec(any::<u8>(), 0..20).prop_map(|bytes| Value::Bytes(Bytes::from(bytes))),
             any::<String>().prop_map(Value::String),
         ];
@@ -332,7 +440,7 @@ mod tests {
     prop_compose! {
         fn properties()(
             texts in vec(option::of(short_text()), 8),
-            timestamp in option::of(any::<u64>()),
+            timestamp in option::of(time()),
             expiration in option::of(any::<u32>()),
             priority in option::of(any::<u8>()),
             persistent in any::<bool>(),
@@ -348,7 +456,7 @@ mod tests {
                 kind: text(),
                 app_id: text(),
                 user_id: text(),
-                timestamp: timestamp.map(Timestamp::from_unix_seconds),
+                timestamp,
                 expiration: expiration.map(|millis| Duration::from_millis(millis.into())),
                 priority,
                 persistent,

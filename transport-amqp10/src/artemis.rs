@@ -1,7 +1,7 @@
 //! Requests to Artemis's management address: the name of a resource and of an operation, and JSON.
 
 use bytes::Bytes;
-use enoki_core::{Error, ErrorKind, Result, Value};
+use enoki_core::{Error, ErrorKind, Result, Value, transport::crossing::Id};
 use fe2o3_amqp::{
     Receiver, Sendable, Sender,
     link::receiver::CreditMode,
@@ -138,18 +138,18 @@ fn encode(
 /// The answer to this request; `None` if it is none.
 fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     let (sections, fault) = decode::message(bytes);
-    if fault.is_some() || sections.properties.get(5)?.as_str()? != number.to_string() {
+    if fault.is_some() || sections.correlation_id != Some(Id::Text(number.to_string().into())) {
         return None;
     }
     let named = |wanted: &str| sections.application.iter().find(|(name, _)| name == wanted);
     let succeeded = named("_AMQ_OperationSucceeded")?.1 == Value::Bool(true);
     // A list with the one result in it; nothing, where there is none.
-    let result = match &sections.body {
-        Body::Value(Value::String(text)) => {
-            let mut results: Vec<Json> = serde_json::from_str(text).ok()?;
+    let result = match (&sections.body, sections.body.value()) {
+        (Body::Encoded(_), Some(Value::String(text))) => {
+            let mut results: Vec<Json> = serde_json::from_str(&text).ok()?;
             results.drain(..).next().unwrap_or_default()
         }
-        Body::Empty | Body::Value(Value::Null) => Json::Null,
+        (Body::Empty, _) | (Body::Encoded(_), Some(Value::Null)) => Json::Null,
         _ => return None,
     };
     Some(match succeeded {

@@ -10,7 +10,7 @@
 //! | boolean | `Bool` |
 //! | every integer | `Int`; an unsigned one beyond 63 bits as text, which loses nothing |
 //! | float, double | `Float` |
-//! | timestamp | `Timestamp`, cut to the second; before 1970 it is 1970 |
+//! | timestamp | `Timestamp`, cut to the second, towards 1970 |
 //! | binary | `Bytes` |
 //! | string, symbol, char | `String` |
 //! | uuid | `String`: `urn:uuid:…`, as RabbitMQ writes it to AMQP 0-9-1 |
@@ -22,7 +22,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use enoki_core::{ShortStr, Table, Timestamp, Value};
+use enoki_core::{ShortStr, Table, Timestamp, Value, transport::crossing::Id};
 
 /// Why bytes cannot be read.
 pub(crate) type Fault = Cow<'static, str>;
@@ -170,6 +170,25 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Reads an id in its type, and leaves a null in its place.
+    fn id(&mut self, id: &mut Option<Id<'static>>) -> Read<Value> {
+        let code = self.byte()?;
+        *id = match code {
+            0x98 => Some(Id::Uuid(self.array()?)),
+            0x44 => Some(Id::Number(0)),
+            0x53 => Some(Id::Number(self.byte()?.into())),
+            0x80 => Some(Id::Number(u64::from_be_bytes(self.array()?))),
+            _ => match self.of(code, 0)? {
+                Value::String(text) => Some(Id::Text(text.into())),
+                Value::Bytes(bytes) => Some(Id::Bytes(bytes.to_vec().into())),
+                // No other type is allowed; the number of one is as good as text.
+                Value::Int(number) => Some(Id::Text(number.to_string().into())),
+                _ => None,
+            },
+        };
+        Ok(Value::Null)
+    }
+
     /// The next value.
     pub(crate) fn value(&mut self) -> Read<Value> {
         self.nested(0)
@@ -219,8 +238,7 @@ impl<'a> Cursor<'a> {
             0x94 => Value::Bytes(Bytes::copy_from_slice(self.take(16)?)),
             0x83 => {
                 let millis = i64::from_be_bytes(self.array()?);
-                let seconds = u64::try_from(millis / 1000).unwrap_or(0);
-                Value::Timestamp(Timestamp::from_unix_seconds(seconds))
+                Value::Timestamp(Timestamp::from_unix_seconds(millis / 1000))
             }
             0x98 => Value::String(uuid(self.array()?)),
             0xa0 | 0xb0 => {
@@ -316,9 +334,12 @@ pub(crate) struct Sections {
     /// durable, priority, ttl, first-acquirer, delivery-count.
     pub(crate) header: Vec<Value>,
     pub(crate) annotations: Vec<(String, Value)>,
-    /// message-id, user-id, to, subject, reply-to, correlation-id, content-type, content-encoding,
-    /// absolute-expiry-time, creation-time, group-id, group-sequence, reply-to-group-id.
+    /// (message-id), user-id, to, subject, reply-to, (correlation-id), content-type, content-encoding,
+    /// absolute-expiry-time, creation-time, group-id, group-sequence, reply-to-group-id. The two ids are
+    /// below, and null here.
     pub(crate) properties: Vec<Value>,
+    pub(crate) message_id: Option<Id<'static>>,
+    pub(crate) correlation_id: Option<Id<'static>>,
     pub(crate) application: Vec<(String, Value)>,
     pub(crate) body: Body,
 }
@@ -331,10 +352,18 @@ pub(crate) enum Body {
     Empty,
     /// One data section, or several put together.
     Data(Bytes),
-    /// A single value.
-    Value(Value),
-    /// Sequences, encoded as they came.
-    Other(Bytes),
+    /// A value, or one of several sequences: the section, as it came.
+    Encoded(Bytes),
+}
+
+impl Body {
+    /// The value, if it is one that can be read.
+    pub(crate) fn value(&self) -> Option<Value> {
+        let Self::Encoded(section) = self else { return None };
+        let mut cursor = Cursor::new(section);
+        cursor.descriptor().ok()?;
+        cursor.value().ok()
+    }
 }
 
 /// Takes a message apart. On a fault there is what was read before it.
@@ -347,13 +376,13 @@ pub(crate) fn message(bytes: &Bytes) -> (Sections, Option<Fault>) {
         fault = section(bytes, &mut cursor, &mut sections, &mut pieces).err();
     }
     // Put together once: with each section, a body of many would take for ever.
-    if let (Body::Data(body) | Body::Other(body), [_, _, ..]) = (&mut sections.body, &*pieces) {
+    if let (Body::Data(body), [_, _, ..]) = (&mut sections.body, &*pieces) {
         *body = pieces.concat().into();
     }
     (sections, fault)
 }
 
-/// Reads a section. The pieces are those of the body, which has the first of them.
+/// Reads a section. The pieces are those of a body of data, which has the first of them.
 fn section(
     bytes: &Bytes,
     cursor: &mut Cursor<'_>,
@@ -366,7 +395,18 @@ fn section(
         0x70 => sections.header = cursor.values()?,
         0x71 | 0x78 => drop(cursor.pairs()?),
         0x72 => sections.annotations = cursor.pairs()?,
-        0x73 => sections.properties = cursor.values()?,
+        0x73 => {
+            let (count, mut items) = cursor.list()?;
+            for at in 0..count {
+                let value = match at {
+                    0 => items.id(&mut sections.message_id)?,
+                    5 => items.id(&mut sections.correlation_id)?,
+                    _ => items.value()?,
+                };
+                sections.properties.push(value);
+            }
+            cursor.values = items.values;
+        }
         0x74 => sections.application = cursor.pairs()?,
         0x75 => {
             let wide = match cursor.byte()? {
@@ -383,26 +423,12 @@ fn section(
             }
             pieces.push(data);
         }
-        0x76 => {
-            cursor.values()?;
-            let length = start.len() - cursor.rest().len();
-            let encoded = bytes.slice_ref(start.get(..length).unwrap_or_default());
-            if !matches!(sections.body, Body::Other(_)) {
-                pieces.clear();
-                sections.body = Body::Other(encoded.clone());
-            }
-            pieces.push(encoded);
-        }
-        0x77 => {
-            let value = cursor.value()?;
+        0x76 | 0x77 => {
+            // Not entered: what is in a list has no meaning here.
+            cursor.skip()?;
             let length = start.len() - cursor.rest().len();
             pieces.clear();
-            sections.body = match value {
-                Value::List(_) | Value::Table(_) => {
-                    Body::Other(bytes.slice_ref(start.get(..length).unwrap_or_default()))
-                }
-                value => Body::Value(value),
-            };
+            sections.body = Body::Encoded(bytes.slice_ref(start.get(..length).unwrap_or_default()));
         }
         other => return Err(format!("an unknown section {other:#04x}").into()),
     }

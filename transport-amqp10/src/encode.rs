@@ -50,8 +50,12 @@ impl Encoder {
         self.0.extend_from_slice(&number.to_be_bytes());
     }
 
-    pub(crate) fn millis(&mut self, seconds: u64) {
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    pub(crate) fn uuid(&mut self, bytes: [u8; 16]) {
+        self.0.push(0x98);
+        self.0.extend_from_slice(&bytes);
+    }
+
+    pub(crate) fn millis(&mut self, seconds: i64) {
         self.0.push(0x83);
         self.0.extend_from_slice(&seconds.saturating_mul(1000).to_be_bytes());
     }

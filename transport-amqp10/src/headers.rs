@@ -4,7 +4,7 @@
 //! |---|---|
 //! | body | one data section |
 //! | `persistent`, `priority`, `expiration` | header: durable, priority, ttl |
-//! | `message_id`, `correlation_id` | strings; numbers, UUIDs and bytes are read, too |
+//! | `message_id`, `correlation_id` | in the type that [`Id`] reads in the text |
 //! | `content_type`, `content_encoding`, `user_id` | the properties of these names |
 //! | `reply_to` | reply-to: the queue's address |
 //! | `timestamp` | creation-time |
@@ -14,12 +14,17 @@
 //! | any other header with a simple value | application property |
 //! | any other header with a list or table | message annotation `x-enoki-header-` and the name |
 //! | which bytes in headers look like text | message annotation `x-enoki-bytes`, for AMQP 0-9-1 |
+//!
+//! What only other clients write is read: a body that is a value, and as headers `x-amqp-1.0-…` the properties
+//! that nothing here stands for (subject, group-sequence, reply-to-group-id, absolute-expiry-time, and group-id
+//! where it is no `app_id`).
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use enoki_core::{
-    Attempt, Counted, Message, Properties, ShortStr, Table, Value, transport::crossing,
+    Attempt, Counted, Message, Properties, ShortStr, Table, Value,
+    transport::crossing::{self, Id},
 };
 
 use crate::{
@@ -131,9 +136,16 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
         Some(text) => encoder.symbol(text),
         None => encoder.null(),
     };
+    let id = |encoder: &mut Encoder, id: Option<&ShortStr>| match id.map(|text| Id::of(text)) {
+        Some(Id::Text(text)) => encoder.string(&text),
+        Some(Id::Uuid(bytes)) => encoder.uuid(bytes),
+        Some(Id::Number(number)) => encoder.ulong(number),
+        Some(Id::Bytes(bytes)) => encoder.binary(&bytes),
+        _ => encoder.null(),
+    };
     encoder.descriptor(0x73);
     encoder.list(|encoder| {
-        text(encoder, properties.message_id.as_ref());
+        id(encoder, properties.message_id.as_ref());
         match &properties.user_id {
             Some(user) => encoder.binary(user.as_bytes()),
             None => encoder.null(),
@@ -148,7 +160,7 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
             Some(queue) => encoder.string(queue),
             None => encoder.null(),
         }
-        text(encoder, properties.correlation_id.as_ref());
+        id(encoder, properties.correlation_id.as_ref());
         symbol(encoder, properties.content_type.as_ref());
         symbol(encoder, properties.content_encoding.as_ref());
         encoder.null();
@@ -181,7 +193,8 @@ pub(crate) struct Incoming {
 pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let (sections, fault) = decode::message(bytes);
     let mut undecodable: Option<Arc<str>> = fault.map(|fault| fault.as_ref().into());
-    let Sections { header, annotations, properties, application, body } = sections;
+    let Sections { header, annotations, properties, message_id, correlation_id, application, body } =
+        sections;
     let mut headers = Table::new();
     let mut set = |name: &str, value: Value| match ShortStr::new(name) {
         Ok(name) => headers.set(name, value),
@@ -216,6 +229,18 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     for (name, value) in application {
         set(&name, as_sent(value, converted));
     }
+    for (name, value) in unmapped(&properties, dialect) {
+        set(name, value.clone());
+    }
+    let mut id = |id: Option<Id<'static>>, header| match id? {
+        // It was text on AMQP 0-9-1, and stands for what it stood for there. Of a UUID RabbitMQ has made one.
+        Id::Text(text) if converted && !text.starts_with("urn:uuid:") => {
+            crossing::id_or_header(&Id::of(&text), header, &mut headers)
+        }
+        id => crossing::id_or_header(&id, header, &mut headers),
+    };
+    let message_id = id(message_id, crossing::MESSAGE_ID);
+    let correlation_id = id(correlation_id, crossing::CORRELATION_ID);
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
     let attempt = attempt(earlier, failures, redelivered, dialect);
@@ -224,27 +249,17 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
         routing_key = short(properties.get(2)).unwrap_or_default();
     }
     let mut properties = properties_in(&header, &properties, dialect);
+    properties.message_id = message_id;
+    properties.correlation_id = correlation_id;
     properties.kind = kind;
     properties.app_id = properties.app_id.or(app_id);
     let body = match body {
-        Body::Empty | Body::Value(Value::Null) => Bytes::new(),
-        Body::Data(bytes) | Body::Value(Value::Bytes(bytes)) => bytes,
-        Body::Value(Value::String(text)) => Bytes::from(text),
-        // As RabbitMQ gives it to consumers on AMQP 0-9-1.
-        Body::Value(_) | Body::Other(_) => {
-            properties.kind = Some(ENCODED);
-            match body {
-                Body::Other(encoded) => encoded,
-                _ => {
-                    let mut encoder = Encoder::default();
-                    if let Body::Value(value) = &body {
-                        encoder.descriptor(0x77);
-                        encoder.value(value);
-                    }
-                    Bytes::from(encoder.into_bytes())
-                }
-            }
-        }
+        Body::Empty => Bytes::new(),
+        Body::Data(bytes) => bytes,
+        Body::Encoded(section) => crossing::read_body(&section).unwrap_or_else(|reason| {
+            undecodable.get_or_insert(reason.into());
+            section
+        }),
     };
     Incoming {
         message: Message { body, headers, properties },
@@ -254,6 +269,25 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
         attempt,
         undecodable,
     }
+}
+
+/// What other clients say in properties that nothing here stands for, under names that no program may publish.
+fn unmapped(
+    properties: &[Value],
+    dialect: Dialect,
+) -> impl Iterator<Item = (&'static str, &Value)> {
+    let named = [
+        (3, "x-amqp-1.0-subject"),
+        (8, "x-amqp-1.0-absolute-expiry-time"),
+        (10, "x-amqp-1.0-group-id"),
+        (11, "x-amqp-1.0-group-sequence"),
+        (12, "x-amqp-1.0-reply-to-group-id"),
+    ];
+    named
+        .into_iter()
+        .filter(move |(at, _)| *at != 10 || !dialect.rabbitmq)
+        .filter_map(|(at, name)| Some((name, properties.get(at)?)))
+        .filter(|(_, value)| **value != Value::Null)
 }
 
 /// A header's value as it was published. Where RabbitMQ converted the message from AMQP 0-9-1, it
@@ -312,8 +346,8 @@ fn properties_in(header: &[Value], properties: &[Value], dialect: Dialect) -> Pr
     Properties {
         content_type: text(6),
         content_encoding: text(7),
-        message_id: text(0),
-        correlation_id: text(5),
+        message_id: None,
+        correlation_id: None,
         reply_to: properties
             .get(4)
             .and_then(Value::as_str)
@@ -333,12 +367,12 @@ fn properties_in(header: &[Value], properties: &[Value], dialect: Dialect) -> Pr
     }
 }
 
-/// A value as a short text: ids may be numbers, or bytes.
+/// A value as a short text. The user's id is bytes; one that is no text is none, as RabbitMQ has it on AMQP 0-9-1.
 fn short(value: Option<&Value>) -> Option<ShortStr> {
     let text = match value? {
         Value::String(text) => text.clone(),
         Value::Int(number) => number.to_string(),
-        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Bytes(bytes) => String::from_utf8(bytes.to_vec()).ok()?,
         _ => return None,
     };
     ShortStr::new(text).ok()
@@ -350,12 +384,9 @@ const KIND: &str = "x-basic-type";
 /// Where the application is named for brokers to which group-id means something.
 const APP_ID: &str = "x-enoki-app-id";
 
-/// What RabbitMQ calls the type of a message whose body AMQP 0-9-1 has no form for.
-const ENCODED: ShortStr = ShortStr::from_static("amqp-1.0");
-
 #[cfg(test)]
 mod tests {
-    use enoki_core::Timestamp;
+    use enoki_core::{Limits, Timestamp};
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
@@ -529,14 +560,6 @@ mod tests {
         assert_eq!(value("text".into()).body, "text");
         assert_eq!(value(Value::Bytes(Bytes::from_static(&[1, 2]))).body, &[1, 2][..]);
         assert_eq!(value(Value::Null).body, "");
-        for (other, encoded) in [
-            (Value::Int(7), &[0x00, 0x53, 0x77, 0x81, 0, 0, 0, 0, 0, 0, 0, 7][..]),
-            (Value::List(vec![]), &[0x00, 0x53, 0x77, 0xd0, 0, 0, 0, 4, 0, 0, 0, 0][..]),
-        ] {
-            let message = value(other);
-            assert_eq!(message.body, encoded);
-            assert_eq!(message.properties.kind.as_deref(), Some("amqp-1.0"));
-        }
         let parts = body(&|encoder| {
             for part in ["one ", "two ", "three"] {
                 encoder.descriptor(0x75);
@@ -544,11 +567,73 @@ mod tests {
             }
         });
         assert_eq!(parts.body, "one two three");
-        let sequences = b"\x00\x53\x76\xc0\x02\x01\x41\x00\x53\x76\x45";
-        assert_eq!(incoming(&Bytes::from_static(sequences), OLDEST).message.body, &sequences[..]);
         // One kind of body ends what another began.
         let mixed = b"\x00\x53\x75\xa0\x01a\x00\x53\x77\x43\x00\x53\x75\xa0\x01b";
         assert_eq!(incoming(&Bytes::from_static(mixed), OLDEST).message.body, "b");
+    }
+
+    /// The type that the publisher gave it stays its own.
+    #[test]
+    fn a_body_that_is_neither_bytes_nor_text_is_named() {
+        let kind = delivered(&header(true, 0), &[("x-basic-type", "order".into())]);
+        for (section, what) in [
+            (&b"\x00\x53\x77\x55\x07"[..], "a number"),
+            (b"\x00\x53\x77\x45", "a list"),
+            (b"\x00\x53\x76\xc0\x02\x01\x41\x00\x53\x76\x45", "a sequence"),
+        ] {
+            let read = incoming(&[&kind[..], section].concat().into(), OLDEST);
+            assert!(read.undecodable.is_some_and(|reason| reason.contains(what)), "{what}");
+            assert_eq!(read.message.properties.kind.as_deref(), Some("order"));
+        }
+        let text = [&kind[..], b"\x00\x53\x77\xa1\x02hi"].concat();
+        let read = incoming(&text.into(), OLDEST);
+        assert_eq!((read.message.body, read.undecodable), ("hi".into(), None));
+        assert_eq!(read.message.properties.kind.as_deref(), Some("order"));
+    }
+
+    /// JMS has its type in the subject, others their event.
+    #[test]
+    fn properties_of_others_are_headers_that_no_program_may_publish() {
+        let mut encoder = Encoder::default();
+        encoder.descriptor(0x73);
+        encoder.list(|encoder| {
+            let time = Timestamp::from_unix_seconds(-5).into();
+            let mut all = vec![Value::Null; 13];
+            for (at, value) in [
+                (3, "placed".into()),
+                (8, time),
+                (10, "g".into()),
+                (11, 4.into()),
+                (12, "r".into()),
+            ] {
+                all[at] = value;
+            }
+            all.iter().for_each(|value| encoder.value(value));
+            13
+        });
+        let wire: Bytes = encoder.into_bytes().into();
+        let read = |dialect| incoming(&wire, dialect).message;
+        let table = |entries: &[(&'static str, Value)]| -> Table {
+            let entries = entries.iter().cloned();
+            entries.map(|(name, value)| (ShortStr::from_static(name), value)).collect()
+        };
+        let common = [
+            ("x-amqp-1.0-subject", "placed".into()),
+            ("x-amqp-1.0-absolute-expiry-time", Timestamp::from_unix_seconds(-5).into()),
+            ("x-amqp-1.0-group-sequence", 4.into()),
+            ("x-amqp-1.0-reply-to-group-id", "r".into()),
+        ];
+        let on_rabbitmq = read(NEWEST);
+        assert_eq!(on_rabbitmq.headers, table(&common));
+        assert_eq!(on_rabbitmq.properties.app_id.as_deref(), Some("g"));
+        let elsewhere = read(OTHER);
+        let group = ("x-amqp-1.0-group-id", "g".into());
+        assert_eq!(elsewhere.headers, table(&[&common[..], &[group]].concat()));
+        for (name, _) in elsewhere.headers.iter() {
+            let mut message = Message::new("");
+            message.headers.set(name.clone(), 1);
+            assert!(message.check(&Limits::default()).is_err(), "{name}");
+        }
     }
 
     #[test]
@@ -560,22 +645,56 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_text_whatever_they_were() {
-        let read = |id: &[u8]| {
-            let mut bytes = vec![0x00, 0x53, 0x73, 0xc0, u8::try_from(id.len() + 1).unwrap(), 1];
-            bytes.extend_from_slice(id);
-            incoming(&bytes.into(), OLDEST).message.properties.message_id
+    fn an_id_is_text_that_says_its_type_and_becomes_the_same_again() {
+        // Published over AMQP 1.0, to somewhere, and converted from AMQP 0-9-1.
+        let read = |id: &[u8], to: &[u8]| {
+            let items = [id, b"\x40", to].concat();
+            let size = u8::try_from(items.len() + 1).unwrap();
+            let wire = [&[0x00, 0x53, 0x73, 0xc0, size, 3][..], &items].concat();
+            incoming(&wire.into(), NEWEST).message
         };
-        assert_eq!(read(b"\x53\x07").as_deref(), Some("7"));
-        assert_eq!(
-            read(b"\x80\xff\xff\xff\xff\xff\xff\xff\xff").as_deref(),
-            Some("18446744073709551615")
-        );
-        assert_eq!(read(b"\xa0\x02ab").as_deref(), Some("ab"));
-        assert_eq!(read(b"\xa1\x02ab").as_deref(), Some("ab"));
-        assert_eq!(read(b"\x40"), None);
+        let text = |id: &[u8]| read(id, b"\xa1\x01q").properties.message_id;
+        const UUID: &str = "urn:uuid:12121212-1212-1212-1212-121212121212";
         let uuid = [&[0x98][..], &[0x12; 16]].concat();
-        assert_eq!(read(&uuid).as_deref(), Some("urn:uuid:12121212-1212-1212-1212-121212121212"));
+        let same = [b"\xa1\x2d", UUID.as_bytes()].concat();
+        for (id, expected) in [
+            (&b"\x80\0\0\0\0\0\0\0\x07"[..], "AMQP_ULONG:7"),
+            (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff", "AMQP_ULONG:18446744073709551615"),
+            (b"\xa0\x02ab", "AMQP_BINARY:6162"),
+            (b"\xa0\x02\xff\x00", "AMQP_BINARY:FF00"),
+            (b"\xa1\x02ab", "ab"),
+            (b"\xa1\x027x", "7x"),
+            (&uuid, UUID),
+            (&same, &format!("AMQP_STRING:{UUID}")),
+        ] {
+            assert_eq!(text(id).as_deref(), Some(expected));
+            let mut answer = Message::new("");
+            answer.properties.correlation_id = text(id);
+            let wire = outgoing(&answer, "/queues/q", NEWEST);
+            let sections = decode::message(&wire.clone().into()).0;
+            let asked = decode::message(
+                &[b"\x00\x53\x73\xc0", &[u8::try_from(id.len()).unwrap() + 1, 1][..], id]
+                    .concat()
+                    .into(),
+            )
+            .0;
+            assert_eq!(sections.correlation_id, asked.message_id, "{expected}");
+            assert!(wire.windows(id.len()).any(|part| part == id), "{expected}");
+        }
+        assert_eq!(text(b"\x53\x07").as_deref(), Some("AMQP_ULONG:7"));
+        assert_eq!(text(b"\x44").as_deref(), Some("AMQP_ULONG:0"));
+        assert_eq!(text(b"\x40"), None);
+        // On AMQP 0-9-1 it was this text, and so it is here.
+        let converted = read(b"\xa1\x0cAMQP_ULONG:7", b"\x40").properties.message_id;
+        assert_eq!(converted.as_deref(), Some("AMQP_ULONG:7"));
+        let asked = read(b"\xa1\x0cAMQP_ULONG:7", b"\xa1\x01q").properties.message_id;
+        assert_eq!(asked.as_deref(), Some("AMQP_STRING:AMQP_ULONG:7"));
+        // Too long for an id, and not lost.
+        let long = [b"\xb1\0\0\x01\x2c", &*b"x".repeat(300)].concat();
+        let wire = [&b"\x00\x53\x73\xd0\0\0\x01\x35\0\0\0\x01"[..], &long].concat();
+        let read = incoming(&wire.into(), NEWEST).message;
+        assert_eq!(read.properties.message_id, None);
+        assert_eq!(read.headers.get("x-message-id"), Some(&"x".repeat(300).into()));
     }
 
     #[test]
@@ -625,7 +744,7 @@ mod tests {
 
     #[test]
     fn a_few_bytes_are_not_a_billion_values() {
-        let nulls = b"\x00\x53\x77\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40";
+        let nulls = b"\x00\x53\x74\xc1\x0e\x02\xa1\x01x\xf0\x00\x00\x00\x05\xff\xff\xff\xff\x40";
         let read = incoming(&Bytes::from_static(nulls), NEWEST);
         assert!(read.undecodable.unwrap().contains("values"));
     }
@@ -635,7 +754,8 @@ mod tests {
     }
 
     fn time() -> impl Strategy<Value = Timestamp> {
-        (0..=Timestamp::MAX.unix_seconds()).prop_map(Timestamp::from_unix_seconds)
+        (Timestamp::MIN.unix_seconds()..=Timestamp::MAX.unix_seconds())
+            .prop_map(Timestamp::from_unix_seconds)
     }
 
     fn value() -> impl Strategy<Value = Value> {

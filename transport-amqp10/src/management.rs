@@ -1,7 +1,10 @@
 //! Requests to RabbitMQ's management node: HTTP over AMQP, on a pair of links.
 
 use bytes::Bytes;
-use enoki_core::{Error, ErrorKind, Result, Table, Value, transport::passing};
+use enoki_core::{
+    Error, ErrorKind, Result, Table, Value,
+    transport::{crossing::Id, passing},
+};
 use fe2o3_amqp::{
     Receiver, Sendable, Sender,
     link::receiver::CreditMode,
@@ -149,19 +152,13 @@ fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     if fault.is_some() {
         return None;
     }
-    let correlation = sections.properties.get(5)?.as_int()?;
-    if u64::try_from(correlation) != Ok(number) {
+    if sections.correlation_id != Some(Id::Number(number)) {
         return None;
     }
     let status = sections.properties.get(3)?.as_str()?.parse().ok()?;
     let body = match sections.body {
-        Body::Value(value) => value,
-        Body::Other(section) => {
-            let mut cursor = decode::Cursor::new(&section);
-            cursor.descriptor().ok()?;
-            cursor.value().ok()?
-        }
         Body::Empty | Body::Data(_) => Value::Null,
+        encoded @ Body::Encoded(_) => encoded.value()?,
     };
     Some(Answer { status, body })
 }

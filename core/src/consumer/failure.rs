@@ -196,7 +196,8 @@ mod tests {
     fn nothing_in_it_acts_on_a_terminal_or_forges_a_line() {
         let failure = Failure::new("no customer \"\u{1b}[2J\nERROR forged\"");
         assert_eq!(failure.to_string(), "no customer \"\\u{1b}[2J\\nERROR forged\"");
-        let caused = crate::Error::new(crate::ErrorKind::Codec, "read").because("x").caused_by("\n");
+        let caused =
+            crate::Error::new(crate::ErrorKind::Codec, "read").because("x").caused_by("\n");
         assert_eq!(Failure::from(caused).to_string(), "read: x: \\n");
     }
 

@@ -37,6 +37,11 @@ pub(super) fn check_properties(properties: &Properties) -> Result<()> {
                 .remedy("after urn:uuid: write a UUID with hyphens and lower-case digits"));
         }
     }
+    if properties.kind.as_deref() == Some(crossing::ENCODED) {
+        return Err(refuse(ErrorKind::Codec, "the kind")
+            .because("RabbitMQ takes the body of such a message for one that AMQP 1.0 encoded")
+            .remedy("choose another name"));
+    }
     if properties.reply_to.as_deref().is_some_and(|queue| queue.starts_with("/queues/")) {
         return Err(refuse(ErrorKind::Configuration, "the reply-to")
             .because("brokers take it for an address of AMQP 1.0")
@@ -63,6 +68,13 @@ pub(super) fn is_reserved(name: &str) -> bool {
 
 /// Checks the name of a header, and the names in its value.
 pub(super) fn check_names(name: &str, value: &Value) -> Result<()> {
+    if [crossing::MESSAGE_ID, crossing::CORRELATION_ID].contains(&name)
+        && matches!(value, Value::Bytes(_))
+    {
+        return Err(refuse(ErrorKind::Codec, format!("header {name:?}"))
+            .because("RabbitMQ writes an id that is bytes so, and it would arrive as one")
+            .remedy("choose another name, or send it as text"));
+    }
     let is_annotation = name.starts_with("x-");
     if !is_annotation && !matches!(value, Value::List(_) | Value::Table(_)) {
         return Ok(());
@@ -198,6 +210,19 @@ mod tests {
         refused(&message, "the reply-to");
         message.properties.reply_to = Some(ShortStr::from_static("queues/answers"));
         accepted(&message);
+    }
+
+    #[test]
+    fn what_would_arrive_as_an_encoded_body_or_an_id_is_refused() {
+        let mut message = Message::new("");
+        message.properties.kind = Some(ShortStr::from_static("amqp-1.0"));
+        refused(&message, "the kind");
+        message.properties.kind = Some(ShortStr::from_static("amqp-1.1"));
+        accepted(&message);
+        for name in ["x-message-id", "x-correlation-id"] {
+            refused(&with(name, Value::Bytes("a".into())), name);
+            accepted(&with(name, "a"));
+        }
     }
 
     #[test]

@@ -255,40 +255,56 @@ impl Extend<(ShortStr, Value)> for Table {
 ///
 /// let time = Timestamp::from_unix_seconds(1_700_000_000);
 /// assert_eq!(time.to_system_time().map(Timestamp::from), Some(time));
+/// assert!(Timestamp::from_unix_seconds(-1) < Timestamp::from_unix_seconds(0)); // before 1970
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(u64);
+pub struct Timestamp(i64);
 
 impl Timestamp {
     /// The latest that can be published: beyond it AMQP 1.0, which counts milliseconds in a signed
     /// number, has no way to write it.
-    pub const MAX: Self = Self(i64::MAX as u64 / 1000);
+    pub const MAX: Self = Self(i64::MAX / 1000);
+
+    /// The earliest that can be published, as long before 1970 as the latest is after it.
+    pub const MIN: Self = Self(-Self::MAX.0);
 
     /// Now, cut to the second.
     pub fn now() -> Self {
         Self::from(SystemTime::now())
     }
 
-    /// Seconds since 1970.
-    pub const fn from_unix_seconds(seconds: u64) -> Self {
+    /// Seconds since 1970; negative ones are before it.
+    pub const fn from_unix_seconds(seconds: i64) -> Self {
         Self(seconds)
     }
 
-    /// Seconds since 1970.
-    pub const fn unix_seconds(self) -> u64 {
+    /// Seconds since 1970; negative before it.
+    pub const fn unix_seconds(self) -> i64 {
         self.0
+    }
+
+    /// Whether both protocols can carry it: from [`Timestamp::MIN`] to [`Timestamp::MAX`].
+    pub const fn is_portable(self) -> bool {
+        Self::MIN.0 <= self.0 && self.0 <= Self::MAX.0
     }
 
     /// The same point in time as the standard library's type, where that reaches so far.
     pub fn to_system_time(self) -> Option<SystemTime> {
-        UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
+        let distance = Duration::from_secs(self.0.unsigned_abs());
+        match self.0 {
+            0.. => UNIX_EPOCH.checked_add(distance),
+            _ => UNIX_EPOCH.checked_sub(distance),
+        }
     }
 }
 
 impl From<SystemTime> for Timestamp {
-    /// Cuts to the second; what lies before 1970 becomes 1970.
+    /// Cuts to the second, towards 1970, as RabbitMQ does it between the protocols.
     fn from(time: SystemTime) -> Self {
-        Self(time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self(0_i64.saturating_add_unsigned(since.as_secs())),
+            Err(before) => Self(0_i64.saturating_sub_unsigned(before.duration().as_secs())),
+        }
     }
 }
 
@@ -324,11 +340,18 @@ mod tests {
     }
 
     #[test]
-    fn time_is_cut_to_the_second_and_begins_in_1970() {
+    fn time_is_cut_to_the_second_and_may_be_before_1970() {
         let time = UNIX_EPOCH + Duration::from_millis(1_999);
         assert_eq!(Timestamp::from(time).unix_seconds(), 1);
-        let before = UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(Timestamp::from(before).unix_seconds(), 0);
-        assert_eq!(Timestamp::from_unix_seconds(u64::MAX).to_system_time(), None);
+        let before = UNIX_EPOCH - Duration::from_millis(5_500);
+        assert_eq!(Timestamp::from(before).unix_seconds(), -5);
+        let whole = UNIX_EPOCH - Duration::from_secs(5);
+        assert_eq!(Timestamp::from_unix_seconds(-5).to_system_time(), Some(whole));
+        for seconds in [i64::MIN, i64::MAX] {
+            let time = Timestamp::from_unix_seconds(seconds);
+            assert!(time.to_system_time().is_none_or(|there| Timestamp::from(there) == time));
+            assert!(!time.is_portable());
+        }
+        assert!(Timestamp::MIN.is_portable() && Timestamp::MAX.is_portable());
     }
 }

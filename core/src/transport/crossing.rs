@@ -1,13 +1,23 @@
-//! What becomes of headers on their way from AMQP 1.0 to 0-9-1, and how it is undone. Pure.
+//! What becomes of a message on its way from AMQP 1.0 to 0-9-1, and how it is undone. Pure.
 //!
 //! A broker that speaks both protocols cannot put every header of one into a message of the other:
 //! on AMQP 1.0 a list is no application property, and RabbitMQ writes bytes and text to AMQP 0-9-1
 //! in the same way. So a transport for AMQP 1.0 says in annotations what would be lost, and both
 //! read them. They are added there alone: a program that consumes over AMQP 0-9-1 finds them as
 //! headers, one that publishes over it sends nothing but its own.
+//!
+//! Other clients of AMQP 1.0 write ids and bodies in types that AMQP 0-9-1 does not have. Both transports read
+//! them by the same rules: [`Id`], [`read_body`].
+
+mod body;
+mod id;
 
 use std::{collections::BTreeSet, mem};
 
+pub use self::{
+    body::{ENCODED, read_body, read_encoded},
+    id::{CORRELATION_ID, Id, MESSAGE_ID, id_or_header, restore_ids},
+};
 use crate::{
     message::value::{Table, Value},
     short_str::ShortStr,

@@ -62,7 +62,10 @@ pub fn read(line: &str) -> Checked<Message> {
             kind: text("kind")?,
             app_id: text("app_id")?,
             user_id: text("user_id")?,
-            timestamp: number("timestamp").map(Timestamp::from_unix_seconds),
+            timestamp: properties
+                .get("timestamp")
+                .and_then(Json::as_i64)
+                .map(Timestamp::from_unix_seconds),
             expiration: number("expiration").map(Duration::from_millis),
             priority: number("priority").map(u8::try_from).transpose()?,
             persistent: properties.get("persistent") == Some(&Json::Bool(true)),
@@ -105,7 +108,7 @@ fn read_value(value: &Json) -> Checked<Value> {
         "int" => Value::Int(content.as_i64().ok_or_else(wrong)?),
         "float" => Value::Float(content.as_f64().ok_or_else(wrong)?),
         "timestamp" => {
-            Value::Timestamp(Timestamp::from_unix_seconds(content.as_u64().ok_or_else(wrong)?))
+            Value::Timestamp(Timestamp::from_unix_seconds(content.as_i64().ok_or_else(wrong)?))
         }
         "bytes" => Value::Bytes(from_hex(content)?.into()),
         "string" => Value::String(content.as_str().ok_or_else(wrong)?.to_owned()),

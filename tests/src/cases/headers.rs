@@ -165,6 +165,7 @@ async fn headers_at_the_limits_arrive(stage: &Stage) -> Result<(), Failed> {
             ("huge", f64::MAX.into()),
             ("third", (1.0 / 3.0).into()),
             ("epoch", Timestamp::from_unix_seconds(0).into()),
+            ("before the epoch", Timestamp::from_unix_seconds(-5).into()),
             // The year 9999: beyond what 32 bits can count.
             ("late", Timestamp::from_unix_seconds(253_402_300_799).into()),
             ("empty-text", "".into()),
@@ -376,7 +377,7 @@ async fn what_no_wire_can_carry_is_refused(stage: &Stage) -> Result<(), Failed> 
     let long = Duration::from_secs(50 * 24 * 3600);
     let outcome = publisher.message(&1)?.expiration(long).publish().await;
     expect_error("an expiration of 50 days", outcome, &[ErrorKind::Configuration])?;
-    let late = Timestamp::from_unix_seconds(u64::MAX);
+    let late = Timestamp::from_unix_seconds(i64::MAX);
     let outcome = publisher.message(&1)?.timestamp(late).publish().await;
     expect_error("a timestamp after the end of time", outcome, &[ErrorKind::Codec])?;
     let outcome = publisher.message(&1)?.header("late", late)?.publish().await;

@@ -119,12 +119,19 @@ impl State {
             let message = Arc::new(corpse.message(self.date(now)));
             let (exchange, key) = (&corpse.target.exchange, corpse.routing_key());
             let Some(way) = self.routing.way(exchange, key, &message.headers) else {
-                tracing::debug!(queue = &*corpse.queue, exchange = &**exchange, "no exchange for a dead message");
+                tracing::debug!(
+                    queue = &*corpse.queue,
+                    exchange = &**exchange,
+                    "no exchange for a dead message"
+                );
                 continue;
             };
             for &target in way.targets.iter() {
                 if self.queues.get(target).is_some_and(|q| corpse.would_cycle(&q.spec.name)) {
-                    tracing::warn!(queue = &*corpse.queue, "dropped a message that died in a circle");
+                    tracing::warn!(
+                        queue = &*corpse.queue,
+                        "dropped a message that died in a circle"
+                    );
                 } else {
                     self.enqueue(target, &message, exchange, key, now);
                 }

@@ -170,7 +170,7 @@ fn inner() -> Value {
     table.into()
 }
 
-fn time(seconds: u64) -> Value {
+fn time(seconds: i64) -> Value {
     Timestamp::from_unix_seconds(seconds).into()
 }
 
