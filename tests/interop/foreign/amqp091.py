@@ -2,6 +2,7 @@
 
     amqp091.py publish QUEUE          the messages on standard input, each confirmed
     amqp091.py consume QUEUE NUMBER   so many messages to standard output, each acknowledged
+    amqp091.py others QUEUE           messages with what nothing here publishes, each confirmed
 
 The broker's URL is in BROKER_URL: an argument would be there for everybody to read.
 """
@@ -9,6 +10,7 @@ The broker's URL is in BROKER_URL: an argument would be there for everybody to r
 import os
 import sys
 from datetime import datetime, timezone
+from decimal import Decimal
 from urllib.parse import unquote, urlsplit
 
 import amqp
@@ -86,11 +88,25 @@ def consume(connection, channel, queue, number):
         channel.basic_ack(message.delivery_tag)
 
 
+def others(channel, queue):
+    """tests/crossing/others.rs has what is to come of each."""
+    decimals = {"minus": Decimal("-1.5"), "plus": Decimal("19.99"), "least": Decimal(-(2**31))}
+    for message in (
+        amqp.Message(b"x", application_headers=decimals),
+        amqp.Message(b"x", timestamp=2**63 + 5),
+        amqp.Message(b"x", timestamp=2**64 - 5),
+        amqp.Message(b"{}", type="amqp-1.0"),
+    ):
+        channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True, timeout=30)
+
+
 def main(verb, queue, number="0"):
     with connect() as connection:
         channel = connection.channel()
         if verb == "publish":
             publish(channel, queue)
+        elif verb == "others":
+            others(channel, queue)
         else:
             consume(connection, channel, queue, int(number))
 

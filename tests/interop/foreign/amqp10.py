@@ -2,19 +2,22 @@
 
     amqp10.py publish QUEUE          the messages on standard input, each accepted
     amqp10.py consume QUEUE NUMBER   so many messages to standard output, each accepted
+    amqp10.py others QUEUE           messages in forms that AMQP 0-9-1 does not have, each accepted
+    amqp10.py ask QUEUE REPLY-QUEUE  requests with ids of every type; which answers had theirs, to standard output
 
 The broker's URL is in BROKER_URL: an argument would be there for everybody to read.
 
 What goes where is what docs/crossing.md says for AMQP 1.0 on RabbitMQ.
 """
 
+import json
 import os
 import sys
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import neutral
-from proton import Message, symbol, timestamp
+from proton import Message, symbol, timestamp, ulong
 from proton.utils import BlockingConnection
 
 # What RabbitMQ adds for its own.
@@ -70,7 +73,8 @@ def to_wire(message):
         ("timestamp", "creation_time"),
     ):
         if ours in properties:
-            setattr(wire, theirs, properties[ours])
+            content = properties[ours]
+            setattr(wire, theirs, typed(content) if theirs in ("id", "correlation_id") else content)
     if "user_id" in properties:
         wire.user_id = properties["user_id"].encode()
     if "expiration" in properties:
@@ -106,8 +110,25 @@ def from_wire(wire):
     return {"body": body(wire.body).hex(), "properties": properties, "headers": headers}
 
 
+def typed(text):
+    """The id that a text stands for, as docs/crossing.md has it."""
+    if text.startswith("urn:uuid:") and len(text) == 45:
+        return UUID(text)
+    if text.startswith("AMQP_ULONG:"):
+        return ulong(int(text.removeprefix("AMQP_ULONG:")))
+    if text.startswith("AMQP_BINARY:"):
+        return bytes.fromhex(text.removeprefix("AMQP_BINARY:"))
+    return text
+
+
 def identifier(value):
-    return f"urn:uuid:{value}" if isinstance(value, UUID) else value and str(value)
+    if isinstance(value, UUID):
+        return f"urn:uuid:{value}"
+    if isinstance(value, int):
+        return f"AMQP_ULONG:{int(value)}"
+    if isinstance(value, (bytes, memoryview)):
+        return f"AMQP_BINARY:{bytes(value).hex().upper()}"
+    return value and str(value)
 
 
 def media(value):
@@ -135,13 +156,61 @@ def consume(connection, queue, number):
         receiver.accept()
 
 
-def main(verb, queue, number="0"):
+def others(connection, queue):
+    """tests/crossing/others.rs has what is to come of each."""
+    sender = connection.create_sender(address(queue))
+    data = {"body": b"x", "inferred": True}
+    grouped = {"group_id": "g", "group_sequence": 4, "reply_to_group_id": "r"}
+    for message in (
+        Message(body="text", annotations={symbol("x-basic-type"): "mine"}),
+        Message(body=b"\xff\x00"),
+        Message(body={"a": 1}),
+        Message(body=[1, "two"], inferred=True),
+        Message(body=42),
+        Message(subject="placed", expiry_time=1900000000, **grouped, **data),
+        Message(creation_time=-5, properties={"at": timestamp(-5500)}, **data),
+        Message(id=UUID(int=7), correlation_id=ulong(2**64 - 1), **data),
+        Message(id=b"\xff\x00", correlation_id=b"ab", **data),
+        Message(id="i" * 300, correlation_id=b"\x01" * 200, **data),
+    ):
+        sender.send(message, timeout=30)
+
+
+def kind_of(value):
+    """An id and its type: Proton reads a ulong as an int, and bytes as a view of them."""
+    if isinstance(value, (bytes, memoryview)):
+        return bytes, bytes(value)
+    return (int, int(value)) if isinstance(value, int) else (type(value), value)
+
+
+def ask(connection, queue, answers):
+    receiver = connection.create_receiver(address(answers), credit=1)
+    sender = connection.create_sender(address(queue))
+    for name, asked in (
+        ("uuid", UUID(int=7)),
+        ("ulong", ulong(99)),
+        ("binary", b"\xff\x00\xfe"),
+        ("binary text", b"ab"),
+        ("string", "plain"),
+        ("string like a uuid", f"urn:uuid:{UUID(int=7)}"),
+    ):
+        sender.send(Message(body=b"ping", inferred=True, id=asked, reply_to=address(answers)), timeout=30)
+        answer = receiver.receive(timeout=30)  # bytes of its id are only there as long as it is
+        print(json.dumps([name, kind_of(answer.correlation_id) == kind_of(asked)]), flush=True)
+        receiver.accept()
+
+
+def main(verb, queue, argument="0"):
     connection = connect()
     try:
         if verb == "publish":
             publish(connection, queue)
+        elif verb == "others":
+            others(connection, queue)
+        elif verb == "ask":
+            ask(connection, queue, argument)
         else:
-            consume(connection, queue, int(number))
+            consume(connection, queue, int(argument))
     finally:
         connection.close()
 

@@ -9,8 +9,9 @@
 mod crossing {
     pub(super) mod client;
     pub(super) mod document;
-    mod foreign;
-    mod ours;
+    pub(super) mod foreign;
+    pub(super) mod others;
+    pub(super) mod ours;
     pub(super) mod path;
     pub(super) mod refused;
     pub(super) mod rows;
@@ -23,7 +24,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::crossing::{
     client::{Client, Protocol},
-    document,
+    document, others,
     path::Path,
     refused,
     rows::rows,
@@ -71,6 +72,23 @@ fn main() -> ExitCode {
                     Ok(Completion::Completed)
                 }));
             }
+        }
+    }
+    for (broker, protocols) in brokers {
+        for (name, run) in others::tests() {
+            if name.contains("amqp_10") && protocols.len() == 1 {
+                continue;
+            }
+            let name = format!("crossing::{}::{name}", broker.name);
+            trials.push(Trial::ignorable_test(name, move || {
+                if broker.url("amqp091").is_none() {
+                    return without(broker.variable);
+                }
+                if given(PYTHON).is_none() {
+                    return without(PYTHON);
+                }
+                others::run(run(broker))
+            }));
         }
     }
     for (at, row) in refused::rows().into_iter().enumerate() {

@@ -17,6 +17,7 @@ pub(crate) fn check(rows: &[Row], refused: &[Refused]) -> Result<(), String> {
     let word = |verdict| match verdict {
         Verdict::Equal => "equal",
         Verdict::Lost => "lost",
+        Verdict::Text => "text",
     };
     let tested: Verdicts<'_> = rows
         .iter()

@@ -28,6 +28,17 @@ pub(crate) async fn consume(
     lines.lines().map(neutral::read).collect()
 }
 
+/// Publishes what `others` in the program has.
+pub(crate) async fn others(protocol: Protocol, url: &str, queue: &str) -> Checked {
+    run(protocol, url, &["others", queue], String::new()).await.map(drop)
+}
+
+/// Asks at the queue, and says of each kind of id whether the answer had it.
+pub(crate) async fn ask(url: &str, queue: &str, answers: &str) -> Checked<Vec<(String, bool)>> {
+    let lines = run(Protocol::Amqp10, url, &["ask", queue, answers], String::new()).await?;
+    lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
 async fn run(protocol: Protocol, url: &str, arguments: &[&str], input: String) -> Checked<String> {
     let program = match protocol {
         Protocol::Amqp091 => "amqp091.py",

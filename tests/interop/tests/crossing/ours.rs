@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use enoki::{
     BrokerUrl, Limits, Message, Outcome, Purpose, ShortStr, Transport,
-    transport::{Outgoing, PublishOutcome, Session, Settle},
+    transport::{Delivered, Outgoing, PublishOutcome, Session, Settle},
 };
 use enoki_interop::Checked;
 use tokio::time::Instant;
@@ -47,7 +47,8 @@ pub(crate) async fn publish(url: &str, queue: &str, messages: &[Message]) -> Che
     Ok(())
 }
 
-pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> Checked<Vec<Message>> {
+/// Takes so many deliveries, in order, and acknowledges them.
+pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Checked<Vec<Delivered>> {
     let session = open(url).await?;
     let queue = ShortStr::new(queue)?;
     let mut receiver = session.receiver(&queue, u16::try_from(count)?).await?;
@@ -63,8 +64,12 @@ pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> Checked<Vec
     receiver.settle(&settled);
     receiver.close().await?;
     session.close(Instant::now() + Duration::from_secs(5)).await;
+    Ok(arrived)
+}
+
+pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> Checked<Vec<Message>> {
     let mut messages = Vec::new();
-    for delivered in arrived {
+    for delivered in take(url, queue, count).await? {
         if let Some(reason) = delivered.undecodable {
             return Err(format!("{:?} cannot be read: {reason}", delivered.message).into());
         }

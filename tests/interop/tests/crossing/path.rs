@@ -3,7 +3,10 @@
 
 use std::{fmt::Debug, sync::OnceLock, time::Duration};
 
-use enoki::{Message, QueueSpec, ShortStr, Table, Value, transport::Change};
+use enoki::{
+    Message, QueueSpec, ShortStr, Table, Value,
+    transport::{Change, crossing::Id},
+};
 use enoki_interop::{Broker, Checked};
 use tokio::time::timeout;
 
@@ -87,13 +90,31 @@ impl Path {
     /// What has to come of it.
     fn expected(&self, row: &Row, sent: &Message) -> Message {
         let mut expected = sent.clone();
+        if row.verdict(self.from.protocol(), self.to.protocol()) == Verdict::Text {
+            let id = expected.properties.message_id.take().unwrap_or_default();
+            expected.properties.message_id =
+                ShortStr::new(id.trim_start_matches("AMQP_ULONG:")).ok();
+        }
+        if self.from.protocol() == Protocol::Amqp10
+            && self.to == Client::Foreign(Protocol::Amqp091)
+            && let Some(id) = &expected.properties.message_id
+            && let Id::Bytes(bytes) = Id::of(id)
+        {
+            let bytes = Value::Bytes(bytes.into_owned().into());
+            expected.headers.set(ShortStr::from_static("x-message-id"), bytes);
+            expected.properties.message_id = None;
+        }
         if let (Client::Ours(from), Client::Ours(to)) = (self.from, self.to) {
             if row.verdict(from, to) == Verdict::Lost {
                 expected.headers = Table::new();
             }
             return expected;
         }
+        let id = expected.headers.remove("x-message-id");
         expected.headers = self.as_others_see(expected.headers);
+        if let Some(id) = id {
+            expected.headers.set(ShortStr::from_static("x-message-id"), id);
+        }
         expected
     }
 
@@ -127,6 +148,10 @@ impl Path {
     fn comparable(&self, mut message: Message) -> Message {
         if matches!(self.to, Client::Foreign(_)) {
             message.headers.remove("x-enoki-bytes");
+        }
+        if self.from == Client::Foreign(Protocol::Amqp10) {
+            // It writes one wherever there is a group.
+            message.headers.remove("x-amqp-1.0-group-sequence");
         }
         if [self.from, self.to].contains(&Client::Foreign(Protocol::Amqp10)) {
             // Proton does not tell empty ones from none.

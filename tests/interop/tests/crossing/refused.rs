@@ -102,6 +102,14 @@ pub(crate) fn rows() -> Vec<Refused> {
                 ),
             ],
         ),
+        row("refused_kind_of_rabbitmq", &[(|message| message.kind("amqp-1.0"), "the kind")]),
+        row(
+            "refused_header_like_an_id",
+            &[
+                (|message| message.header("x-message-id", id()), "\"x-message-id\""),
+                (|message| message.header("x-correlation-id", id()), "\"x-correlation-id\""),
+            ],
+        ),
         row(
             "refused_header_string_with_nul",
             &[
@@ -135,6 +143,10 @@ pub(crate) fn rows() -> Vec<Refused> {
 
 fn raw(bytes: usize, content_type: Option<&'static str>) -> Raw {
     Raw { body: vec![b'x'; bytes].into(), content_type: content_type.map(ShortStr::from_static) }
+}
+
+fn id() -> Value {
+    Value::Bytes(vec![1].into())
 }
 
 fn too_late() -> Timestamp {

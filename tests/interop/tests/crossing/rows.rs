@@ -12,6 +12,8 @@ pub(crate) enum Verdict {
     Equal,
     /// The broker drops the header.
     Lost,
+    /// The type of an id is lost: what arrives is its text.
+    Text,
 }
 
 pub(crate) struct Row {
@@ -25,6 +27,10 @@ pub(crate) struct Row {
 pub(crate) fn rows() -> Vec<Row> {
     [properties(), headers(), headers_of_brokers_kind()].into_iter().flatten().collect()
 }
+
+/// Ids of other types, as text.
+pub(crate) const NUMBER: &str = "AMQP_ULONG:99";
+pub(crate) const BYTES: &str = "AMQP_BINARY:FF00FE";
 
 fn properties() -> Vec<Row> {
     let ids = || {
@@ -57,6 +63,15 @@ fn properties() -> Vec<Row> {
         Row::with("message_id", ids(), |message, text| message.properties.message_id = short(text)),
         Row::with("correlation_id", ids(), |message, text| {
             message.properties.correlation_id = short(text)
+        }),
+        Row {
+            from_10_to_091: Verdict::Text,
+            ..Row::with("id_number", [NUMBER], |message, text| {
+                message.properties.message_id = short(text);
+            })
+        },
+        Row::with("id_bytes", [BYTES, "AMQP_BINARY:6162"], |message, text| {
+            message.properties.message_id = short(text);
         }),
         Row::with("reply_to", ["answers", "re ply/to", "ü%2F"], |message, text| {
             message.properties.reply_to = short(text);
