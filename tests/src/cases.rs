@@ -7,6 +7,7 @@ mod errors;
 mod handover;
 mod headers;
 mod limits;
+mod many;
 mod publish;
 mod routing;
 mod service;
@@ -32,6 +33,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> + Send {
         service::CASES,
         shutdown::CASES,
         handover::CASES,
+        many::CASES,
     ]
     .into_iter()
     .flatten()

@@ -20,7 +20,7 @@ use crate::{
     decode::{self, Body},
     encode::Encoder,
     error::{self, Cause},
-    session::{Amqp10Session, Node},
+    session::{At, Node},
 };
 
 /// A link to the management address, and one from a queue of this connection's for the answers.
@@ -41,30 +41,30 @@ pub(crate) struct Artemis {
 pub(crate) type Answer = std::result::Result<Json, String>;
 
 impl Node for Artemis {
-    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
-        let channel = session.channel(operation, subject).await?;
+    async fn open(at: &At<'_>, operation: &'static str, subject: &str) -> Result<Self> {
+        let channel = at.channel(operation, subject).await?;
         let builder = Sender::builder()
-            .name(session.link_name("requests"))
+            .name(at.link_name("requests"))
             .target(ADDRESS)
             .sender_settle_mode(SenderSettleMode::Unsettled);
-        let (requests, channel) = session
+        let (requests, channel) = at
             .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
             .await
             .map_err(unless_permitted)?;
         let builder = Receiver::builder()
-            .name(session.link_name("answers"))
+            .name(at.link_name("answers"))
             .source(Source::builder().dynamic(true).capabilities(address::queue_like()).build())
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .credit_mode(CreditMode::Manual);
-        let (answers, channel) = session
+        let (answers, channel) = at
             .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
             .await
             .map_err(unless_permitted)?;
         let reply_to = answers.source().as_ref().and_then(|source| source.address.clone());
         let reply_to = reply_to.ok_or_else(|| {
             let cause = Cause::Local("the broker made no queue for its answers".to_owned());
-            session.failed(operation, subject, &cause)
+            at.failed(operation, subject, &cause)
         })?;
         Ok(Self { requests, answers, reply_to, _channel: channel, number: 0, sound: true })
     }

@@ -46,6 +46,7 @@
 mod address;
 mod artemis;
 mod channel;
+mod connection;
 mod decode;
 mod encode;
 mod error;
@@ -53,6 +54,7 @@ mod headers;
 mod management;
 mod options;
 mod peer;
+mod pool;
 mod receiver;
 mod sender;
 mod session;

@@ -22,7 +22,7 @@ use crate::{
     decode::{self, Body},
     encode::Encoder,
     error::Cause,
-    session::{Amqp10Session, Node},
+    session::{At, Node},
     wire::{PAIR_RECEIVER, PAIR_SENDER, paired},
 };
 
@@ -65,8 +65,8 @@ impl Answer {
 }
 
 impl Node for Management {
-    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self> {
-        let channel = session.channel(operation, subject).await?;
+    async fn open(at: &At<'_>, operation: &'static str, subject: &str) -> Result<Self> {
+        let channel = at.channel(operation, subject).await?;
         let mut properties = Fields::new();
         properties.insert(Symbol::from("paired"), WireValue::Bool(true));
         let builder = Sender::builder()
@@ -76,9 +76,8 @@ impl Node for Management {
             .sender_settle_mode(SenderSettleMode::Settled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .properties(properties.clone());
-        let (requests, channel) = session
-            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
-            .await?;
+        let (requests, channel) =
+            at.attach(operation, subject, channel, |handle| builder.attach(handle).boxed()).await?;
         let builder = Receiver::builder()
             .name(paired(PAIR_RECEIVER))
             .source(NODE)
@@ -87,9 +86,8 @@ impl Node for Management {
             .receiver_settle_mode(ReceiverSettleMode::First)
             .properties(properties)
             .credit_mode(CreditMode::Manual);
-        let (answers, channel) = session
-            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
-            .await?;
+        let (answers, channel) =
+            at.attach(operation, subject, channel, |handle| builder.attach(handle).boxed()).await?;
         Ok(Self { requests, answers, _channel: channel, number: 0, sound: true })
     }
 

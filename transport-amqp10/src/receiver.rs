@@ -35,10 +35,11 @@ use tokio::{
 use crate::{
     address,
     channel::Channel,
+    connection::{Ended, REPLY_TIMEOUT},
     error::{self, Cause},
     headers::{Incoming, incoming},
     peer::{self, Dialect},
-    session::{self, Amqp10Session, Ended, REPLY_TIMEOUT},
+    session::{self, Amqp10Session},
     topology,
     wire::Gauge,
 };
@@ -91,9 +92,9 @@ impl Amqp10Receiver {
                 .because("a prefetch of 0 would receive nothing"));
         }
         let delays = topology::delays(session, queue).await;
-        let channel = session.channel(CONSUME, &subject).await?;
+        let channel = session.pool().channel_from(queue, CONSUME, &subject).await?;
         let name = session.link_name("receiver");
-        let gauge = session.line().links.watch(&name);
+        let gauge = channel.line().links.watch(&name);
         let builder = fe2o3_amqp::Receiver::builder()
             .name(name)
             .source(address::source(queue, peer::dialect(session.peer())))

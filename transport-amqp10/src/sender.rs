@@ -28,10 +28,11 @@ use tokio::{sync::watch, task::unconstrained};
 use crate::{
     address,
     channel::Channel,
+    connection::Ended,
     error::{self, Cause},
     headers,
     peer::{self, Dialect},
-    session::{self, Amqp10Session, Ended},
+    session::{self, Amqp10Session},
 };
 
 /// A link to the anonymous terminus: each message says where it goes, and an error is its own.
@@ -85,7 +86,7 @@ impl Future for UnderWay {
 impl Amqp10Sender {
     pub(crate) async fn open(session: &Amqp10Session, window: usize) -> Result<Self> {
         let subject = session.options().subject();
-        let channel = session.channel(OPEN, &subject).await?;
+        let channel = session.pool().channel(OPEN, &subject).await?;
         let builder = fe2o3_amqp::Sender::builder()
             .name(session.link_name("sender"))
             .target(address::anonymous(peer::dialect(session.peer())))

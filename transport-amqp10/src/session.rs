@@ -1,203 +1,52 @@
-//! One connection to the broker.
+//! One incarnation of a connection to the broker, and what is opened on it.
 
 use std::{
     fmt,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, ErrorKind, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session, deadline, later, spawn},
+    Error, Peer, Result, ShortStr,
+    transport::{Change, Found, Receiver, Sender, Session, spawn},
 };
-use enoki_socket::tls_error;
-use fe2o3_amqp::{
-    Connection,
-    connection::{ConnectionHandle, OpenError},
-    session::{BeginError, SessionHandle},
-    types::{
-        definitions::Fields,
-        primitives::{Symbol, Value},
-    },
-};
-use futures_util::future::BoxFuture;
+use fe2o3_amqp::session::SessionHandle;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::{
-    sync::{Mutex, mpsc, oneshot, watch},
+    sync::{Mutex, watch},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     artemis::Artemis,
-    channel::{Channel, Idle},
+    channel::Channel,
+    connection::{Connection, Ended, REPLY_TIMEOUT, end},
     error::{self, Cause},
     management::Management,
     options::Options,
     peer,
+    pool::Pool,
     receiver::Amqp10Receiver,
     sender::Amqp10Sender,
     topology,
-    wire::{self, FRAME_MAX, Line, OVERHEAD, Stage},
 };
 
 /// Opens a session, within the deadline.
 pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amqp10Session> {
-    let line = Arc::new(Line::default());
-    // Whether the deadline passes or the caller goes away: the line ends with this call, unless
-    // there is a session.
-    let cut = CutOnDrop(Some(line.clone()));
-    let began = Instant::now();
-    let connection = match timeout_at(deadline, connect(&options, &line)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(refused(&options, error, &line, began.elapsed())),
-        Err(_) => return Err(silent(&options, line.stage())),
-    };
-    let peer = peer::peer(line.greeting(), options.subject())?;
-    cut.keep();
-    let (commands, inbox) = mpsc::channel(1);
-    let health = Arc::new(watch::Sender::new(None));
-    let keeping = keep(connection, inbox, line.clone(), health.clone());
-    let lost = (line.clone(), health.clone());
-    spawn("keep a connection", keeping, move |panicked| {
-        let (line, health) = lost;
-        end(&health, Ended::Failed(Cause::Lost(panicked.to_string())));
-        line.cut();
-    });
-    Ok(Amqp10Session {
-        options,
-        peer,
-        line,
-        health,
-        commands,
-        idle: Arc::default(),
-        management: Mutex::new(None),
-        artemis: Mutex::new(None),
-    })
+    let pool = Pool::open(options.clone(), deadline).await?;
+    let peer = peer::peer(pool.first().line().greeting(), options.subject())?;
+    Ok(Amqp10Session { options, peer, pool })
 }
 
-async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
-    let wire = wire::open(options, line).await?;
-    let hostname = options.hostname();
-    let mut properties = Fields::new();
-    for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
-        properties.insert(Symbol::from(name), Value::String(value.to_owned()));
-    }
-    Connection::builder()
-        .container_id(options.container_id())
-        .hostname(Some(hostname.as_str()))
-        .sasl_profile(options.login())
-        .max_frame_size((FRAME_MAX + OVERHEAD) as u32)
-        .idle_time_out(options.idle_timeout())
-        .properties(properties)
-        .open_with_stream(wire)
-        .await
-}
-
-/// Why a connection was not opened.
-fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) -> Error {
-    let by_tls = match &error {
-        OpenError::Io(io) => tls_error(io, CONNECT),
-        _ => None,
-    };
-    if let Some(error) = by_tls.or_else(|| line.refusal()) {
-        return error.on(options.subject());
-    }
-    let cause = Cause::from(error);
-    if let Some(fault) = line.fault() {
-        let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
-            .on(options.subject())
-            .because(fault.to_owned());
-        return match line.stage() {
-            Stage::Unreachable | Stage::Silent | Stage::Answered => {
-                unsupported.remedy(options.other_port())
-            }
-            Stage::LoggedIn | Stage::Opened => unsupported,
-        };
-    }
-    match (&cause, line.stage()) {
-        // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
-        (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
-            "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
-        ),
-        (Cause::Lost(_), Stage::Silent) => {
-            error::failed(CONNECT, options.subject(), &cause).remedy(options.other_port())
-        }
-        // Refused logins, by brokers that just hang up.
-        (Cause::Lost(_), Stage::Answered) => Error::new(ErrorKind::Denied, CONNECT)
-            .on(options.subject())
-            .because("the broker hung up during the login, which is how some refuse one")
-            .remedy(match options.user() {
-                Some(_) => "check user name, password and virtual host",
-                None => BY_CERTIFICATE,
-            }),
-        // So does RabbitMQ, after three seconds of silence, whatever is wrong with the virtual host; a
-        // connection that breaks does not wait.
-        (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => Error::new(
-            ErrorKind::Denied,
-            CONNECT,
-        )
-        .on(options.subject())
-        .because("the broker accepted the login, and hung up on the virtual host without a word")
-        .remedy(
-            "check that it exists and is up, that this user may use it, and that no limit of \
-                     connections is reached",
-        ),
-        _ => error::failed(CONNECT, options.subject(), &cause),
-    }
-}
-
-const BY_CERTIFICATE: &str = "check that the broker knows whom the certificate names";
-
-/// A connection that its deadline ended is one that could not be made; the next try may do better.
-fn silent(options: &Options, stage: Stage) -> Error {
-    Error::new(ErrorKind::Connection, CONNECT).on(options.subject()).because(match stage {
-        Stage::Unreachable => "no connection within the deadline",
-        Stage::Silent => "connected, but no AMQP greeting within the deadline",
-        Stage::Answered | Stage::LoggedIn | Stage::Opened => {
-            "the login was not over within the deadline"
-        }
-    })
-}
-
-/// Cuts a line when the future that wanted it is over without a session.
-struct CutOnDrop(Option<Arc<Line>>);
-
-impl CutOnDrop {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(line) = &self.0 {
-            line.cut();
-        }
-    }
-}
-
-/// One connection to the broker.
+/// One incarnation of a connection to the broker, which may be several: see `pool.rs`.
 pub(crate) struct Amqp10Session {
     options: Arc<Options>,
     peer: Peer,
-    line: Arc<Line>,
-    health: Arc<watch::Sender<Option<Ended>>>,
-    commands: mpsc::Sender<Command>,
-    /// AMQP sessions between two links.
-    idle: Arc<Idle>,
-    /// The links for changes of the topology, between two of them.
-    management: Mutex<Option<Management>>,
-    artemis: Mutex<Option<Artemis>>,
-}
-
-/// What the task that owns the connection is asked for.
-#[derive(Debug)]
-enum Command {
-    Begin(oneshot::Sender<Result<SessionHandle<()>, BeginError>>),
-    Close(Instant),
+    pool: Pool,
 }
 
 impl Amqp10Session {
@@ -205,36 +54,18 @@ impl Amqp10Session {
         &self.options
     }
 
-    pub(crate) fn line(&self) -> &Line {
-        &self.line
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
-    /// What is known of the connection's end, as it changes.
+    /// What is known of the session's end, as it changes.
     pub(crate) fn health(&self) -> watch::Receiver<Option<Ended>> {
-        self.health.subscribe()
+        self.pool.health().subscribe()
     }
 
     /// A name for a link that no other link of this process has.
     pub(crate) fn link_name(&self, kind: &str) -> String {
         format!("enoki-{kind}-{}", LINKS.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// An AMQP session for one link.
-    pub(crate) async fn channel(&self, operation: &'static str, subject: &str) -> Result<Channel> {
-        if let Some(channel) = self.idle.take() {
-            return Ok(channel);
-        }
-        let (reply, answer) = oneshot::channel();
-        let begun = async {
-            if self.commands.send(Command::Begin(reply)).await.is_err() {
-                return Err(Cause::Lost("the connection ended".to_owned()));
-            }
-            match answer.await {
-                Ok(begun) => begun.map_err(Cause::from),
-                Err(_) => Err(Cause::Lost("the connection ended".to_owned())),
-            }
-        };
-        Ok(self.idle.channel(self.answered(operation, subject, begun).await?))
     }
 
     /// Attaches a link. Where the caller gives up, a task waits for the broker all the same, and then
@@ -282,10 +113,39 @@ impl Amqp10Session {
     /// The error behind fe2o3-amqp's, which after the end of a connection says only that it is
     /// closed.
     pub(crate) fn failed(&self, operation: &'static str, subject: &str, cause: &Cause) -> Error {
-        let ended = self.health.borrow().clone();
-        // Known before fe2o3-amqp has come to its end.
-        let fault = || self.line.fault().map(|fault| Ended::Failed(Cause::Lost(fault.to_owned())));
-        failed(operation, subject, cause, ended.or_else(fault).as_ref())
+        self.pool.failed(operation, subject, cause)
+    }
+
+    /// Where to make changes to this queue, or to what is no queue.
+    pub(crate) fn at(&self, queue: Option<&ShortStr>) -> At<'_> {
+        At { session: self, connection: self.pool.connection_for(queue) }
+    }
+}
+
+/// A session, and the one of its connections that a change of the topology is made on: exclusive queues
+/// belong to the connection that declared them.
+pub(crate) struct At<'s> {
+    session: &'s Amqp10Session,
+    connection: Arc<Connection>,
+}
+
+impl Deref for At<'_> {
+    type Target = Amqp10Session;
+
+    fn deref(&self) -> &Amqp10Session {
+        self.session
+    }
+}
+
+impl<'s> At<'s> {
+    pub(crate) fn new(session: &'s Amqp10Session, connection: Arc<Connection>) -> Self {
+        Self { session, connection }
+    }
+
+    /// An AMQP session for links to what manages the broker.
+    pub(crate) async fn channel(&self, operation: &'static str, subject: &str) -> Result<Channel> {
+        let begun = self.connection.channel_for_node().await;
+        begun.map_err(|unbegun| self.pool.unbegun(operation, subject, unbegun))
     }
 
     /// Runs one request on the links to RabbitMQ's management node.
@@ -295,7 +155,7 @@ impl Amqp10Session {
         subject: &str,
         request: impl AsyncFnOnce(&mut Management) -> Result<T>,
     ) -> Result<T> {
-        self.lend(&self.management, operation, subject, request).await
+        self.lend(&self.connection.management, operation, subject, request).await
     }
 
     /// Runs one request on the links to Artemis's management address.
@@ -305,7 +165,7 @@ impl Amqp10Session {
         subject: &str,
         request: impl AsyncFnOnce(&mut Artemis) -> Result<T>,
     ) -> Result<T> {
-        self.lend(&self.artemis, operation, subject, request).await
+        self.lend(&self.connection.artemis, operation, subject, request).await
     }
 
     /// Runs one request on links that nobody else uses meanwhile.
@@ -316,8 +176,9 @@ impl Amqp10Session {
         subject: &str,
         request: impl AsyncFnOnce(&mut N) -> Result<T>,
     ) -> Result<T> {
+        // Those before it have this long, too, each for its own.
+        let mut kept = kept.lock().await;
         let whole = async {
-            let mut kept = kept.lock().await;
             // Taken out: after a request that was given up its answer may yet come.
             let mut node = match kept.take() {
                 Some(node) => node,
@@ -337,7 +198,7 @@ impl Amqp10Session {
 
 /// Links to what manages a broker.
 pub(crate) trait Node: Sized {
-    async fn open(session: &Amqp10Session, operation: &'static str, subject: &str) -> Result<Self>;
+    async fn open(at: &At<'_>, operation: &'static str, subject: &str) -> Result<Self>;
 
     /// Whether another request may follow.
     fn is_sound(&self) -> bool;
@@ -386,11 +247,11 @@ impl Session for Amqp10Session {
     }
 
     fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.line.links.blocked()
+        self.pool.alarm().reason()
     }
 
     async fn ended(&self) -> Error {
-        let mut health = self.health.subscribe();
+        let mut health = self.health();
         let ended = match health.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone(),
             Err(_) => None,
@@ -401,117 +262,13 @@ impl Session for Amqp10Session {
     }
 
     async fn close(&self, deadline: Instant) {
-        end(&self.health, Ended::Closed);
-        let closing = async {
-            if self.commands.send(Command::Close(deadline)).await.is_ok() {
-                self.line.ended().await;
-            }
-        };
-        let _ = timeout_at(deadline, closing).await;
-        self.line.cut();
+        end(self.pool.health(), Ended::Closed(deadline));
+        let connections = self.pool.connections();
+        let closing = connections.iter().map(|connection| connection.line().ended());
+        let _ = timeout_at(deadline, join_all(closing)).await;
+        connections.iter().for_each(|connection| connection.line().cut());
     }
 }
-
-/// Why a connection is over.
-#[derive(Debug, Clone)]
-pub(crate) enum Ended {
-    /// This side closed it.
-    Closed,
-    /// It failed.
-    Failed(Cause),
-}
-
-impl Ended {
-    /// As an error of this operation.
-    pub(crate) fn error(&self, operation: &'static str, subject: String) -> Error {
-        match self {
-            Self::Closed => error::about(Error::new(ErrorKind::Closed, operation), subject)
-                .because("the session was closed on this side"),
-            Self::Failed(Cause::Ended) => {
-                error::about(Error::new(ErrorKind::Connection, operation), subject)
-                    .because("the broker closed the connection")
-            }
-            Self::Failed(cause) => error::failed(operation, subject, cause),
-        }
-    }
-}
-
-/// Owns a connection until it is over.
-async fn keep(
-    mut connection: ConnectionHandle<()>,
-    mut inbox: mpsc::Receiver<Command>,
-    line: Arc<Line>,
-    health: Arc<watch::Sender<Option<Ended>>>,
-) {
-    loop {
-        let command = tokio::select! {
-            biased;
-            ended = connection.on_close() => {
-                let cause = match line.fault() {
-                    Some(fault) => Cause::Lost(fault.to_owned()),
-                    None => ended.map_or_else(Cause::from, |()| Cause::Ended),
-                };
-                end(&health, Ended::Failed(cause));
-                line.cut();
-                return;
-            }
-            command = inbox.recv() => command,
-        };
-        let deadline = match command {
-            Some(Command::Begin(reply)) => {
-                // See `channel.rs` for why the channel of a session that ended should rest a while, and
-                // why there may be no answer. The next try gets another channel.
-                if let Some(ended) = line.links.last_end() {
-                    tokio::time::sleep_until(later(ended, REST)).await;
-                }
-                for _ in 0..BEGIN_TRIES {
-                    let begin = fe2o3_amqp::Session::begin(&mut connection);
-                    if let Ok(begun) = timeout(BEGIN_TIMEOUT, begin).await {
-                        // Nobody may be waiting any longer; the session then ends by being dropped.
-                        let _ = reply.send(begun);
-                        break;
-                    }
-                }
-                continue;
-            }
-            Some(Command::Close(deadline)) => deadline,
-            // A session that nobody closed has nobody left to wait for it either.
-            None => deadline(LAST_WORDS),
-        };
-        end(&health, Ended::Closed);
-        let _ = timeout_at(deadline, connection.close()).await;
-        line.cut();
-        return;
-    }
-}
-
-/// The first reason is the reason.
-fn end(health: &watch::Sender<Option<Ended>>, reason: Ended) {
-    health.send_if_modified(|ended| {
-        let first = ended.is_none();
-        ended.get_or_insert(reason);
-        first
-    });
-}
-
-pub(crate) const CONNECT: &str = "connect to";
-
-/// How long the broker may take to answer a request.
-pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a channel rests between two sessions.
-const REST: Duration = Duration::from_millis(50);
-
-/// How long the broker may take to begin an AMQP session, and how often it is asked.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
-const BEGIN_TRIES: u32 = 4;
-
-/// How long the end of a connection may take that nobody waits for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// How long RabbitMQ at least is silent when it refuses a virtual host: three seconds, less what
-/// clocks and threads are off.
-const SILENT_REFUSAL: Duration = Duration::from_millis(2500);
 
 /// Makes names of links differ.
 static LINKS: AtomicU64 = AtomicU64::new(1);

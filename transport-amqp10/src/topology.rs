@@ -15,14 +15,45 @@ use crate::{
     error::{Cause, INTERNAL, LOCKED, condition},
     management::{Answer, refused},
     peer,
-    session::Amqp10Session,
+    session::{Amqp10Session, At},
 };
 
 /// Makes one change.
 pub(crate) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Found> {
+    let at = session.at(queue_of(change));
     if peer::is_artemis(session.peer()) {
-        return artemis::apply(session, change).await;
+        return artemis::apply(&at, change).await;
     }
+    match change {
+        Change::DeclareQueue(spec) if spec.exclusive => {
+            let home = session.pool().home(&spec.name, "declare", &spec.subject()).await?;
+            let found = make(&At::new(session, home.connection.clone()), change).await?;
+            session.pool().settle(spec.name.clone(), home);
+            Ok(found)
+        }
+        Change::DeleteQueue(name) => {
+            let found = make(&at, change).await?;
+            session.pool().forget(name);
+            Ok(found)
+        }
+        _ => make(&at, change).await,
+    }
+}
+
+/// The queue that a change is made to.
+fn queue_of(change: &Change) -> Option<&ShortStr> {
+    match change {
+        Change::DeclareQueue(spec) | Change::VerifyQueue(spec) => Some(&spec.name),
+        Change::DeleteQueue(name) | Change::PurgeQueue(name) => Some(name),
+        Change::Bind(spec) | Change::Unbind(spec) => match &spec.destination {
+            Destination::Queue(name) => Some(name),
+            Destination::Exchange(_) => None,
+        },
+        _ => None,
+    }
+}
+
+async fn make(session: &At<'_>, change: &Change) -> Result<Found> {
     if !session.peer().can(Capability::Exchanges) {
         return unmanaged(session, change);
     }
@@ -49,14 +80,15 @@ pub(crate) async fn delays(session: &Amqp10Session, queue: &ShortStr) -> bool {
         return false;
     }
     let (subject, path) = (queue_subject(queue), address::queue(queue));
-    let asked = granted(session, "consume from", &subject, "GET", &path, None).await;
+    let at = session.at(Some(queue));
+    let asked = granted(&at, "consume from", &subject, "GET", &path, None).await;
     let kind = asked.ok().and_then(|answer| answer.text_of("type"));
     kind.as_deref() == Some("quorum")
 }
 
 /// A broker that takes no declarations: the default exchange is how every queue is reached by its
 /// name, so it is there; nothing else is known to be.
-fn unmanaged(session: &Amqp10Session, change: &Change) -> Result<Found> {
+fn unmanaged(session: &At<'_>, change: &Change) -> Result<Found> {
     let (operation, subject) = match change {
         Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {
             return Ok(Found::default());
@@ -79,7 +111,7 @@ fn unmanaged(session: &Amqp10Session, change: &Change) -> Result<Found> {
 }
 
 async fn request(
-    session: &Amqp10Session,
+    session: &At<'_>,
     operation: &'static str,
     subject: &str,
     method: &str,
@@ -106,7 +138,7 @@ async fn request(
 
 /// Requests, and takes any success.
 async fn granted(
-    session: &Amqp10Session,
+    session: &At<'_>,
     operation: &'static str,
     subject: &str,
     method: &str,
@@ -128,7 +160,7 @@ async fn granted(
 }
 
 async fn put_exchange(
-    session: &Amqp10Session,
+    session: &At<'_>,
     operation: &'static str,
     spec: &ExchangeSpec,
 ) -> Result<Found> {
@@ -157,7 +189,7 @@ async fn put_exchange(
 }
 
 /// Looks first, so that what is missing is not created, then compares by declaring it.
-async fn verify_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result<Found> {
+async fn verify_exchange(session: &At<'_>, spec: &ExchangeSpec) -> Result<Found> {
     if spec.name.is_empty() {
         return Ok(Found::default());
     }
@@ -170,9 +202,9 @@ async fn verify_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result
 
 /// The management node has no way to ask for an exchange, but a link to one that is missing is
 /// refused. On a session of its own, since some versions end the session with the link.
-async fn probe_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result<()> {
+async fn probe_exchange(session: &At<'_>, spec: &ExchangeSpec) -> Result<()> {
     let subject = spec.subject();
-    let channel = session.channel("verify", &subject).await?;
+    let channel = session.pool().channel("verify", &subject).await?;
     let builder = Sender::builder()
         .name(session.link_name("probe"))
         .target(address::exchange(&spec.name))
@@ -192,16 +224,12 @@ async fn probe_exchange(session: &Amqp10Session, spec: &ExchangeSpec) -> Result<
     }
 }
 
-async fn delete_exchange(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+async fn delete_exchange(session: &At<'_>, name: &ShortStr) -> Result<Found> {
     let path = address::exchange(name);
     or_missing(granted(session, "delete", &exchange_subject(name), "DELETE", &path, None).await)
 }
 
-async fn put_queue(
-    session: &Amqp10Session,
-    operation: &'static str,
-    spec: &QueueSpec,
-) -> Result<Found> {
+async fn put_queue(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
     let body: Table = [
         (name("durable"), Value::from(spec.durable)),
         (name("exclusive"), spec.exclusive.into()),
@@ -216,7 +244,7 @@ async fn put_queue(
 }
 
 /// Looks first, so that what is missing is not created, then compares by declaring it.
-async fn verify_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found> {
+async fn verify_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
     let path = address::queue(&spec.name);
     let answer = granted(session, "verify", &spec.subject(), "GET", &path, None).await?;
     if spec.passive {
@@ -225,18 +253,18 @@ async fn verify_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found
     put_queue(session, "verify", spec).await
 }
 
-async fn delete_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+async fn delete_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
     let path = address::queue(name);
     or_missing(granted(session, "delete", &queue_subject(name), "DELETE", &path, None).await)
 }
 
-async fn purge_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+async fn purge_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
     let path = format!("{}/messages", address::queue(name));
     let answer = granted(session, "purge", &queue_subject(name), "DELETE", &path, None).await?;
     Ok(found(&answer))
 }
 
-async fn bind(session: &Amqp10Session, spec: &BindingSpec) -> Result<Found> {
+async fn bind(session: &At<'_>, spec: &BindingSpec) -> Result<Found> {
     let (destination, to) = match &spec.destination {
         Destination::Queue(queue) => ("destination_queue", queue),
         Destination::Exchange(exchange) => ("destination_exchange", exchange),
@@ -255,7 +283,7 @@ async fn bind(session: &Amqp10Session, spec: &BindingSpec) -> Result<Found> {
 
 /// A binding with arguments has a hash of them in its path, which only the broker can tell. So all
 /// between the two are asked for, and those that are meant removed.
-async fn unbind(session: &Amqp10Session, spec: &BindingSpec) -> Result<Found> {
+async fn unbind(session: &At<'_>, spec: &BindingSpec) -> Result<Found> {
     let subject = spec.subject();
     let (destination, to) = match &spec.destination {
         Destination::Queue(queue) => ("dstq", queue),

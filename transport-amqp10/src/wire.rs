@@ -27,7 +27,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -45,10 +45,10 @@ use tokio::{
 use self::{inbound::Inbound, login::Offer, outbound::Outbound, pulse::Pulse};
 pub(crate) use self::{
     inbound::{Greeting, OVERHEAD},
-    links::{Gauge, Links},
+    links::{Alarm, Gauge, Links},
     pair::{PAIR_RECEIVER, PAIR_SENDER, paired},
 };
-use crate::{decode::Fault, options::Options, session::CONNECT};
+use crate::{decode::Fault, options::Options};
 
 /// Opens the socket.
 pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire> {
@@ -78,6 +78,8 @@ pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire
 pub(crate) struct Line {
     stage: AtomicU8,
     greeting: OnceLock<Greeting>,
+    /// The last channel that the broker leaves to fe2o3-amqp.
+    last_channel: AtomicU16,
     /// What came that was no sound frame.
     fault: OnceLock<String>,
     /// What the broker said below AMQP, of the certificate it was shown.
@@ -90,6 +92,11 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// That of a connection whose session has this alarm.
+    pub(crate) fn new(alarm: &Arc<Alarm>) -> Self {
+        Self { links: Arc::new(Links::new(alarm.clone())), ..Self::default() }
+    }
+
     /// Ends the connection at once: fe2o3-amqp sees its socket fail.
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Release);
@@ -110,6 +117,11 @@ impl Line {
     /// Who the broker said it is.
     pub(crate) fn greeting(&self) -> Greeting {
         self.greeting.get().cloned().unwrap_or_default()
+    }
+
+    /// The last channel that an AMQP session of fe2o3-amqp's may have, once the connection is open.
+    pub(crate) fn last_channel(&self) -> u16 {
+        self.last_channel.load(Ordering::Acquire)
     }
 
     /// What the broker sent that ended the connection here, if that is why.
@@ -299,7 +311,8 @@ impl Wire {
             if self.pulse.takes(whole) {
                 self.ready.extend_from_slice(pulse::HEARTBEAT);
             } else if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
-                self.pulse.opened(self.ready.get_mut(before..).unwrap_or_default(), now);
+                let open = self.ready.get_mut(before..).unwrap_or_default();
+                self.line.last_channel.store(self.pulse.opened(open, now), Ordering::Release);
                 let _ = self.line.greeting.set(greeting);
                 self.line.reached(Stage::Opened);
             }
@@ -435,6 +448,8 @@ impl Drop for Wire {
 }
 
 const DEAF: &str = "the broker did not answer, although its heartbeats came: it hears nothing";
+
+pub(crate) const CONNECT: &str = "connect to";
 
 /// What names the layer that follows the login.
 const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";

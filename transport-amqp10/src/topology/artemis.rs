@@ -11,11 +11,11 @@ use super::queue_subject;
 use crate::{
     address,
     artemis::{Answer, refused},
-    session::Amqp10Session,
+    session::At,
 };
 
 /// Makes one change.
-pub(super) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Found> {
+pub(super) async fn apply(session: &At<'_>, change: &Change) -> Result<Found> {
     match change {
         // It is how every queue is reached by its name.
         Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {
@@ -36,14 +36,14 @@ pub(super) async fn apply(session: &Amqp10Session, change: &Change) -> Result<Fo
     }
 }
 
-fn no_exchanges(session: &Amqp10Session, operation: &'static str, subject: String) -> Error {
+fn no_exchanges(session: &At<'_>, operation: &'static str, subject: String) -> Error {
     Error::new(ErrorKind::Unsupported, operation)
         .on(subject)
         .because(format!("{} has no exchanges", session.peer()))
         .remedy("publish to queues by their names, or use a broker that has exchanges")
 }
 
-async fn declare_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found> {
+async fn declare_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
     check(session, "declare", spec)?;
     let configuration = json!({
         "name": spec.name.as_str(),
@@ -75,7 +75,7 @@ async fn declare_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Foun
     }
 }
 
-async fn verify_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found> {
+async fn verify_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
     if !spec.passive {
         check(session, "verify", spec)?;
     }
@@ -83,7 +83,7 @@ async fn verify_queue(session: &Amqp10Session, spec: &QueueSpec) -> Result<Found
 }
 
 /// Looks for an equal queue; for a passive one, for one of its name that messages reach by it.
-async fn find(session: &Amqp10Session, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
+async fn find(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
     let subject = spec.subject();
     let filter = json!({"field": "name", "operation": "EQUALS", "value": spec.name.as_str()});
     let arguments = json!([filter.to_string(), 1, 10]);
@@ -134,7 +134,7 @@ async fn find(session: &Amqp10Session, operation: &'static str, spec: &QueueSpec
     })
 }
 
-async fn delete_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+async fn delete_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
     let subject = queue_subject(name);
     // With its consumers, and its address.
     let arguments = json!([name.as_str(), true, true]);
@@ -145,7 +145,7 @@ async fn delete_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found>
     }
 }
 
-async fn purge_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> {
+async fn purge_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
     let subject = queue_subject(name);
     let resource = format!("queue.{}", name.as_str());
     let purged =
@@ -155,7 +155,7 @@ async fn purge_queue(session: &Amqp10Session, name: &ShortStr) -> Result<Found> 
 }
 
 async fn invoke(
-    session: &Amqp10Session,
+    session: &At<'_>,
     operation: &'static str,
     subject: &str,
     resource: &str,
@@ -171,7 +171,7 @@ async fn invoke(
 }
 
 /// Refuses what it could not keep.
-fn check(session: &Amqp10Session, operation: &'static str, spec: &QueueSpec) -> Result<()> {
+fn check(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<()> {
     let asked = [
         (spec.kind != QueueKind::Classic, "replication"),
         (spec.exclusive, "being exclusive to one connection"),

@@ -22,25 +22,53 @@ pub(crate) struct Links {
     gauges: Mutex<HashMap<String, Weak<Gauge>>>,
     /// When a session last ended.
     ended: Mutex<Option<Instant>>,
-    /// Why the broker takes no messages for the time being, if it takes none.
-    blocked: watch::Sender<Option<Arc<str>>>,
+    /// Whether the broker takes no messages on this connection for the time being.
+    blocked: AtomicBool,
+    alarm: Arc<Alarm>,
 }
 
-impl Links {
-    /// The broker takes no messages, or takes them again. It does not say why.
-    pub(super) fn block(&self, is_blocked: bool) {
-        self.blocked.send_if_modified(|blocked| {
-            let changes = blocked.is_some() != is_blocked;
+/// Why the broker takes no messages for the time being on a session's connections, if it takes none.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    /// On how many of them.
+    connections: Mutex<usize>,
+    reason: watch::Sender<Option<Arc<str>>>,
+}
+
+impl Alarm {
+    fn count(&self, is_blocked: bool) {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        *connections = match is_blocked {
+            true => connections.saturating_add(1),
+            false => connections.saturating_sub(1),
+        };
+        let is_blocked = *connections > 0;
+        self.reason.send_if_modified(|reason| {
+            let changes = reason.is_some() != is_blocked;
             if changes {
-                *blocked = is_blocked.then(|| WINDOW_OF_0.into());
+                *reason = is_blocked.then(|| WINDOW_OF_0.into());
             }
             changes
         });
     }
 
-    /// Why the broker takes no messages for the time being, as it changes.
-    pub(crate) fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.blocked.subscribe()
+    /// The reason, as it changes.
+    pub(crate) fn reason(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.reason.subscribe()
+    }
+}
+
+impl Links {
+    /// Those of a connection whose session has this alarm.
+    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+        Self { alarm, ..Self::default() }
+    }
+
+    /// The broker takes no messages, or takes them again. It does not say why.
+    pub(super) fn block(&self, is_blocked: bool) {
+        if self.blocked.swap(is_blocked, Ordering::AcqRel) != is_blocked {
+            self.alarm.count(is_blocked);
+        }
     }
 
     /// Watches the link that will have this name.

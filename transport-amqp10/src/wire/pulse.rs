@@ -86,11 +86,15 @@ impl Pulse {
         false
     }
 
-    /// The broker's open: takes the last channel for itself. One that has no second one is not asked.
-    pub(super) fn opened(&mut self, open: &mut [u8], now: Instant) {
+    /// The broker's open: takes the last channel for itself, and says which is the last of the others.
+    /// A broker that has no second one is not asked.
+    pub(super) fn opened(&mut self, open: &mut [u8], now: Instant) -> u16 {
         self.heard(now);
         let length = open.len();
-        let Some(place) = last_channel(open) else { return self.channel = Some(u16::MAX) };
+        let Some(place) = last_channel(open) else {
+            self.channel = Some(u16::MAX);
+            return u16::MAX - 1;
+        };
         if let Some(at) = length.checked_sub(place)
             && let Some(bytes) = open.get_mut(at..at + 2)
             && let Ok(last) = <[u8; 2]>::try_from(&*bytes)
@@ -98,7 +102,9 @@ impl Pulse {
         {
             bytes.copy_from_slice(&(last - 1).to_be_bytes());
             self.channel = Some(last);
+            return last - 1;
         }
+        0
     }
 
     /// When there is something to do again.
@@ -252,7 +258,7 @@ mod tests {
         let mut now = Instant::now();
         assert_eq!(pulse.next(), None);
         let mut theirs = open(Some(63));
-        pulse.opened(&mut theirs, now);
+        assert_eq!(pulse.opened(&mut theirs, now), 62);
         assert_eq!(theirs, open(Some(62)));
         for _ in 0..2 {
             for (question, answer) in [(BEGIN, begun(7, 63)), (END, ended(7))] {
@@ -310,7 +316,7 @@ mod tests {
         let mut pulse = Pulse::new(EVERY);
         let now = Instant::now();
         let mut theirs = open(Some(0));
-        pulse.opened(&mut theirs, now);
+        assert_eq!(pulse.opened(&mut theirs, now), 0);
         assert_eq!((theirs, pulse.next()), (open(Some(0)), None));
         let whole = open(Some(63));
         for end in 0..whole.len() {

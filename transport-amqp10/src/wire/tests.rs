@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     frame::length,
     inbound::{Greeting, Inbound, OVERHEAD},
-    links::Links,
+    links::{Alarm, Links},
     outbound::Outbound,
     pair::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
 };
@@ -115,9 +115,11 @@ fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
         };
         performative(code, fields)
     };
-    let links = Arc::<Links>::default();
-    let blocked = links.blocked();
-    let mut inwards = Inbound::new(links, MOST);
+    let alarm = Arc::<Alarm>::default();
+    let blocked = alarm.reason();
+    let mut inwards = Inbound::new(Arc::new(Links::new(alarm.clone())), MOST);
+    // Another connection of the same session.
+    let mut beside = Inbound::new(Arc::new(Links::new(alarm)), MOST);
     let end = performative(0x17, |_| 0);
     for (body, channel, is_blocked) in [
         (window(0x11, 2, 400), 3, false),
@@ -131,6 +133,13 @@ fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
     ] {
         inbound(&mut inwards, &frame(channel, &body));
         assert_eq!(blocked.borrow().is_some(), is_blocked, "{body:02x?}");
+    }
+    for (at, is_full, is_blocked) in
+        [(0, true, true), (1, true, true), (0, false, true), (1, false, false)]
+    {
+        let inwards = if at == 0 { &mut inwards } else { &mut beside };
+        inbound(inwards, &frame(0, &window(0x13, 1, u32::from(!is_full))));
+        assert_eq!(blocked.borrow().is_some(), is_blocked, "on connection {at}");
     }
 }
 

@@ -1,0 +1,83 @@
+//! Why a connection was not opened.
+
+use std::time::Duration;
+
+use enoki_core::{Error, ErrorKind};
+use enoki_socket::tls_error;
+use fe2o3_amqp::connection::OpenError;
+
+use crate::{
+    error::{self, Cause},
+    options::Options,
+    wire::{CONNECT, Line, Stage},
+};
+
+/// Why a connection was not opened.
+pub(super) fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) -> Error {
+    let by_tls = match &error {
+        OpenError::Io(io) => tls_error(io, CONNECT),
+        _ => None,
+    };
+    if let Some(error) = by_tls.or_else(|| line.refusal()) {
+        return error.on(options.subject());
+    }
+    let cause = Cause::from(error);
+    if let Some(fault) = line.fault() {
+        let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
+            .on(options.subject())
+            .because(fault.to_owned());
+        return match line.stage() {
+            Stage::Unreachable | Stage::Silent | Stage::Answered => {
+                unsupported.remedy(options.other_port())
+            }
+            Stage::LoggedIn | Stage::Opened => unsupported,
+        };
+    }
+    match (&cause, line.stage()) {
+        // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
+        (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
+            "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
+        ),
+        (Cause::Lost(_), Stage::Silent) => {
+            error::failed(CONNECT, options.subject(), &cause).remedy(options.other_port())
+        }
+        // Refused logins, by brokers that just hang up.
+        (Cause::Lost(_), Stage::Answered) => Error::new(ErrorKind::Denied, CONNECT)
+            .on(options.subject())
+            .because("the broker hung up during the login, which is how some refuse one")
+            .remedy(match options.user() {
+                Some(_) => "check user name, password and virtual host",
+                None => BY_CERTIFICATE,
+            }),
+        // So does RabbitMQ, after three seconds of silence, whatever is wrong with the virtual host; a
+        // connection that breaks does not wait.
+        (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => Error::new(
+            ErrorKind::Denied,
+            CONNECT,
+        )
+        .on(options.subject())
+        .because("the broker accepted the login, and hung up on the virtual host without a word")
+        .remedy(
+            "check that it exists and is up, that this user may use it, and that no limit of \
+             connections is reached",
+        ),
+        _ => error::failed(CONNECT, options.subject(), &cause),
+    }
+}
+
+const BY_CERTIFICATE: &str = "check that the broker knows whom the certificate names";
+
+/// A connection that its deadline ended is one that could not be made; the next try may do better.
+pub(super) fn silent(options: &Options, stage: Stage) -> Error {
+    Error::new(ErrorKind::Connection, CONNECT).on(options.subject()).because(match stage {
+        Stage::Unreachable => "no connection within the deadline",
+        Stage::Silent => "connected, but no AMQP greeting within the deadline",
+        Stage::Answered | Stage::LoggedIn | Stage::Opened => {
+            "the login was not over within the deadline"
+        }
+    })
+}
+
+/// How long RabbitMQ at least is silent when it refuses a virtual host: three seconds, less what
+/// clocks and threads are off.
+const SILENT_REFUSAL: Duration = Duration::from_millis(2500);
