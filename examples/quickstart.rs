@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use enoki::{
-    Attempt, Body, Broker, Delivery, ErrorKind, Failure, Fanout, Handler, OnError, Outcome,
-    Publisher, Route, Service, State, Table, Topic, Topology, WorkQueue,
+    Attempt, Body, Broker, Delivery, ErrorKind, Failure, Handler, OnError, Outcome, Publisher,
+    Route, Service, State, Table, Topic, Topology, WorkQueue,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -36,7 +36,6 @@ struct Receipt {
 // Where it goes. The compiler checks that somebody gets it.
 
 const SHOP: Topic = Topic::new("quickstart.shop");
-const LOST: Fanout = Fanout::new("quickstart.lost");
 
 const ORDER_PLACED: Route<Order> = SHOP.route("order.placed");
 const ORDER_CANCELLED: Route<Order> = SHOP.route("order.cancelled");
@@ -44,11 +43,10 @@ const RECEIPT_MADE: Route<Receipt> = SHOP.route("receipt.made");
 
 const BILLING: WorkQueue<Order> = WorkQueue::new("quickstart.billing")
     .bind(&[SHOP.pattern("order.placed")])
-    .dead_letter(LOST.name());
+    .dead_letters_to(&LOST_ORDERS);
 const ARCHIVE: WorkQueue<Receipt> =
     WorkQueue::new("quickstart.archive").bind(&[SHOP.pattern("receipt.*")]);
-const LOST_ORDERS: WorkQueue<Order> =
-    WorkQueue::new("quickstart.lost-orders").bind(&[LOST.binding()]);
+const LOST_ORDERS: WorkQueue<Order> = WorkQueue::new("quickstart.lost-orders");
 
 const _: () = assert!(BILLING.accepts(&ORDER_PLACED), "nobody bills orders");
 const _: () = assert!(ARCHIVE.accepts(&RECEIPT_MADE), "nobody keeps receipts");
@@ -94,8 +92,8 @@ async fn main() -> enoki::Result<()> {
     let broker = enoki::connect(url).await?;
     eprintln!("(carried by {})", broker.peer());
 
-    let topology =
-        Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE).with_queue(&LOST_ORDERS);
+    // The queue of the dead letters comes along with the one that they come from.
+    let topology = Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE);
     remove(&broker, &topology).await?; // what an earlier run may have left
     broker.declare(&topology).await?;
     let told = tell(&broker).await;

@@ -19,7 +19,7 @@ use crate::{
     capability::{Capability, Peer},
     consumer::on_cancel::OnCancel,
     deadline::{deadline, later},
-    declare::declare,
+    declare::{declare, find_named},
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
     link::{Declared, Link, LinkOptions, Patience},
@@ -190,7 +190,8 @@ impl Broker {
     }
 
     /// Checks that everything of the topology but the bindings exists, with equal arguments, and
-    /// creates nothing. What is missing is [`NotFound`](ErrorKind::NotFound).
+    /// creates nothing. What is missing is [`NotFound`](ErrorKind::NotFound), and so is what it only
+    /// names: where dead letters go, or what an exchange cannot route.
     pub async fn verify(&self, topology: &Topology) -> Result<()> {
         let topology = self.localize(topology)?;
         self.with_session(|session| async move {
@@ -200,7 +201,7 @@ impl Broker {
             for queue in topology.queues() {
                 session.apply(&Change::VerifyQueue(queue.clone())).await?;
             }
-            Ok(())
+            find_named(&*session, &topology).await
         })
         .await
     }
@@ -250,20 +251,16 @@ impl Broker {
         self.with_session(|session| async move { session.apply(change).await }).await
     }
 
-    /// How many messages wait in a queue and how many consumers it has. Fails like
-    /// [`Broker::verify`].
+    /// How many messages wait in a queue and how many consumers it has. A queue that is missing is
+    /// [`NotFound`](ErrorKind::NotFound), and one with other arguments [`Conflict`](ErrorKind::Conflict).
     pub async fn queue_status<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<Found> {
         let topology = self.localize(&Topology::new().with_queue(queue))?;
         let name = self.queue_name(queue)?;
         self.with_session(|session| async move {
-            let mut status = Found::default();
-            for queue in topology.queues() {
-                let found = session.apply(&Change::VerifyQueue(queue.clone())).await?;
-                if queue.name == name {
-                    status = found;
-                }
+            match topology.queues().iter().find(|queue| queue.name == name) {
+                Some(queue) => session.apply(&Change::VerifyQueue(queue.clone())).await,
+                None => Ok(Found::default()),
             }
-            Ok(status)
         })
         .await
     }

@@ -28,6 +28,7 @@ use self::{
 };
 use crate::{
     deadline::{deadline, later},
+    declare::report_missing,
     error::{Error, ErrorKind, Result},
     health::{BrokerHealth, Health},
     printable::printable,
@@ -134,7 +135,10 @@ impl LinkOptions {
             topology.clone()
         };
         let mut replay = Replay::of(&topology, self.topology.clone());
-        let declaring = replay.once(&*session);
+        let declaring = async {
+            replay.once(&*session).await;
+            report_missing(&*session, &topology).await;
+        };
         if timeout_at(later(Instant::now(), self.declare_timeout), declaring).await.is_err() {
             tracing::error!("declaring again after a reconnect took too long");
         }

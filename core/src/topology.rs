@@ -122,6 +122,17 @@ impl Topology {
             if self.queues.iter().take(at).any(name_is_taken) {
                 return Err(refuse(queue.subject(), "it is both a temporary queue and another"));
             }
+            let goes_there = |other: &QueueSpec| {
+                let target = other.dead_letter.as_ref();
+                target == Some(&DeadLetter::to_queue(queue.name.clone()))
+            };
+            if queue.unique && self.queues.iter().any(goes_there) {
+                return Err(refuse(
+                    queue.subject(),
+                    "it is temporary, and dead letters would go to it",
+                )
+                .remedy("send dead letters to a queue that stays"));
+            }
         }
         for queue in &mut self.queues {
             if !std::mem::take(&mut queue.unique) {
@@ -272,7 +283,7 @@ mod tests {
             .transient()
             .auto_delete()
             .internal()
-            .alternate("lost")
+            .alternate_named("lost")
             .arguments(&[("x-own", Argument::Int(7)), ("x-flag", Argument::Bool(true))]);
         let mut all = shop();
         (all.durable, all.auto_delete, all.internal) = (false, true, true);
@@ -308,7 +319,7 @@ mod tests {
             .max_length(10)
             .max_bytes(u64::MAX)
             .overflow(Overflow::RejectPublish)
-            .dead_letter_as("", "dead")
+            .dead_letter_queue_named("dead")
             .max_priority(5)
             .single_active_consumer()
             .arguments(&[("x-own", Argument::Str("mine"))]);
@@ -318,10 +329,7 @@ mod tests {
         work.max_length = Some(10);
         work.max_bytes = Some(u64::MAX);
         work.overflow = Some(Overflow::RejectPublish);
-        work.dead_letter = Some(DeadLetter {
-            exchange: ShortStr::EMPTY,
-            routing_key: Some(ShortStr::from_static("dead")),
-        });
+        work.dead_letter = Some(DeadLetter::to_queue(ShortStr::from_static("dead")));
         work.max_priority = Some(5);
         work.single_active_consumer = true;
         work.arguments.insert("x-own", "mine").unwrap();
@@ -352,7 +360,7 @@ mod tests {
         assert_eq!((type_of(&wire).as_deref(), wire.len()), (Some("classic"), 1), "{wire:?}");
 
         const LEDGER: ReplicatedQueue<String> =
-            ReplicatedQueue::new("ledger").dead_letter("lost").delivery_limit(5);
+            ReplicatedQueue::new("ledger").dead_letter_exchange_named("lost").delivery_limit(5);
         let mut ledger = QueueSpec::new("ledger").unwrap();
         ledger.kind = QueueKind::Replicated;
         ledger.delivery_limit = Some(5);
@@ -384,6 +392,56 @@ mod tests {
         topology.add_queue(queue);
         topology.add_exchange(exchange);
         topology.localize("suffix")
+    }
+
+    #[test]
+    fn what_a_queue_or_an_exchange_names_by_its_type_is_declared_with_it_and_before_it() {
+        const STRAY: Fanout = Fanout::new("stray");
+        const LOST: Topic = Topic::new("lost").alternate(&STRAY);
+        const GRAVEYARD: WorkQueue<String> = WorkQueue::new("graveyard").bind(&[LOST.pattern("#")]);
+        const SORTED: ReplicatedQueue<u32> = ReplicatedQueue::new("sorted")
+            .bind(&[LOST.pattern("order.*")])
+            .dead_letters_to(&GRAVEYARD);
+        const OVER: WorkQueue<String> = WorkQueue::new("over").dead_letters_over(&LOST, &GRAVEYARD);
+        const AS: WorkQueue<String> =
+            WorkQueue::new("as").dead_letters_over_as(&LOST, "order.failed", &SORTED);
+        let names = |topology: &Topology| {
+            let exchanges = topology.exchanges().iter().map(|it| it.name.to_string());
+            let queues = topology.queues().iter().map(|it| it.name.to_string());
+            (exchanges.collect::<Vec<_>>().join(" "), queues.collect::<Vec<_>>().join(" "))
+        };
+        let lost = ShortStr::from_static("lost");
+        let topology = Topology::new().with_queue(&SORTED);
+        assert_eq!(names(&topology), ("stray lost".to_owned(), "graveyard sorted".to_owned()));
+        assert_eq!(topology.bindings().len(), 2);
+        let dead_letter = DeadLetter::to_queue(ShortStr::from_static("graveyard"));
+        assert_eq!(SORTED.spec().dead_letter, Some(dead_letter));
+        let topology = Topology::new().with_queue(&OVER);
+        assert_eq!(names(&topology), ("stray lost".to_owned(), "graveyard over".to_owned()));
+        let dead_letter = DeadLetter { exchange: lost.clone(), routing_key: None };
+        assert_eq!(OVER.spec().dead_letter, Some(dead_letter));
+        let topology = Topology::new().with_queue(&AS);
+        assert_eq!(names(&topology).1, "graveyard sorted as");
+        let routing_key = Some(ShortStr::from_static("order.failed"));
+        assert_eq!(AS.spec().dead_letter, Some(DeadLetter { exchange: lost, routing_key }));
+        assert_eq!(LOST.spec().alternate, Some(ShortStr::from_static("stray")));
+
+        let at_run_time =
+            QueueSpec::new("sorted").unwrap().of::<String>().dead_letters_to(&GRAVEYARD);
+        assert_eq!(at_run_time.spec().dead_letter, SORTED.spec().dead_letter);
+        assert_eq!(names(&Topology::new().with_queue(&at_run_time)).1, "graveyard sorted");
+    }
+
+    #[test]
+    fn dead_letters_go_to_something_that_has_a_name_and_stays() {
+        let refusal = localized(|queue, _| {
+            queue.dead_letter = Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: None });
+        });
+        refused(refusal, &["queue \"billing\"", "the queue without a name", "name a queue"]);
+        const SCREEN: TemporaryQueue<String> = TemporaryQueue::new("screen");
+        let queue = QueueSpec::new("billing").unwrap().of::<String>().dead_letters_to(&SCREEN);
+        let refusal = Topology::new().with_queue(&queue).localize("suffix");
+        refused(refusal, &["queue \"screen\"", "temporary", "a queue that stays"]);
     }
 
     #[test]

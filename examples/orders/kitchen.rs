@@ -34,10 +34,11 @@ pub(crate) const SHOWN: Route<Order> = MENU.route("shown");
 /// Three failures are enough.
 pub(crate) const KITCHEN: ReplicatedQueue<Order> = ReplicatedQueue::new("orders.kitchen")
     .bind(&[MENU.pattern("hot")])
-    .dead_letter(LOST.name())
+    .dead_letters_over(&LOST, &LOST_ORDERS)
     .delivery_limit(3);
-pub(crate) const COUNTER: WorkQueue<Order> =
-    WorkQueue::new("orders.counter").bind(&[MENU.pattern("cold")]).dead_letter(LOST.name());
+pub(crate) const COUNTER: WorkQueue<Order> = WorkQueue::new("orders.counter")
+    .bind(&[MENU.pattern("cold")])
+    .dead_letters_over(&LOST, &LOST_ORDERS);
 /// One table, and nobody waits in the rain.
 const TABLE: WorkQueue<Order> = WorkQueue::new("orders.table")
     .bind(&[MENU.pattern("reserved")])
@@ -47,13 +48,13 @@ const TABLE: WorkQueue<Order> = WorkQueue::new("orders.table")
 const SHELF: WorkQueue<Order> = WorkQueue::new("orders.shelf")
     .bind(&[MENU.pattern("left")])
     .message_ttl(Duration::from_millis(1))
-    .dead_letter(LOST.name());
+    .dead_letters_over(&LOST, &LOST_ORDERS);
 /// The newest dish is in the window.
 const WINDOW: WorkQueue<Order> = WorkQueue::new("orders.window")
     .bind(&[MENU.pattern("shown")])
     .max_length(1)
     .overflow(Overflow::DropHead)
-    .dead_letter(LOST.name());
+    .dead_letters_over(&LOST, &LOST_ORDERS);
 pub(crate) const LOST_ORDERS: WorkQueue<Order> =
     WorkQueue::new("orders.lost-orders").bind(&[LOST.binding()]);
 
@@ -67,7 +68,6 @@ pub(crate) fn topology() -> Topology {
         .with_queue(&TABLE)
         .with_queue(&SHELF)
         .with_queue(&WINDOW)
-        .with_queue(&LOST_ORDERS)
 }
 
 #[derive(Debug, Clone, Default)]

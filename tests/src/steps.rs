@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use enoki_core::{
     BindingSpec, Broker, DeadLetter, Delivery, Destination, ErrorKind, ExchangeSpec, Outcome,
-    Payload, Publisher, PublisherOptions, QueueSpec, RouteSpec, ShortStr, Subscription, Table,
-    Topology,
+    Payload, Publisher, PublisherOptions, QueueSpec, RouteSpec, Subscription, Table, Topology,
 };
 use tokio::time::{sleep, timeout};
 
@@ -55,7 +54,7 @@ pub(crate) fn bind(
 
 /// Sends what a queue rejects, expires or drops to another queue.
 pub(crate) fn dead_letter_to(queue: &QueueSpec) -> Option<DeadLetter> {
-    Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: Some(queue.name.clone()) })
+    Some(DeadLetter::to_queue(queue.name.clone()))
 }
 
 /// A publisher to a queue by its name; declares the queue.

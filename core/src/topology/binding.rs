@@ -96,6 +96,29 @@ impl Binding {
         self.matches(route) && reaches(&self.exchange, route)
     }
 
+    /// Whether all that arrives at this exchange gets through this binding, whatever its key is.
+    pub(crate) const fn passes_all_of(&self, exchange: &ExchangeDef) -> bool {
+        let matches_all = match self.exchange.kind {
+            KindDef::Fanout | KindDef::Plugin(_) => true,
+            KindDef::Direct => false,
+            KindDef::Topic => pattern::str_eq(self.key, "#"),
+            KindDef::Headers => {
+                self.headers.is_empty() && matches!(self.matching, HeadersMatch::All)
+            }
+        };
+        if !matches_all || pattern::str_eq(self.exchange.name, exchange.name) {
+            return matches_all;
+        }
+        let mut at = 0;
+        while at < self.exchange.bindings.len() {
+            if self.exchange.bindings[at].passes_all_of(exchange) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
     const fn matches(&self, route: &RouteDef) -> bool {
         match self.exchange.kind {
             KindDef::Fanout | KindDef::Plugin(_) => true,
@@ -251,6 +274,35 @@ mod tests {
         assert!(!queue(EU.pattern("parcel.#"), "order.placed.eu"), "stopped at the queue");
         assert!(gets(ALL_EU.binding(), EU.route("order")), "half way is a place to start from");
         assert!(!gets(SHOP.pattern("#"), EU.route("order")), "and there is no way back");
+    }
+
+    /// Whether a queue with this one binding gets all that arrives at the exchange.
+    fn gets_all<K>(
+        binding: Binding,
+        exchange: crate::topology::exchange::TypedExchange<K>,
+    ) -> bool {
+        binding.passes_all_of(&exchange.def)
+    }
+
+    #[test]
+    fn what_has_any_key_passes_only_where_keys_do_not_matter() {
+        use HeadersMatch::{All, Any};
+        assert!(gets_all(NEWS.binding(), NEWS));
+        assert!(gets_all(SHARDS.binding("1"), SHARDS));
+        assert!(gets_all(SHOP.pattern("#"), SHOP));
+        for pattern in ["*", "order.#", "", "*.#"] {
+            assert!(!gets_all(SHOP.pattern(pattern), SHOP), "{pattern}");
+        }
+        assert!(!gets_all(JOBS.binding("a"), JOBS) && !gets_all(JOBS.binding("#"), JOBS));
+        assert!(gets_all(PRINTS.matching(All, &[]), PRINTS));
+        assert!(!gets_all(PRINTS.matching(Any, &[]), PRINTS));
+        assert!(!gets_all(PRINTS.matching(All, &[PAPER]), PRINTS));
+        assert!(!gets_all(NEWS.binding(), Fanout::new("other")), "another exchange");
+        assert!(gets_all(ALL_EU.binding(), ALL_EU) && gets_all(EU.pattern("#"), EU));
+        assert!(!gets_all(EU.pattern("#"), SHOP), "stopped on its way");
+        const FEED: Topic = Topic::new("feed").bind(&[NEWS.binding(), SHOP.pattern("a")]);
+        assert!(gets_all(FEED.pattern("#"), NEWS) && !gets_all(FEED.pattern("#"), SHOP));
+        assert!(!gets_all(FEED.pattern("a"), NEWS), "stopped at the queue");
     }
 
     #[test]

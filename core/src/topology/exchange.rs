@@ -179,9 +179,18 @@ pub(crate) struct ExchangeDef {
     auto_delete: bool,
     pub(crate) internal: bool,
     passive: bool,
-    alternate: Option<&'static str>,
+    alternate: Option<AlternateDef>,
     pub(crate) bindings: &'static [Binding],
     arguments: Arguments,
+}
+
+/// What gets what an exchange cannot route.
+#[derive(Debug, Clone, Copy)]
+enum AlternateDef {
+    /// This exchange.
+    Exchange(&'static ExchangeDef),
+    /// An exchange that another program declares.
+    Named(&'static str),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -223,12 +232,19 @@ impl ExchangeDef {
         spec.auto_delete = self.auto_delete;
         spec.internal = self.internal;
         spec.passive = self.passive;
-        spec.alternate = self.alternate.map(ShortStr::from_static);
+        spec.alternate = self.alternate.map(|alternate| match alternate {
+            AlternateDef::Exchange(&Self { name, .. }) | AlternateDef::Named(name) => {
+                ShortStr::from_static(name)
+            }
+        });
         spec.arguments = to_table(self.arguments);
         spec
     }
 
     pub(crate) fn describe(&self, topology: &mut Topology) {
+        if let Some(AlternateDef::Exchange(alternate)) = self.alternate {
+            alternate.describe(topology);
+        }
         for binding in self.bindings {
             binding.exchange.describe(topology);
         }
@@ -280,11 +296,31 @@ impl<K> TypedExchange<K> {
         self
     }
 
-    /// Names the exchange that gets what this one cannot route.
+    /// Sends what this exchange cannot route to that one, which is declared with it. A message that no
+    /// queue gets there either is unroutable, as it is without an alternate exchange.
+    ///
+    /// ```
+    /// use enoki_core::{Fanout, Topic, WorkQueue};
+    ///
+    /// const STRAY: Fanout = Fanout::new("stray");
+    /// const SHOP: Topic = Topic::new("shop").alternate(&STRAY);
+    /// const STRAYS: WorkQueue<String> = WorkQueue::new("strays").bind(&[STRAY.binding()]);
+    /// # let _ = (SHOP, STRAYS);
+    /// ```
     #[must_use]
-    pub const fn alternate(mut self, exchange: &'static str) -> Self {
+    pub const fn alternate<L: 'static>(mut self, exchange: &'static TypedExchange<L>) -> Self {
+        self.def.alternate = Some(AlternateDef::Exchange(&exchange.def));
+        self
+    }
+
+    /// Sends what this exchange cannot route to the one of this name, which another program declares. It
+    /// is looked for at start and on each new connection, and missing is
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    #[must_use]
+    pub const fn alternate_named(mut self, exchange: &'static str) -> Self {
+        assert!(!exchange.is_empty(), "the name is empty");
         assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
-        self.def.alternate = Some(exchange);
+        self.def.alternate = Some(AlternateDef::Named(exchange));
         self
     }
 

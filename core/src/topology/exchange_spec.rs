@@ -65,7 +65,8 @@ pub struct ExchangeSpec {
     pub internal: bool,
     /// Whether it must be there already: it is looked for by name, and never created.
     pub passive: bool,
-    /// The exchange that gets what this one cannot route.
+    /// The exchange that gets what this one cannot route. It is declared in the same
+    /// [`Topology`](crate::Topology), or has to be there.
     pub alternate: Option<ShortStr>,
     /// Further arguments, as the broker names them. One that has a field here is refused.
     pub arguments: Table,

@@ -12,7 +12,7 @@ use crate::{
     short_str::ShortStr,
     topology::binding::Binding,
     topology::exchange::{
-        Arguments, ExchangeDef, check_arguments, check_name, check_untyped, to_table,
+        Arguments, ExchangeDef, TypedExchange, check_arguments, check_name, check_untyped, to_table,
     },
     topology::pattern,
     topology::queue_spec::{LIMIT_WITHOUT_DEAD_LETTERS, TYPED_ARGUMENTS},
@@ -41,13 +41,13 @@ pub trait Queue: fmt::Debug + Send + Sync {
 ///
 /// ```
 /// use std::time::Duration;
-/// use enoki_core::{Fanout, Topic, WorkQueue};
+/// use enoki_core::{Topic, WorkQueue};
 ///
 /// const SHOP: Topic = Topic::new("shop");
-/// const LOST: Fanout = Fanout::new("lost");
+/// const LOST_ORDERS: WorkQueue<String> = WorkQueue::new("lost-orders");
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing")
 ///     .bind(&[SHOP.pattern("order.placed.*")])
-///     .dead_letter(LOST.name())
+///     .dead_letters_to(&LOST_ORDERS)
 ///     .message_ttl(Duration::from_secs(3600));
 /// # let _ = BILLING;
 /// ```
@@ -62,11 +62,11 @@ pub type WorkQueue<M> = TypedQueue<M, Work>;
 /// [`Conflict`](crate::ErrorKind::Conflict), which says what to do.
 ///
 /// ```
-/// use enoki_core::{Fanout, ReplicatedQueue};
+/// use enoki_core::{ReplicatedQueue, WorkQueue};
 ///
-/// const LOST: Fanout = Fanout::new("lost");
+/// const LOST: WorkQueue<String> = WorkQueue::new("lost-entries");
 /// const LEDGER: ReplicatedQueue<String> =
-///     ReplicatedQueue::new("ledger").dead_letter(LOST.name()).delivery_limit(5);
+///     ReplicatedQueue::new("ledger").dead_letters_to(&LOST).delivery_limit(5);
 /// # let _ = LEDGER;
 /// ```
 pub type ReplicatedQueue<M> = TypedQueue<M, Replicated>;
@@ -116,11 +116,24 @@ struct QueueDef {
     max_length: Option<u32>,
     max_bytes: Option<u64>,
     overflow: Option<Overflow>,
-    dead_letter: Option<(&'static str, Option<&'static str>)>,
+    dead_letter: Option<DeadLetterDef>,
     max_priority: Option<u8>,
     single_active_consumer: bool,
     delivery_limit: Option<u32>,
     arguments: Arguments,
+}
+
+/// Where a queue's dead letters go.
+#[derive(Debug, Clone, Copy)]
+enum DeadLetterDef {
+    /// To this queue, by its name.
+    Queue(&'static QueueDef),
+    /// To this exchange, from which at least this queue gets them.
+    Exchange { exchange: &'static ExchangeDef, key: Option<&'static str>, queue: &'static QueueDef },
+    /// To a queue that another program declares.
+    QueueNamed(&'static str),
+    /// To an exchange that another program declares.
+    ExchangeNamed(&'static str),
 }
 
 impl<M, K> TypedQueue<M, K> {
@@ -165,14 +178,7 @@ impl<M, K> TypedQueue<M, K> {
         if route.exchange.name.is_empty() {
             return pattern::str_eq(route.key, self.def.name);
         }
-        let mut at = 0;
-        while at < self.def.bindings.len() {
-            if self.def.bindings[at].passes(route) {
-                return true;
-            }
-            at += 1;
-        }
-        false
+        self.def.gets(route)
     }
 
     /// Declared by somebody else: it is looked for by name, never created, and missing is an error.
@@ -220,21 +226,97 @@ impl<M, K> TypedQueue<M, K> {
         self
     }
 
-    /// Names the exchange that gets what this queue rejects, expires or drops.
+    /// Sends what this queue rejects, expires or drops to that queue, which is declared with this one.
+    ///
+    /// It goes there by the queue's name, so it always arrives. A queue that another program declares is
+    /// a constant, too: a [`passive`](Self::passive) one, which has to be there at start.
     #[must_use]
-    pub const fn dead_letter(mut self, exchange: &'static str) -> Self {
-        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
-        self.def.dead_letter = Some((exchange, None));
+    pub const fn dead_letters_to<N: 'static, L: 'static>(
+        mut self,
+        queue: &'static TypedQueue<N, L>,
+    ) -> Self {
+        queue.def.check_keeps_dead_letters();
+        self.def.dead_letter = Some(DeadLetterDef::Queue(&queue.def));
         self
     }
 
-    /// Like [`dead_letter`](Self::dead_letter), under a routing key of its own. With the empty
-    /// exchange and the name of a queue the dead letters go to that queue.
+    /// Sends what this queue rejects, expires or drops to that exchange, under the routing keys that the
+    /// messages had. Exchange and queue are declared with this one.
+    ///
+    /// The queue has to get all of it, whatever its key: by a fanout, or by the pattern `#`. Anything else
+    /// does not compile. Further queues may be bound to the exchange.
+    ///
+    /// ```
+    /// use enoki_core::{Fanout, WorkQueue};
+    ///
+    /// const LOST: Fanout = Fanout::new("lost");
+    /// const GRAVEYARD: WorkQueue<String> = WorkQueue::new("graveyard").bind(&[LOST.binding()]);
+    /// const BILLING: WorkQueue<String> =
+    ///     WorkQueue::new("billing").dead_letters_over(&LOST, &GRAVEYARD);
+    /// # let _ = BILLING;
+    /// ```
     #[must_use]
-    pub const fn dead_letter_as(mut self, exchange: &'static str, key: &'static str) -> Self {
-        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+    pub const fn dead_letters_over<X: 'static, N: 'static, L: 'static>(
+        mut self,
+        exchange: &'static TypedExchange<X>,
+        queue: &'static TypedQueue<N, L>,
+    ) -> Self {
+        queue.def.check_keeps_dead_letters();
+        assert!(
+            queue.def.gets_all_of(&exchange.def),
+            "not every dead letter gets from that exchange to that queue, whatever its key is"
+        );
+        let (exchange, queue) = (&exchange.def, &queue.def);
+        self.def.dead_letter = Some(DeadLetterDef::Exchange { exchange, key: None, queue });
+        self
+    }
+
+    /// Like [`dead_letters_over`](Self::dead_letters_over), under a routing key of their own, by which
+    /// the queue has to get them.
+    #[must_use]
+    pub const fn dead_letters_over_as<X: 'static, N: 'static, L: 'static>(
+        mut self,
+        exchange: &'static TypedExchange<X>,
+        key: &'static str,
+        queue: &'static TypedQueue<N, L>,
+    ) -> Self {
         assert!(key.len() <= ShortStr::MAX, "a routing key has at most 255 bytes");
-        self.def.dead_letter = Some((exchange, Some(key)));
+        queue.def.check_keeps_dead_letters();
+        assert!(
+            queue.def.gets(&RouteDef { exchange: exchange.def, key, headers: &[] }),
+            "dead letters with this key do not get from that exchange to that queue"
+        );
+        let (exchange, queue) = (&exchange.def, &queue.def);
+        self.def.dead_letter = Some(DeadLetterDef::Exchange { exchange, key: Some(key), queue });
+        self
+    }
+
+    /// Sends what this queue rejects, expires or drops to the queue of this name, which another program
+    /// declares, or which is a part of the same [`Topology`]. It is looked for at start and on each new
+    /// connection, and missing is [`NotFound`](crate::ErrorKind::NotFound).
+    #[must_use]
+    pub const fn dead_letter_queue_named(mut self, queue: &'static str) -> Self {
+        assert!(!queue.is_empty(), "the name is empty");
+        assert!(queue.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+        self.def.dead_letter = Some(DeadLetterDef::QueueNamed(queue));
+        self
+    }
+
+    /// Sends what this queue rejects, expires or drops to the exchange of this name, which another
+    /// program declares. It is looked for at start and on each new connection, and missing is
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    ///
+    /// Whether a queue is bound to it is not known here: brokers drop dead letters without a queue, and
+    /// report it to no client. Of two programs in one code base, use
+    /// [`dead_letters_over`](Self::dead_letters_over).
+    #[must_use]
+    pub const fn dead_letter_exchange_named(mut self, exchange: &'static str) -> Self {
+        assert!(
+            !exchange.is_empty(),
+            "the name is empty; a queue is named by dead_letter_queue_named"
+        );
+        assert!(exchange.len() <= ShortStr::MAX, "a name has at most 255 bytes");
+        self.def.dead_letter = Some(DeadLetterDef::ExchangeNamed(exchange));
         self
     }
 
@@ -310,42 +392,102 @@ impl<M> TemporaryQueue<M> {
     }
 }
 
-impl<M: Payload, K> Queue for TypedQueue<M, K> {
-    type Message = M;
+impl QueueDef {
+    /// Whether a binding leads messages on this route here.
+    const fn gets(&self, route: &RouteDef) -> bool {
+        let mut at = 0;
+        while at < self.bindings.len() {
+            if self.bindings[at].passes(route) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    /// Whether a binding leads all that arrives at this exchange here, whatever its key is.
+    const fn gets_all_of(&self, exchange: &ExchangeDef) -> bool {
+        let mut at = 0;
+        while at < self.bindings.len() {
+            if self.bindings[at].passes_all_of(exchange) {
+                return true;
+            }
+            at += 1;
+        }
+        false
+    }
+
+    const fn check_keeps_dead_letters(&self) {
+        assert!(!self.temporary, "a temporary queue goes, and dead letters would go with it");
+    }
 
     fn spec(&self) -> QueueSpec {
-        let def = &self.def;
-        let mut spec = QueueSpec::named(ShortStr::from_static(def.name));
-        spec.kind = def.kind;
-        spec.durable = !def.temporary;
-        spec.exclusive = def.temporary;
-        spec.auto_delete = def.temporary;
-        spec.unique = def.temporary;
-        spec.passive = def.passive;
-        spec.message_ttl = def.message_ttl;
-        spec.expires = def.expires;
-        spec.max_length = def.max_length;
-        spec.max_bytes = def.max_bytes;
-        spec.overflow = def.overflow;
-        spec.dead_letter = def.dead_letter.map(|(exchange, key)| DeadLetter {
-            exchange: ShortStr::from_static(exchange),
-            routing_key: key.map(ShortStr::from_static),
-        });
-        spec.max_priority = def.max_priority;
-        spec.single_active_consumer = def.single_active_consumer;
-        spec.delivery_limit = def.delivery_limit;
-        spec.arguments = to_table(def.arguments);
+        let mut spec = QueueSpec::named(ShortStr::from_static(self.name));
+        spec.kind = self.kind;
+        spec.durable = !self.temporary;
+        spec.exclusive = self.temporary;
+        spec.auto_delete = self.temporary;
+        spec.unique = self.temporary;
+        spec.passive = self.passive;
+        spec.message_ttl = self.message_ttl;
+        spec.expires = self.expires;
+        spec.max_length = self.max_length;
+        spec.max_bytes = self.max_bytes;
+        spec.overflow = self.overflow;
+        spec.dead_letter = self.dead_letter.map(|target| target.spec());
+        spec.max_priority = self.max_priority;
+        spec.single_active_consumer = self.single_active_consumer;
+        spec.delivery_limit = self.delivery_limit;
+        spec.arguments = to_table(self.arguments);
         spec
     }
 
     fn describe(&self, topology: &mut Topology) {
+        // First, so that it is there when the first message dies.
+        match self.dead_letter {
+            Some(DeadLetterDef::Queue(queue)) => queue.describe(topology),
+            Some(DeadLetterDef::Exchange { exchange, queue, .. }) => {
+                exchange.describe(topology);
+                queue.describe(topology);
+            }
+            Some(DeadLetterDef::QueueNamed(_) | DeadLetterDef::ExchangeNamed(_)) | None => {}
+        }
         let spec = self.spec();
         let destination = Destination::Queue(spec.name.clone());
         topology.add_queue(spec);
-        for binding in self.def.bindings {
+        for binding in self.bindings {
             binding.exchange.describe(topology);
             topology.add_binding(binding.spec(destination.clone()));
         }
+    }
+}
+
+impl DeadLetterDef {
+    fn spec(self) -> DeadLetter {
+        match self {
+            Self::Queue(&QueueDef { name, .. }) | Self::QueueNamed(name) => {
+                DeadLetter::to_queue(ShortStr::from_static(name))
+            }
+            Self::Exchange { exchange, key, .. } => DeadLetter {
+                exchange: ShortStr::from_static(exchange.name),
+                routing_key: key.map(ShortStr::from_static),
+            },
+            Self::ExchangeNamed(name) => {
+                DeadLetter { exchange: ShortStr::from_static(name), routing_key: None }
+            }
+        }
+    }
+}
+
+impl<M: Payload, K> Queue for TypedQueue<M, K> {
+    type Message = M;
+
+    fn spec(&self) -> QueueSpec {
+        self.def.spec()
+    }
+
+    fn describe(&self, topology: &mut Topology) {
+        self.def.describe(topology);
     }
 }
 
@@ -403,6 +545,14 @@ impl<M> DynamicQueue<M> {
         self.topology.add_binding(binding);
         self
     }
+
+    /// Sends what this queue rejects, expires or drops to that queue, which is declared with this one.
+    #[must_use]
+    pub fn dead_letters_to<N: Payload>(mut self, queue: &dyn Queue<Message = N>) -> Self {
+        queue.describe(&mut self.topology);
+        self.spec.dead_letter = Some(DeadLetter::to_queue(queue.spec().name));
+        self
+    }
 }
 
 /// A queue of which only the name and the arguments are known: its deliveries are bytes.
@@ -422,13 +572,8 @@ impl<M: Payload> Queue for DynamicQueue<M> {
     }
 
     fn describe(&self, topology: &mut Topology) {
-        for exchange in self.topology.exchanges() {
-            topology.add_exchange(exchange.clone());
-        }
+        topology.extend(self.topology.clone());
         topology.add_queue(self.spec.clone());
-        for binding in self.topology.bindings() {
-            topology.add_binding(binding.clone());
-        }
     }
 }
 

@@ -40,12 +40,24 @@ impl Overflow {
 }
 
 /// Where messages go that a queue rejects, expires or drops.
+///
+/// What it names is declared in the same [`Topology`](crate::Topology), or has to be there: it is looked
+/// for whenever the queue is declared, and missing is [`NotFound`](crate::ErrorKind::NotFound), since
+/// brokers drop dead letters without an exchange and report it to no client. Whether a queue is bound to
+/// an exchange that is only named here is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The exchange that gets them; empty for the default exchange.
+    /// The exchange that gets them; empty for the default exchange, which needs a key.
     pub exchange: ShortStr,
-    /// The routing key they get; their own when `None`.
+    /// The routing key they get; their own when `None`. For the default exchange the name of a queue.
     pub routing_key: Option<ShortStr>,
+}
+
+impl DeadLetter {
+    /// To the queue of this name, by the default exchange.
+    pub const fn to_queue(name: ShortStr) -> Self {
+        Self { exchange: ShortStr::EMPTY, routing_key: Some(name) }
+    }
 }
 
 /// A queue to declare: durable and without limits unless said otherwise.
@@ -153,6 +165,13 @@ impl QueueSpec {
         if self.delivery_limit.is_some() && self.dead_letter.is_none() && !self.passive {
             return Err(refuse(self.subject(), LIMIT_WITHOUT_DEAD_LETTERS)
                 .remedy("say where its dead letters go, or set no delivery limit"));
+        }
+        let nowhere = |target: &DeadLetter| {
+            target.exchange.is_empty() && target.routing_key.as_deref().is_none_or(str::is_empty)
+        };
+        if self.dead_letter.as_ref().is_some_and(nowhere) {
+            return Err(refuse(self.subject(), "its dead letters go to the queue without a name")
+                .remedy("name a queue as their routing key, or an exchange"));
         }
         check_raw(&self.arguments, TYPED_ARGUMENTS, self.subject())
     }

@@ -10,6 +10,7 @@ mod lane;
 mod later;
 mod link;
 mod mandatory;
+mod named;
 mod panics;
 mod provider;
 mod publication;

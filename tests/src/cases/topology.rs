@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use enoki_core::{
-    Capability, DeadLetter, ErrorKind, ExchangeKind, ExchangeSpec, Outcome, Overflow,
-    PublisherOptions, QueueKind, QueueSpec, RouteSpec, ShortStr, transport::Change,
+    Capability, DeadLetter, Envelope, ErrorKind, ExchangeKind, ExchangeSpec, Outcome, Overflow,
+    PublisherOptions, QueueKind, QueueSpec, RouteSpec, Service, ShortStr, transport::Change,
 };
 use futures_util::future::{join_all, try_join_all};
 
@@ -31,6 +31,9 @@ cases! { "topology":
     verifying_creates_nothing,
     verifying_compares_arguments [LengthLimit],
     what_is_passive_is_found_by_name_and_never_created,
+    dead_letters_to_what_is_missing_are_refused_at_start [DeadLetter, Exchanges],
+    dead_letters_to_a_queue_need_nothing_else [DeadLetter],
+    an_alternate_exchange_that_is_missing_is_refused_at_start [Exchanges],
     deleting_twice_is_deleting_once,
     a_deleted_queue_takes_its_bindings_along [Exchanges, UnroutableDetection],
     purging_removes_what_is_ready_and_counts_it,
@@ -180,7 +183,7 @@ async fn what_a_queue_cannot_be_is_refused_by_name(stage: &Stage) -> Result<(), 
         (Capability::Expiry, |queue| queue.message_ttl = Some(Duration::from_secs(60))),
         (Capability::LengthLimit, |queue| queue.max_length = Some(10)),
         (Capability::DeadLetter, |queue| {
-            queue.dead_letter = Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: None });
+            queue.dead_letter = Some(DeadLetter::to_queue(queue.name.clone()));
         }),
         (Capability::Priority, |queue| queue.max_priority = Some(3)),
         (Capability::SingleActiveConsumer, |queue| queue.single_active_consumer = true),
@@ -290,6 +293,97 @@ async fn what_is_passive_is_found_by_name_and_never_created(stage: &Stage) -> Re
         expect_says(&error, &exchange.name)?;
     }
     Ok(())
+}
+
+/// Brokers drop dead letters that have no exchange, or no queue of that name, and tell nobody.
+async fn dead_letters_to_what_is_missing_are_refused_at_start(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let mut queue = stage.queue("q")?;
+    let exchange = stage.exchange("lost", ExchangeKind::Fanout)?;
+    let graveyard = stage.queue("graveyard")?;
+    let to_exchange = DeadLetter { exchange: exchange.name.clone(), routing_key: None };
+    for (target, dead_letter) in [
+        (&exchange.name, to_exchange),
+        (&graveyard.name, DeadLetter::to_queue(graveyard.name.clone())),
+    ] {
+        queue.dead_letter = Some(dead_letter);
+        let whole = topology(&[], &[&queue], &[]);
+        let options = PublisherOptions::new().declare(whole.clone());
+        let route = RouteSpec::<u32>::to_queue(queue.name.as_str())?;
+        let service = Service::new("undertaker", stage.broker().await?)
+            .consume(&queue.clone().of::<u32>(), async |_: Envelope| {});
+        for (what, refused) in [
+            ("declare", broker.declare(&whole).await),
+            ("subscribe", broker.subscribe(&queue.clone().of::<u32>(), 1).await.map(drop)),
+            ("open a publisher", broker.publisher_with(route, options).await.map(drop)),
+            ("start a service", service.start().await.map(drop)),
+        ] {
+            let error = expect_error(what, refused, &[ErrorKind::NotFound])?;
+            expect_says(&error, &queue.name)?;
+            expect_says(&error, target)?;
+            expect_says(&error, "dead letters")?;
+        }
+        let mut alone = queue.clone();
+        alone.passive = true;
+        let verified = broker.verify(&topology(&[], &[&alone], &[])).await;
+        expect_error("what was refused", verified, &[ErrorKind::NotFound])?;
+
+        // Declared together, or one after the other, it is what it should be.
+        declare(&broker, &[&exchange], &[&graveyard], &[bind(&exchange, &graveyard, "")?]).await?;
+        fill(&broker, &queue, [1]).await?;
+        broker.verify(&whole).await?;
+        let mut subscription = subscribe(&broker, &queue, 1).await?;
+        next(&mut subscription).await?.settle(Outcome::Reject);
+        let mut letters = subscribe(&broker, &graveyard, 1).await?;
+        expect_eq("the dead letter", take(&mut letters, 1).await?, [1])?;
+        subscription.stop(soon()).await?;
+        letters.stop(soon()).await?;
+        for change in [
+            Change::DeleteQueue(graveyard.name.clone()),
+            Change::DeleteExchange(exchange.name.clone()),
+        ] {
+            broker.apply(&change).await?;
+        }
+        let verified = broker.verify(&whole).await;
+        let error = expect_error("verify", verified, &[ErrorKind::NotFound])?;
+        expect_says(&error, target)?;
+        broker.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    }
+    Ok(())
+}
+
+/// It is declared with the one that they come from, and gets them by its name.
+async fn dead_letters_to_a_queue_need_nothing_else(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let graveyard = stage.queue("graveyard")?;
+    let queue = stage.queue("q")?.of::<u32>().dead_letters_to(&graveyard.clone().of::<u32>());
+    let mut subscription = broker.subscribe(&queue, 1).await?;
+    let route = RouteSpec::<u32>::to_queue(broker.queue_name(&queue)?.as_str())?;
+    broker.publisher(route).await?.publish(&1).await?;
+    next(&mut subscription).await?.settle(Outcome::Reject);
+    let mut letters = subscribe(&broker, &graveyard, 1).await?;
+    expect_eq("the dead letter", take(&mut letters, 1).await?, [1])
+}
+
+/// Messages would be unroutable that were meant to go there.
+async fn an_alternate_exchange_that_is_missing_is_refused_at_start(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let stray = stage.exchange("stray", ExchangeKind::Fanout)?;
+    let mut exchange = stage.exchange("x", ExchangeKind::Topic)?;
+    exchange.alternate = Some(stray.name.clone());
+    let declared = broker.declare(&topology(&[&exchange], &[], &[])).await;
+    let opened = broker.publisher(RouteSpec::<u32>::new(&exchange, "key")?).await;
+    for refused in [declared, opened.map(drop)] {
+        let error = expect_error("without the alternate", refused, &[ErrorKind::NotFound])?;
+        expect_says(&error, &exchange.name)?;
+        expect_says(&error, &stray.name)?;
+    }
+    let strays = stage.queue("strays")?;
+    declare(&broker, &[&stray, &exchange], &[&strays], &[bind(&stray, &strays, "")?]).await?;
+    broker.publisher(RouteSpec::<u32>::new(&exchange, "key")?).await?.publish(&1).await?;
+    expect_eq("what went astray", contents(&broker, &strays).await?, [1])
 }
 
 async fn deleting_twice_is_deleting_once(stage: &Stage) -> Result<(), Failed> {

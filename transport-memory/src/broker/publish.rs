@@ -119,13 +119,20 @@ impl State {
             let message = Arc::new(corpse.message(self.date(now)));
             let (exchange, key) = (&corpse.target.exchange, corpse.routing_key());
             let Some(way) = self.routing.way(exchange, key, &message.headers) else {
-                tracing::debug!(
+                tracing::warn!(
                     queue = &*corpse.queue,
                     exchange = &**exchange,
-                    "no exchange for a dead message"
+                    "dropped a dead letter: no exchange"
                 );
                 continue;
             };
+            if way.targets.is_empty() {
+                tracing::warn!(
+                    queue = &*corpse.queue,
+                    exchange = &**exchange,
+                    "dropped a dead letter: no queue"
+                );
+            }
             for &target in way.targets.iter() {
                 if self.queues.get(target).is_some_and(|q| corpse.would_cycle(&q.spec.name)) {
                     tracing::warn!(
