@@ -30,21 +30,29 @@ use crate::{
 /// A service: a name, a broker, a state, and what brings work in.
 ///
 /// ```
-/// use enoki::{Body, Handler, OnError, Service, State, WorkQueue};
+/// use std::sync::Arc;
+///
+/// use enoki::{Body, Handler, OnError, Service, State, Topology, WorkQueue};
+/// use tokio::sync::Notify;
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
-/// async fn bill(State(rate): State<u32>, Body(order): Body<String>) {
-///     println!("{order} at {rate}");
+/// async fn bill(State(billed): State<Arc<Notify>>, Body(order): Body<String>) {
+///     println!("{order}");
+///     billed.notify_one();
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> enoki::Result<()> {
 /// let broker = enoki::connect("memory://service").await?;
+/// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+/// broker.publisher(&BILLING.route()).await?.publish(&"order 1".to_owned()).await?;
+///
+/// let billed = Arc::new(Notify::new());
 /// Service::new("billing", broker)
-///     .state(7_u32)
+///     .state(billed.clone())
 ///     .consume(&BILLING, bill.concurrency(16).on_error(OnError::reject()))
-///     .run_until(async { /* a signal to stop */ })
+///     .run_until(billed.notified()) // or a signal to stop
 ///     .await
 /// # }
 /// ```

@@ -10,13 +10,12 @@ use crate::url::Secret;
 /// A broker has to show a certificate for the host of the URL, which is valid now, from an authority
 /// that is trusted: the platform's, unless [`trust_only`](Self::trust_only) names others.
 ///
-/// ```no_run
+/// ```
 /// use enoki_core::{BrokerOptions, Tls};
 ///
-/// let tls = Tls::new().trust_only(std::fs::read_to_string("ca.pem")?);
-/// let options = BrokerOptions::new().tls(tls);
+/// let authority = "-----BEGIN CERTIFICATE-----…"; // as it is in the file ca.pem
+/// let options = BrokerOptions::new().tls(Tls::new().trust_only(authority));
 /// # let _ = options;
-/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// What is given is read once, when the handle is made: a renewed certificate takes a new handle. Debug

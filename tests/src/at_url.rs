@@ -10,6 +10,8 @@ use crate::harness::{Broken, Harness};
 /// A broker that an environment variable gives the URL of. Where it does not, its cases are ignored,
 /// or fail where `ENOKI_REQUIRE_BROKERS=1`.
 ///
+/// (Compiled and not run with the documentation: a harness reads the arguments of its process.)
+///
 /// ```no_run
 /// use std::process::ExitCode;
 ///

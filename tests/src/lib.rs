@@ -8,7 +8,8 @@
 //! harness = false
 //! ```
 //!
-//! and in `tests/conformance.rs`:
+//! and in `tests/conformance.rs` (compiled and not run with the documentation: a harness reads the
+//! arguments of its process):
 //!
 //! ```no_run
 //! use std::{process::ExitCode, sync::Arc};

@@ -21,13 +21,14 @@ impl Default for OnError {
 }
 
 impl OnError {
-    /// Back to its place in the queue at once, counted as an attempt: nothing is lost, and a message
-    /// that always fails comes back until the queue's delivery limit ends it.
+    /// Back to its place in the queue at once, counted as an attempt: nothing is lost. A message that
+    /// always fails comes back at once and for ever, and keeps a worker busy, unless the queue was given a
+    /// [`delivery_limit`](crate::ReplicatedQueue::delivery_limit).
     pub const fn requeue() -> Self {
         Self(Outcome::Requeue)
     }
 
-    /// Dead-lettered, or removed where the queue has no dead-letter exchange.
+    /// Dead-lettered, or removed where the queue has no dead letters.
     pub const fn reject() -> Self {
         Self(Outcome::Reject)
     }

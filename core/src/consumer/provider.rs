@@ -34,10 +34,15 @@ use crate::{
 /// [`Context::current`]: crate::Context::current
 ///
 /// ```
-/// use enoki::{Body, Failure, FromState, Outcome, Provided, Provider, Service, WorkQueue, WorkerInfo};
+/// use std::sync::Arc;
+///
+/// use enoki::{Body, Failure, Outcome, Provided, Provider, Service, Topology, WorkQueue, WorkerInfo};
+/// use tokio::sync::Notify;
 ///
 /// #[derive(Clone)]
-/// struct Database;
+/// struct Database {
+///     committed: Arc<Notify>,
+/// }
 ///
 /// #[derive(Clone)]
 /// struct Transaction;
@@ -57,6 +62,7 @@ use crate::{
 ///         result: Result<Outcome, &Failure>,
 ///     ) -> Result<(), Failure> {
 ///         println!("{}", if result.is_ok() { "commit" } else { "roll back" });
+///         self.committed.notify_one();
 ///         Ok(()) // only now is the message acknowledged
 ///     }
 /// }
@@ -70,10 +76,14 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> enoki::Result<()> {
 /// let broker = enoki::connect("memory://provider").await?;
+/// broker.declare(&Topology::new().with_queue(&BILLING)).await?;
+/// broker.publisher(&BILLING.route()).await?.publish(&"order 1".to_owned()).await?;
+///
+/// let committed = Arc::new(Notify::new());
 /// Service::new("billing", broker)
-///     .state(Database)
+///     .state(Database { committed: committed.clone() })
 ///     .consume(&BILLING, bill)
-///     .run_until(async {})
+///     .run_until(committed.notified())
 ///     .await
 /// # }
 /// ```

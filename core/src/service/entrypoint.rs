@@ -23,7 +23,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use enoki_core::{Entrypoint, Result, Scope};
+/// use enoki::{Entrypoint, Result, Scope, Service};
 /// use tokio::{task::JoinHandle, time::{Instant, interval}};
 ///
 /// struct Heartbeat(Option<JoinHandle<()>>);
@@ -56,6 +56,13 @@ use crate::{
 ///         }
 ///     }
 /// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let broker = enoki::connect("memory://entrypoint").await?;
+/// let service = Service::new("clock", broker).entrypoint(Heartbeat(None));
+/// service.run_until(tokio::task::yield_now()).await // long enough for the first beat
+/// # }
 /// ```
 #[async_trait]
 pub trait Entrypoint: Send + 'static {
