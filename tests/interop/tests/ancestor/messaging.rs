@@ -18,8 +18,9 @@ pub(crate) async fn consume_provider(stage: &Stage) -> Checked {
     let broker = stage.broker().await?;
     let dead = stage.queue("dead")?;
     let mut queue = stage.queue("q")?;
-    queue.dead_letter =
-        Some(DeadLetter { exchange: ShortStr::EMPTY, routing_key: Some(dead.name.clone()) });
+    queue.dead_letter = Some(DeadLetter::to_queue(dead.name.clone()));
+    // Declared by itself, and so before: what a queue only names has to be there.
+    to_queue::<String>(&broker, &dead).await?;
     let publisher = to_queue::<String>(&broker, &queue).await?;
     let fails_once = |Body(body): Body<String>, envelope: Envelope| async move {
         match body.as_str() {
