@@ -264,7 +264,7 @@ impl<M, K> TypedQueue<M, K> {
         queue.def.check_keeps_dead_letters();
         assert!(
             queue.def.gets_all_of(&exchange.def),
-            "not every dead letter gets from that exchange to that queue, whatever its key is"
+            "the queue does not get every dead letter: bind it to a fanout, or by the pattern #"
         );
         let (exchange, queue) = (&exchange.def, &queue.def);
         self.def.dead_letter = Some(DeadLetterDef::Exchange { exchange, key: None, queue });
@@ -284,7 +284,7 @@ impl<M, K> TypedQueue<M, K> {
         queue.def.check_keeps_dead_letters();
         assert!(
             queue.def.gets(&RouteDef { exchange: exchange.def, key, headers: &[] }),
-            "dead letters with this key do not get from that exchange to that queue"
+            "the queue does not get dead letters with this key"
         );
         let (exchange, queue) = (&exchange.def, &queue.def);
         self.def.dead_letter = Some(DeadLetterDef::Exchange { exchange, key: Some(key), queue });
