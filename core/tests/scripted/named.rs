@@ -157,3 +157,21 @@ async fn a_replicated_queue_with_a_limit_of_the_brokers_is_a_conflict_with_a_way
         assert!(error.to_string().contains(part), "{part} is missing in {error}");
     }
 }
+
+/// No call is told then, so it goes to the log.
+#[tokio::test(start_paused = true)]
+async fn what_was_declared_by_hand_is_looked_for_on_each_connection_and_keeps_nothing_back() {
+    let (broker, script) = Script::broker().await;
+    broker.declare(&whole()).await.unwrap();
+    script.state.change(|state| {
+        let missing = |change: &Change| trouble_with_what_is_named(change, ErrorKind::NotFound);
+        state.apply_trouble = Some(missing);
+    });
+    script.session(Purpose::Consume, 0).await.break_off();
+    let next = script.session(Purpose::Consume, 1).await;
+    broker.health().wait_for(|health| health.consuming.is_ready()).await.unwrap();
+    let applied = next.applied();
+    assert_eq!(looked_for(&applied).0.len(), 3, "{applied:?}");
+    let queues = applied.iter().filter(|change| matches!(change, Change::DeclareQueue(_)));
+    assert_eq!(queues.count(), 3, "{applied:?}");
+}
