@@ -10,7 +10,6 @@
 //!
 //! use enoki::{Body, Failure, Outcome, Publisher, Route, Service, State, Topic, WorkQueue};
 //! use serde::{Deserialize, Serialize};
-//! use tokio::time::Instant;
 //!
 //! #[derive(Serialize, Deserialize)]
 //! struct OrderPlaced { id: u32 }
@@ -51,7 +50,7 @@
 //! let receipt = archive.next().await?.expect("what is subscribed to goes on");
 //! assert_eq!(receipt.decode::<Receipt>()?.order, 7);
 //! receipt.settle(Outcome::Ack);
-//! service.stop(Instant::now() + Duration::from_secs(5)).await
+//! service.stop(Duration::from_secs(5)).await
 //! # }
 //! ```
 //!
