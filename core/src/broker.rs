@@ -22,7 +22,7 @@ use crate::{
     declare::{declare, find_named},
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
-    link::{Declared, Link, LinkOptions, Patience},
+    link::{Declared, Link, LinkOptions, Patience, Spare},
     message::payload::Payload,
     publisher::lane::{Lane, LaneOptions, Window},
     publisher::mandatory::require_queue,
@@ -70,6 +70,8 @@ struct Inner {
     transport: Arc<dyn Transport>,
     publishing: Link,
     consuming: Link,
+    /// For consumers that cost the others their connection.
+    spare: Spare,
     peer: Peer,
     options: BrokerOptions,
     /// Tells this handle's temporary queues from everybody else's.
@@ -90,7 +92,11 @@ impl Inner {
         for window in windows {
             window.close(deadline).await;
         }
-        tokio::join!(self.publishing.close(deadline), self.consuming.close(deadline));
+        tokio::join!(
+            self.publishing.close(deadline),
+            self.consuming.close(deadline),
+            self.spare.close(deadline),
+        );
     }
 }
 
@@ -108,20 +114,21 @@ impl Broker {
         let (tell, health) = watch::channel(BrokerHealth::IDLE);
         let tell = Arc::new(tell);
         let declared = Arc::new(Mutex::new(Topology::new()));
-        let link = |purpose, topology| {
-            Link::new(LinkOptions {
-                transport: transport.clone(),
-                purpose,
-                connect_timeout: options.connect_timeout,
-                declare_timeout: options.declare_timeout,
-                give_up_after: options.give_up_after,
-                topology,
-                health: tell.clone(),
-            })
+        let link = |purpose, topology, health| LinkOptions {
+            transport: transport.clone(),
+            purpose,
+            connect_timeout: options.connect_timeout,
+            declare_timeout: options.declare_timeout,
+            give_up_after: options.give_up_after,
+            topology,
+            health,
         };
-        let publishing = link(Purpose::Publish, Arc::default());
+        let publishing = Link::new(link(Purpose::Publish, Arc::default(), tell.clone()));
         // Temporary queues belong to the connection that consumes.
-        let consuming = link(Purpose::Consume, declared.clone());
+        let consuming = Link::new(link(Purpose::Consume, declared.clone(), tell.clone()));
+        // Their health is their consumer's.
+        let untold = Arc::new(watch::Sender::new(BrokerHealth::IDLE));
+        let spare = Spare::new(link(Purpose::Consume, Arc::default(), untold));
         let reached = async {
             if options.reach_within.is_zero() {
                 let one_try = later(deadline(options.connect_timeout), GRACE);
@@ -136,6 +143,7 @@ impl Broker {
             transport,
             publishing,
             consuming,
+            spare,
             options,
             suffix: Uuid::now_v7().simple().to_string(),
             windows: Mutex::new(Vec::new()),
@@ -383,6 +391,10 @@ impl Broker {
 
     pub(crate) fn consuming(&self) -> &Link {
         &self.inner.consuming
+    }
+
+    pub(crate) fn spare(&self) -> &Spare {
+        &self.inner.spare
     }
 
     pub(crate) fn options(&self) -> &BrokerOptions {

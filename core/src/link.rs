@@ -5,6 +5,7 @@ mod declared;
 mod doubt;
 mod pauses;
 mod replay;
+mod spare;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +22,7 @@ pub(crate) use self::{
     declared::{Declared, Standing},
     doubt::Doubt,
     pauses::SessionPauses,
+    spare::Spare,
 };
 use self::{
     pauses::{Pause, Pauses},
@@ -109,7 +111,7 @@ pub(crate) enum Patience {
 }
 
 /// What a link needs to know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LinkOptions {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) purpose: Purpose,

@@ -1,15 +1,18 @@
 //! Where a consumer's deliveries come from, on whatever session there is.
 
+mod suspicion;
+
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use self::suspicion::Suspicion;
 use crate::{
     broker::Broker,
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::{Doubt, Incarnation, Link, Patience, SessionPauses},
+    link::{Doubt, Incarnation, Link, Patience, SessionPauses, Spare},
     short_str::ShortStr,
     topology::Topology,
     transport::Receiver,
@@ -18,7 +21,12 @@ use crate::{
 /// A queue to consume from, and what to declare before.
 #[derive(Debug)]
 pub(crate) struct Source {
-    link: Link,
+    /// The connection of all consumers.
+    shared: Link,
+    /// One that it shares with none.
+    own: Option<Link>,
+    spare: Spare,
+    suspicion: Suspicion,
     topology: Topology,
     queue: ShortStr,
     prefetch: u16,
@@ -32,7 +40,10 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(broker: &Broker, topology: Topology, queue: ShortStr, prefetch: u16) -> Self {
         Self {
-            link: broker.consuming().clone(),
+            shared: broker.consuming().clone(),
+            own: None,
+            spare: broker.spare().clone(),
+            suspicion: Suspicion::default(),
             topology,
             queue,
             prefetch,
@@ -67,9 +78,43 @@ impl Source {
             .remedy("1 to 65535"))
     }
 
-    /// The last receiver ended, and nobody asked for it.
-    pub(crate) fn interrupted(&mut self) {
-        self.pauses.ended_after(self.opened.elapsed());
+    /// The last receiver ended for this reason, and nobody asked for it. Returns what to say of it.
+    pub(crate) fn interrupted(&mut self, reason: Error) -> Error {
+        let lived = self.opened.elapsed();
+        self.pauses.ended_after(lived);
+        self.suspicion.ended(&reason, lived);
+        if !self.suspicion.is_strong() {
+            // Cleared, if it was suspected.
+            self.own = None;
+            return reason;
+        }
+        self.pauses.ended_by_a_failure();
+        if self.own.is_none() && self.may_move() {
+            self.own = self.spare.connection().ok();
+        }
+        self.suspicion.explain(&self.queue, reason)
+    }
+
+    /// One try to consume again, as soon as there should be one.
+    pub(crate) async fn reopen(&mut self, within: Duration) -> Result<Box<dyn Receiver>> {
+        self.rest().await;
+        self.try_open(deadline(within)).await
+    }
+
+    /// Waits before the next try where the consumer itself ended the last session: whatever the next one
+    /// is, it will do so again.
+    async fn rest(&self) {
+        if self.suspicion.is_strong()
+            && let Some(due) = self.pauses.due()
+        {
+            sleep_until(due).await;
+        }
+    }
+
+    /// Whether it may consume on another connection: an exclusive queue belongs to one, and goes with
+    /// it and what the broker fails at.
+    fn may_move(&self) -> bool {
+        !self.topology.queues().iter().any(|queue| queue.exclusive)
     }
 
     /// A try failed, and did not say so itself.
@@ -79,7 +124,7 @@ impl Source {
 
     /// Declares and consumes, on the current connection or the next one: one try, after a pause where
     /// the last one failed on the same connection. An error that is transient may pass.
-    pub(crate) async fn try_open(&mut self, by: Instant) -> Result<Box<dyn Receiver>> {
+    async fn try_open(&mut self, by: Instant) -> Result<Box<dyn Receiver>> {
         let incarnation = self.next_session(by).await?;
         let by = by.min(deadline(self.declare_timeout));
         let session = &*incarnation.session;
@@ -109,7 +154,12 @@ impl Source {
     /// A session to try on. The pauses between two sessions are the connection's own.
     async fn next_session(&mut self, by: Instant) -> Result<Incarnation> {
         loop {
-            let incarnation = self.link.session(by, Patience::Wait).await?;
+            let link = self.own.as_ref().unwrap_or(&self.shared);
+            let incarnation = link.session(by, Patience::Wait).await?;
+            if self.suspicion.is_strong() {
+                // It has rested, and its pauses grow over all sessions.
+                return Ok(incarnation);
+            }
             let Some(due) = self.pauses.before_a_try_on(incarnation.epoch) else {
                 return Ok(incarnation);
             };

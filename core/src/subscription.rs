@@ -239,7 +239,7 @@ impl Pump {
 
     /// Consumes again, as soon as the broker lets it; `None` when it was told to stop.
     async fn reopen(&mut self, mut reason: Error) -> Result<Option<Box<dyn Receiver>>> {
-        self.source.interrupted();
+        reason = self.source.interrupted(reason);
         loop {
             log(
                 || tracing::warn!(queue = &**self.source.queue(), %reason, "not consuming; tried again later"),
@@ -248,7 +248,7 @@ impl Pump {
             let opened = tokio::select! {
                 biased;
                 _ = self.stops.recv() => return Ok(None),
-                opened = guarded(CONSUME, self.source.try_open(deadline(A_WHILE))) => opened,
+                opened = guarded(CONSUME, self.source.reopen(A_WHILE)) => opened,
             };
             let opened = opened.unwrap_or_else(|panicked| {
                 let panicked = panicked.transient(true);

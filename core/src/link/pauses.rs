@@ -82,6 +82,16 @@ impl SessionPauses {
         None
     }
 
+    /// When the next try may be made, on whatever session, if that is later than now.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        Some(self.not_before).filter(|due| *due > Instant::now())
+    }
+
+    /// What the try opened was ended by a failure of the broker, which the next try will repeat.
+    pub(crate) fn ended_by_a_failure(&mut self) {
+        self.wait(Pace::Refused);
+    }
+
     /// The try failed with this.
     pub(crate) fn failed(&mut self, reason: &Error) {
         self.wait(if reason.is_transient() { Pace::Busy } else { Pace::Refused });

@@ -12,6 +12,7 @@ mod link;
 mod mandatory;
 mod named;
 mod panics;
+mod poison;
 mod provider;
 mod publication;
 mod recall;

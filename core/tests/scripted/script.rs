@@ -263,9 +263,29 @@ impl ScriptedSession {
         self.state.change(|state| state.end_panics = true);
     }
 
+    /// The broker fails, and ends the connection.
+    pub(crate) fn fail_inside(&self) {
+        self.state.change(|state| {
+            state.ended = Some(inside());
+            for receiver in &state.receivers {
+                receiver.change(|receiver| receiver.end = Some(|| End::Lost(inside())));
+            }
+        });
+    }
+
+    /// Which queues are consumed from.
+    pub(crate) fn queues(&self) -> Vec<ShortStr> {
+        let receivers = self.state.change(|state| state.receivers.clone());
+        receivers.iter().map(|receiver| receiver.change(|it| it.queue.clone())).collect()
+    }
+
     /// The connection ends, and nobody on it has noticed yet.
     pub(crate) fn end(&self, reason: Error) {
         self.state.change(|state| state.ended = Some(reason));
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state.change(|state| state.ended.is_some())
     }
 
     /// Waits until the connection has ended.
@@ -296,6 +316,11 @@ impl ScriptedSession {
     fn check(&self) -> Result<()> {
         self.state.change(|state| state.ended.clone().map_or(Ok(()), Err))
     }
+}
+
+/// What a broker says that failed.
+pub(crate) fn inside() -> Error {
+    Error::new(ErrorKind::Unexpected, "consume").because("INTERNAL_ERROR").transient(true)
 }
 
 /// What a broken connection says.

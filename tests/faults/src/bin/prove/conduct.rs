@@ -20,6 +20,7 @@ use crate::{
     fault::Fault,
     ground::{Ground, Outcome},
     progress::Progress,
+    recovery::Recoveries,
     timeline::{self, Mark, Meter, Sample},
     work::{self, Desk, Probe, Queues},
 };
@@ -52,6 +53,7 @@ impl Run {
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures = self.errors.clone();
         failures.extend(self.report.failures());
+        failures.extend(Recoveries::of(&self.marks).failure());
         failures
     }
 }

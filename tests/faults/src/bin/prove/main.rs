@@ -11,6 +11,7 @@ mod course;
 mod fault;
 mod ground;
 mod progress;
+mod recovery;
 mod report;
 mod timeline;
 mod work;

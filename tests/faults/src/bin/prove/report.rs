@@ -11,7 +11,7 @@ use enoki_faults::{
     seed::Seed,
 };
 
-use crate::{chart, conduct::Run, timeline};
+use crate::{chart, conduct::Run, recovery::Recoveries, timeline};
 
 /// A run as a table.
 pub(crate) fn text(run: &Run) -> String {
@@ -32,6 +32,7 @@ pub(crate) fn text(run: &Run) -> String {
     if let Some(mark) = slowest {
         let (seconds, name) = (mark.recovery.as_secs_f64(), mark.fault);
         let _ = writeln!(text, "  slowest recovery: {seconds:.1} s after {name}");
+        let _ = writeln!(text, "  recovery: {}", Recoveries::of(&run.marks));
     }
     if let Some((length, from)) = timeline::standstill(&run.samples, &run.marks) {
         let (length, from) = (length.as_secs_f64(), from.as_secs_f64());
