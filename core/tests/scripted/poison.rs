@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use enoki_core::{Broker, Health, Purpose, Subscription, TemporaryQueue, WorkQueue};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::script::{Script, ScriptedSession, broken, in_time};
 
@@ -143,7 +143,7 @@ async fn closing_the_broker_closes_them_all() {
     let (mut billing, _shipping, broker, script) = consumers().await;
     let own = suspected(&script).await;
     let connects = script.connects(Purpose::Consume);
-    broker.close(Instant::now() + Duration::from_secs(5)).await;
+    broker.close(Duration::from_secs(5)).await;
     assert!(own.iter().all(|session| session.is_closed()));
     // The script does not end what it closes.
     own.iter().for_each(|session| session.break_off());
