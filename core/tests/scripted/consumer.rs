@@ -502,7 +502,7 @@ async fn an_error_that_is_expected_is_a_warning_and_settles_the_same() {
         Err(Failure::new("sold out"))
     }
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _guard = crate::log::hear(log.clone());
     let handler = Handler::<String, (), (Body<String>,)>::expects::<std::num::ParseIntError>(parse)
         .on_error(OnError::reject());
     let (_running, receiver) = run((), handler).await;

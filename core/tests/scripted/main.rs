@@ -9,6 +9,7 @@ mod extension;
 mod lane;
 mod later;
 mod link;
+mod log;
 mod mandatory;
 mod named;
 mod panics;

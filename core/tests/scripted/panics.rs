@@ -193,7 +193,7 @@ async fn an_error_that_cannot_be_told_is_a_failure_like_any_other() {
     for panics in [false, true] {
         let log = Log { panics, ..Log::default() };
         let lines = log.lines.clone();
-        let _guard = tracing::subscriber::set_default(log);
+        let _guard = crate::log::hear(log);
         let (broker, script) = Script::broker().await;
         let handler = shaky.concurrency(1).on_error(OnError::reject());
         let service = Service::new("office", broker).consume(&BILLING, handler);
