@@ -3,13 +3,12 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
-    Intake, Parcel, Window,
+    Intake, Window,
     in_flight::{InFlight, Pending},
     unrouted::Unrouted,
 };
@@ -66,14 +65,13 @@ impl Backlog {
     }
 
     pub(super) fn take_in(&mut self, intake: Intake) {
+        let now = Instant::now();
         match intake {
-            Intake::One(parcel) => self.add(parcel),
-            Intake::Many(parcels) => parcels.into_iter().for_each(|parcel| self.add(parcel)),
+            Intake::One(parcel) => self.wait(Pending::new(parcel, now)),
+            Intake::Many(parcels) => {
+                parcels.into_iter().for_each(|parcel| self.wait(Pending::new(parcel, now)));
+            }
         }
-    }
-
-    fn add(&mut self, parcel: Parcel) {
-        self.wait(Pending { parcel, sent: 0 });
     }
 
     fn wait(&mut self, pending: Pending) {
@@ -84,8 +82,8 @@ impl Backlog {
 
     /// When the first of those that wait is too late.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        let deadlines = self.waiting.iter().map(|outgoing| self.in_flight.deadline(outgoing.id));
-        deadlines.flatten().min().map(too_late)
+        let deadlines = self.waiting.iter().map(|outgoing| self.in_flight.too_late(outgoing.id));
+        deadlines.flatten().min()
     }
 
     /// Gives up what waited too long for a sender.
@@ -93,7 +91,7 @@ impl Backlog {
         let now = Instant::now();
         let in_flight = &self.in_flight;
         let in_time = |outgoing: &Outgoing| {
-            in_flight.deadline(outgoing.id).is_some_and(|deadline| too_late(deadline) > now)
+            in_flight.too_late(outgoing.id).is_some_and(|too_late| too_late > now)
         };
         if self.waiting.iter().all(in_time) {
             return;
@@ -135,7 +133,7 @@ impl Backlog {
             };
             if may_pass && retry.allows(pending.sent + 1) {
                 let due = deadline(retry.delay(pending.sent + 1));
-                if due < too_late(pending.parcel.deadline) {
+                if due < pending.too_late {
                     let id = self.in_flight.add(Pending { sent: pending.sent + 1, ..pending });
                     self.later.push((due, id));
                     continue;
@@ -262,9 +260,4 @@ fn why_unsent(trouble: Option<&Error>) -> ErrorKind {
         ) => kind,
         _ => ErrorKind::Timeout,
     }
-}
-
-/// A message that is sent this close to its deadline has its outcome too late.
-fn too_late(deadline: Instant) -> Instant {
-    deadline.checked_sub(Duration::from_millis(5)).unwrap_or(deadline)
 }

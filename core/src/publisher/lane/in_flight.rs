@@ -1,6 +1,6 @@
 //! Messages without an outcome.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
@@ -20,11 +20,27 @@ pub(super) struct InFlight {
 /// A message without an outcome.
 pub(super) struct Pending {
     pub(super) parcel: Parcel,
+    /// A little before its deadline: sent later than this, its outcome would come too late; and what is
+    /// given up then is told with the reason, before the caller stops waiting.
+    pub(super) too_late: Instant,
     /// How often a sender took it.
     pub(super) sent: u32,
 }
 
+/// How long before its deadline a message that has so much time is given up, if it was not sent: a
+/// twentieth of that time, for a caller and a task that share a busy machine; not more than a quarter of a
+/// second.
+fn margin(time: Duration) -> Duration {
+    (time / 20).clamp(Duration::from_millis(5), Duration::from_millis(250))
+}
+
 impl Pending {
+    pub(super) fn new(parcel: Parcel, now: Instant) -> Self {
+        let margin = margin(parcel.deadline.saturating_duration_since(now));
+        let too_late = parcel.deadline.checked_sub(margin).unwrap_or(parcel.deadline);
+        Self { parcel, too_late, sent: 0 }
+    }
+
     pub(super) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, "publish to").on(format!(
             "exchange {:?} with key {:?}",
@@ -83,8 +99,8 @@ impl InFlight {
         self.slots.get_mut(at)?.as_mut()
     }
 
-    pub(super) fn deadline(&self, id: u64) -> Option<Instant> {
-        self.get(id).map(|pending| pending.parcel.deadline)
+    pub(super) fn too_late(&self, id: u64) -> Option<Instant> {
+        self.get(id).map(|pending| pending.too_late)
     }
 
     /// In the order they were added.
