@@ -10,28 +10,27 @@ use enoki::{
 };
 use enoki_faults::{
     broker_process::Alarm,
-    proxy::{Cut, Direction, Kind},
+    proxy::{Cut, Direction, Door, Kind},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     stage::{Checked, Stage, expect},
-    steps::{PATIENCE, Pair, SLACK, next, publisher, soon},
+    steps::{CALM, PATIENCE, Pair, SLACK, next, publisher, soon},
 };
 
 /// What a broker takes to come back, and what a program takes to find it.
-const BACK: Duration = Duration::from_secs(60);
+const BACK: Duration = PATIENCE;
 
 async fn an_alarm(stage: Stage, alarm: Alarm) -> Checked {
     let process = stage.process()?;
     // A broker of AMQP 1.0 goes on to answer, so its connections live however often it is asked.
-    let beat = if stage.is_amqp091() { 10 } else { 1 };
+    let beat = if stage.is_amqp091() { CALM } else { 3 };
     let mut pair = Pair::open(&stage, beat).await?;
     let other = stage.broker_beating(beat).await?;
     let queue = stage.queue("alarmed")?;
     let within = Duration::from_millis(500);
-    let options = PublisherOptions::new().timeout(within);
-    let hasty = publisher(&other, &queue, options).await?;
+    let hasty = publisher(&other, &queue, PublisherOptions::new()).await?;
     hasty.publish(&0).await?;
     let connections = stage.proxy.traffic().accepted;
     // Of these some are waiting to be handled when the alarm comes.
@@ -45,7 +44,7 @@ async fn an_alarm(stage: Stage, alarm: Alarm) -> Checked {
     let mut kinds = BTreeSet::new();
     for number in 1..4 {
         let began = Instant::now();
-        let outcome = hasty.publish(&number).await;
+        let outcome = hasty.message(&number)?.timeout(within).publish().await;
         let took = began.elapsed();
         expect(took < within + SLACK, format!("it was given up after {took:?}"))?;
         if let Err(error) = outcome {
@@ -85,7 +84,8 @@ async fn an_alarm(stage: Stage, alarm: Alarm) -> Checked {
 
     // And nothing is lost when it is over, nor does anything come back that was settled.
     // It lasts longer than a connection that was thought to be dead.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let longer = if stage.is_amqp091() { 3 } else { 2 * u64::from(beat) + 1 };
+    tokio::time::sleep(Duration::from_secs(longer)).await;
     process.clear(alarm).await?;
     for confirm in waiting {
         timeout(PATIENCE, confirm).await.map_err(|_| "no outcome after the alarm")??;
@@ -113,12 +113,12 @@ pub(crate) async fn p16_an_alarm_before_connecting_or_that_flaps_loses_nothing(
 ) -> Checked {
     let process = stage.process()?;
     let queue = stage.queue("p16")?;
-    let early = stage.broker_beating(10).await?;
+    let early = stage.broker().await?;
     // It declares the queue.
     drop(publisher(&early, &queue, PublisherOptions::new()).await?);
     process.alarm(Alarm::Memory).await?;
     // A broker with an alarm still lets people in.
-    let broker = timeout(PATIENCE, stage.broker_beating(10)).await??;
+    let broker = timeout(PATIENCE, stage.broker()).await??;
     let publisher = {
         let broker = broker.clone();
         let route = enoki::RouteSpec::<u32>::to_queue(queue.name.as_str())?;
@@ -159,7 +159,7 @@ pub(crate) async fn p16_an_alarm_before_connecting_or_that_flaps_loses_nothing(
 }
 
 pub(crate) async fn r05_a_broker_that_freezes_is_left_and_found_again(stage: Stage) -> Checked {
-    const BEAT: u16 = 2;
+    const BEAT: u16 = 5;
     let process = stage.process()?;
     let mut pair = Pair::open(&stage, BEAT).await?;
     pair.publisher.publish(&1).await?;
@@ -189,51 +189,77 @@ pub(crate) async fn r05_a_broker_that_freezes_is_left_and_found_again(stage: Sta
     pair.round(3).await
 }
 
-/// Publishes while something happens to the broker, and finds everything afterwards.
+/// Publishes for as long as something happens to the broker, and finds everything afterwards.
 async fn nothing_is_lost(
     stage: &Stage,
     harm: impl AsyncFnOnce() -> std::io::Result<()>,
 ) -> Checked<Pair> {
-    const MESSAGES: u32 = 3000;
-    let mut pair = Pair::open(stage, 5).await?;
+    // Before, and at least.
+    const SOME: u32 = 500;
+    let mut pair = Pair::open(stage, CALM).await?;
+    // What the broker forgets because it was declared just now is not what this is about.
+    stage.process()?.write_metadata().await?;
     let publisher = pair.publisher.clone();
-    let numbers: Vec<u32> = (1..MESSAGES).collect();
     let before = stage.proxy.traffic().frames(Direction::ToBroker, Kind::Publish);
+    let (over, harmed) = watch::channel(false);
+    let (published, mut last) = watch::channel(None);
     let publishing = tokio::spawn(async move {
-        let mut failed = Vec::new();
-        for some in numbers.chunks(50) {
-            failed.extend(publisher.publish_all(some).await.into_iter().filter_map(Result::err));
+        let (mut failed, mut number) = (Vec::new(), 0);
+        while number < 2 * SOME || !*harmed.borrow() {
+            let some: Vec<u32> = (number + 1..=number + 50).collect();
+            number += 50;
+            failed.extend(publisher.publish_all(&some).await.into_iter().filter_map(Result::err));
+            // There is enough to do until it is over.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        published.send_replace(Some(number));
         failed
     });
     // In the middle of it.
-    let under_way = stage
-        .proxy
-        .until(|traffic| traffic.frames(Direction::ToBroker, Kind::Publish) >= before + 500);
+    let under_way = stage.proxy.until(|traffic| {
+        traffic.frames(Direction::ToBroker, Kind::Publish) >= before + u64::from(SOME)
+    });
     timeout(PATIENCE, under_way).await?;
-    let expected: BTreeSet<u32> = (1..MESSAGES).collect();
     let mut handled = BTreeSet::new();
     let handling = async {
-        while handled != expected {
-            let delivery = pair.deliveries.next().await?.ok_or("the deliveries ended")?;
-            let number: u32 = delivery.decode()?;
-            handled.insert(number);
-            delivery.settle(Outcome::Ack);
+        loop {
+            let all = *last.borrow_and_update();
+            if all.is_some_and(|all| (1..=all).all(|number| handled.contains(&number))) {
+                return Checked::Ok(());
+            }
+            tokio::select! {
+                delivery = pair.deliveries.next() => {
+                    let delivery = delivery?.ok_or("the deliveries ended")?;
+                    let number: u32 = delivery.decode()?;
+                    handled.insert(number);
+                    delivery.settle(Outcome::Ack);
+                }
+                changed = last.changed(), if all.is_none() => changed?,
+            }
         }
-        Checked::Ok(())
     };
-    let (harmed, handling) = tokio::join!(harm(), timeout(BACK, handling));
+    let harming = async {
+        let harmed = harm().await;
+        over.send_replace(true);
+        harmed
+    };
+    let (harmed, handling) = tokio::join!(harming, timeout(2 * BACK, handling));
     harmed?;
     let failed = timeout(BACK, publishing).await??;
     expect(failed.is_empty(), format!("{} failed: {:?}", failed.len(), failed.first()))?;
+    let all = last.borrow().unwrap_or_default();
     match handling {
         Ok(handling) => handling?,
         Err(_) => {
-            let lost = expected.difference(&handled).count();
-            return Err(format!("{lost} of {MESSAGES} were never handled").into());
+            let lost: Vec<_> = (1..=all).filter(|number| !handled.contains(number)).collect();
+            let (count, first, last) = (lost.len(), lost.first(), lost.last());
+            return Err(format!(
+                "{count} of {all} were never handled, the first {first:?} and the last {last:?}"
+            )
+            .into());
         }
     }
-    pair.round(MESSAGES).await?;
+    pair.round(all + 1).await?;
     Ok(pair)
 }
 
@@ -258,9 +284,23 @@ pub(crate) async fn r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confi
     for outcome in publisher.publish_all(&numbers).await {
         outcome?;
     }
+    let names = [queue.name.clone(), stage.queue("pair")?.name];
+    let host = stage.host()?;
     let kill = async || {
         process.kill().await?;
-        process.restart().await
+        // A queue that the broker has forgotten would be declared anew, and its messages would seem to be
+        // lost: so this looks before it lets a client in.
+        stage.proxy.door(Door::Refusing).await;
+        process.restart().await?;
+        let kept = process.ctl(&["list_queues", "--silent", "-p", host, "name"]).await?;
+        stage.proxy.heal().await;
+        match names.iter().find(|name| !kept.lines().any(|kept| kept == name.as_str())) {
+            Some(name) => Err(std::io::Error::other(format!(
+                "killed, the broker has forgotten the queue {:?}, which it had written down",
+                name.as_str()
+            ))),
+            None => Ok(()),
+        }
     };
     nothing_is_lost(&stage, kill).await?;
     let mut deliveries = broker.subscribe(&queue.of::<u32>(), 100).await?;
@@ -277,7 +317,7 @@ pub(crate) async fn r28_a_connection_closed_by_an_administrator_says_so_and_come
     stage: Stage,
 ) -> Checked {
     let process = stage.process()?;
-    let mut pair = Pair::open(&stage, 10).await?;
+    let mut pair = Pair::open(&stage, CALM).await?;
     let mut health = pair.broker.health();
     let reasons = async {
         let broken =

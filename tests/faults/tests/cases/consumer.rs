@@ -12,16 +12,17 @@ use tokio::time::timeout;
 use crate::{
     child,
     stage::{Checked, Stage, expect},
-    steps::{PATIENCE, Pair, expect_stored, next, publisher, soon, until_idle},
+    steps::{CALM, PATIENCE, Pair, expect_stored, next, publisher, soon, until_idle},
 };
 
 async fn settled_on_the_next_connection(stage: Stage, outcome: Outcome) -> Checked {
-    let mut pair = Pair::open(&stage, 2).await?;
+    let mut pair = Pair::open(&stage, CALM).await?;
     pair.publisher.publish(&1).await?;
     let held = next(&mut pair.deliveries).await?;
     expect(!held.redelivered(), "the first delivery says that it is not the first")?;
+    let subscribed = pair.deliveries.health().borrow().subscribed;
     stage.proxy.cut(Cut::Reset);
-    pair.until_subscribed(2).await?;
+    pair.until_subscribed(subscribed + 1).await?;
     // The handler knows nothing of all this.
     expect(held.settle(outcome) == Settled::Stale, "a settlement of the old connection was sent")?;
     let again = loop {
@@ -53,7 +54,7 @@ pub(crate) async fn k02_a_requeue_after_the_connection_broke_is_stale(stage: Sta
 }
 
 pub(crate) async fn k03_a_lost_acknowledgement_is_a_redelivery(stage: Stage) -> Checked {
-    let mut pair = Pair::open(&stage, 2).await?;
+    let mut pair = Pair::open(&stage, CALM).await?;
     pair.publisher.publish(&1).await?;
     let first = next(&mut pair.deliveries).await?;
     let lost = stage.proxy.arm(Direction::ToBroker, Kind::Settlement, 1, Act::Cut(Cut::Reset));
@@ -116,13 +117,13 @@ pub(crate) async fn k09_a_queue_that_is_missing_at_the_start_fails_it_by_name(
 pub(crate) async fn k11_an_exclusive_queue_of_a_dead_connection_is_waited_for(
     stage: Stage,
 ) -> Checked {
-    let broker = stage.broker_beating(1).await?;
+    let broker = stage.broker_beating(4).await?;
     let mut queue = stage.queue("k11")?;
     queue.exclusive = true;
     queue.expires = None;
     let queue = queue.of::<u32>();
     let mut deliveries = broker.subscribe(&queue, 1).await?;
-    let other = stage.broker_beating(30).await?;
+    let other = stage.broker().await?;
     let route = enoki::RouteSpec::<u32>::to_queue(broker.queue_name(&queue)?.as_str())?;
     let publisher = other.publisher_with(route, PublisherOptions::new().optional()).await?;
     // From here on the broker hears nothing from the consumer's connection, not even its end.
@@ -156,7 +157,7 @@ pub(crate) async fn k20_a_slow_consumer_holds_its_prefetch_and_its_connection(
 ) -> Checked {
     const BACKLOG: u32 = 2000;
     const PREFETCH: u16 = 50;
-    let broker = stage.broker_beating(1).await?;
+    let broker = stage.broker_beating(4).await?;
     let queue = stage.queue("k20")?;
     let mine = queue.clone().of::<u32>();
     let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
@@ -219,7 +220,7 @@ pub(crate) async fn k20_a_slow_consumer_of_a_long_queue_stays_small(stage: Stage
 pub(crate) async fn k21_a_handler_that_blocks_its_thread_keeps_its_connection(
     stage: Stage,
 ) -> Checked {
-    const HEARTBEAT: u16 = 1;
+    const HEARTBEAT: u16 = 4;
     // Past the proxy, which would share the runtime, and its threads, with the handler.
     let url = format!("{}?heartbeat={HEARTBEAT}", stage.direct_url());
     let broker = enoki::connect(url).await?;

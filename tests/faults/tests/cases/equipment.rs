@@ -9,7 +9,10 @@ use enoki_faults::{
 };
 use tokio::time::timeout;
 
-use crate::stage::{Checked, Stage, expect};
+use crate::{
+    stage::{Checked, Stage, expect},
+    steps::PATIENCE,
+};
 
 pub(crate) async fn a_login_passes_the_proxy_and_is_understood(stage: Stage) -> Checked {
     let queue = stage.queue("understood")?.of::<u32>();
@@ -27,7 +30,7 @@ pub(crate) async fn a_login_passes_the_proxy_and_is_understood(stage: Stage) -> 
     let settled = |traffic: &enoki_faults::proxy::Traffic| {
         traffic.frames(Direction::ToBroker, Kind::Settlement) >= 1
     };
-    timeout(Duration::from_secs(20), stage.proxy.until(settled)).await?;
+    timeout(PATIENCE, stage.proxy.until(settled)).await?;
     let traffic = stage.proxy.traffic();
     let count = |direction, kind| traffic.frames(direction, kind);
     let published = count(Direction::ToBroker, Kind::Publish);
@@ -65,7 +68,7 @@ pub(crate) async fn a_broker_can_be_killed_frozen_and_alarmed_and_brought_back(
 
     let broker = stage.broker().await?;
     process.close_connections().await?;
-    timeout(a_moment * 10, stage.proxy.until(|traffic| traffic.open == 0)).await?;
+    timeout(PATIENCE, stage.proxy.until(|traffic| traffic.open == 0)).await?;
     drop(broker);
 
     process.kill().await?;

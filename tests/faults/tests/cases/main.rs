@@ -25,7 +25,7 @@ mod steps;
 use std::{
     process::ExitCode,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -147,13 +147,16 @@ fn main() -> ExitCode {
             }
             for case in cases {
                 let name = format!("{place}::{}", case.name);
-                trials.push(Trial::ignorable_test(name, move || perform(place, case)));
+                let told = name.clone();
+                let run = move || perform(place, case, &told);
+                trials.push(Trial::ignorable_test(name, run));
             }
         }
     }
-    // Beside those that wait for their turn; the others wait for brokers most of the time.
+    // Beside those that wait for their turn; the others wait for brokers most of the time. More at a time
+    // would only take the processor from each other.
     let waiting = HARMFUL.len() * Place::all().len();
-    arguments.test_threads.get_or_insert(waiting + 12);
+    arguments.test_threads.get_or_insert(waiting + 8);
     for protocol in Protocol::ALL {
         for case in SCRIPTED {
             let name = format!("{}_scripted::{}", protocol.scheme(), case.name);
@@ -165,10 +168,26 @@ fn main() -> ExitCode {
     for panic in &*panics() {
         println!("it panicked: {panic}");
     }
+    // Seen from outside, a case would also take the time that it waits for its turn.
+    for (name, time) in TOOK.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        println!("took {:.2} s: {name}", time.as_secs_f64());
+    }
     if panics().is_empty() { code } else { ExitCode::FAILURE }
 }
 
-fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
+/// How long each case took, without waiting for its turn; `dev/test` reads it.
+static TOOK: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// Runs a case and writes down how long it took.
+fn timed(name: &str, case: impl Future<Output = Checked>) -> Result<Completion, Failed> {
+    let began = Instant::now();
+    let result = in_time(case);
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.push((name.to_owned(), began.elapsed()));
+    result.map(|()| Completion::Completed)
+}
+
+fn perform(place: Place, case: &Case, name: &str) -> Result<Completion, Failed> {
     let url = match place.url(case.harms) {
         Ok(url) => url,
         Err(variable) if std::env::var_os("ENOKI_REQUIRE_BROKERS").is_some_and(|it| it == "1") => {
@@ -178,7 +197,7 @@ fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
     };
     if case.harms == Harms::Connections {
         let running = async { (case.run)(Stage::open(&url, None).await?).await };
-        return in_time(running).map(|()| Completion::Completed);
+        return timed(name, running);
     }
     let mut well = place.alone();
     let last = well.take();
@@ -192,7 +211,7 @@ fn perform(place: Place, case: &Case) -> Result<Completion, Failed> {
         *well = Some(process);
         Ok(())
     };
-    in_time(running).map(|()| Completion::Completed)
+    timed(name, running)
 }
 
 /// Runs a case in a runtime of its own.
@@ -207,4 +226,4 @@ fn in_time(case: impl Future<Output = Checked>) -> Result<(), Failed> {
 }
 
 /// A case that takes longer hangs.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(600);

@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use crate::{
     stage::{Checked, Stage, expect},
-    steps::{PATIENCE, Pair, SLACK, expect_stored, next, publisher, soon},
+    steps::{CALM, PATIENCE, Pair, SLACK, expect_stored, next, publisher, soon},
 };
 
 /// Seconds between heartbeats, where a silence has to be found soon.
-const BEAT: u16 = 2;
+const BEAT: u16 = 5;
 
 /// When a silence has to be found at the latest.
 const FOUND_WITHIN: Duration = Duration::from_secs(2 * BEAT as u64 + 1);
@@ -21,7 +21,7 @@ const FOUND_WITHIN: Duration = Duration::from_secs(2 * BEAT as u64 + 1);
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 async fn an_idle_connection_ends(stage: Stage, cut: Cut) -> Checked {
-    let mut pair = Pair::open(&stage, BEAT).await?;
+    let mut pair = Pair::open(&stage, CALM).await?;
     for number in 1..4 {
         stage.proxy.cut(cut);
         let began = Instant::now();
@@ -41,7 +41,7 @@ pub(crate) async fn r02_an_end_of_idle_connections_costs_nothing(stage: Stage) -
 }
 
 async fn a_frame_is_cut(stage: Stage, cut: Cut) -> Checked {
-    let mut pair = Pair::open(&stage, BEAT).await?;
+    let mut pair = Pair::open(&stage, CALM).await?;
     let mut number = 0;
     for (direction, kind) in [
         (Direction::ToBroker, Kind::Publish),
@@ -72,7 +72,7 @@ async fn a_login_is_cut(stage: Stage, cut: Cut) -> Checked {
         let armed = stage.proxy.arm(Direction::FromBroker, Kind::Opened, 1, act);
         let began = Instant::now();
         let at_once = BrokerOptions::new().reach_within(Duration::ZERO);
-        let connecting = enoki::connect_with(stage.url(BEAT), at_once).await;
+        let connecting = enoki::connect_with(stage.url(CALM), at_once).await;
         let error = connecting.err().ok_or("it logged in")?;
         expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
         expect(error.is_transient(), format!("it is not worth another try: {error:?}"))?;
@@ -81,7 +81,7 @@ async fn a_login_is_cut(stage: Stage, cut: Cut) -> Checked {
         // The same again, with some patience.
         let armed = stage.proxy.arm(Direction::FromBroker, Kind::Opened, 1, act);
         let options = BrokerOptions::new().reach_within(PATIENCE);
-        let broker = enoki::connect_with(stage.url(BEAT), options).await?;
+        let broker = enoki::connect_with(stage.url(CALM), options).await?;
         expect(armed.fired().await, "the login never got that far")?;
         broker.close(soon()).await;
     }
@@ -206,7 +206,7 @@ pub(crate) async fn r30_a_runtime_that_goes_away_takes_its_connections_along(
     stage: Stage,
 ) -> Checked {
     let queue = stage.queue("runtimes")?;
-    let url = stage.url(BEAT);
+    let url = stage.url(CALM);
     // One with a single thread, and one with two, at the same time, each dropped in the middle.
     let dropped = |threads: usize, number: u32| {
         let (queue, url) = (queue.clone(), url.clone());

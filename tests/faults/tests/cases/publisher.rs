@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::{
     stage::{Checked, Stage, expect},
-    steps::{PATIENCE, SLACK, expect_stored, next, publisher},
+    steps::{CALM, PATIENCE, SLACK, expect_stored, next, publisher},
 };
 
 pub(crate) async fn p01_a_lost_confirm_is_indeterminate_where_nothing_is_sent_again(
@@ -51,19 +51,18 @@ pub(crate) async fn p08_a_confirm_that_never_comes_is_indeterminate_at_the_deadl
     let queue = stage.queue("p08")?;
     let broker = stage.broker().await?;
     let within = Duration::from_millis(1500);
-    let options = PublisherOptions::new().timeout(within);
-    let publisher = publisher(&broker, &queue, options).await?;
+    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
     publisher.publish(&1).await?;
     stage.proxy.arm(Direction::ToBroker, Kind::Publish, 1, Act::HoldAnswers);
     let began = Instant::now();
-    let outcome = publisher.publish(&2).await;
+    let outcome = publisher.message(&2)?.timeout(within).publish().await;
     let took = began.elapsed();
     match outcome {
         Err(error) if error.kind() == ErrorKind::Indeterminate => {}
         other => return Err(format!("the outcome is {other:?}").into()),
     }
     expect(took >= within, format!("it was given up after {took:?}"))?;
-    expect(took < within * 3, format!("the deadline was {within:?}, and it took {took:?}"))?;
+    expect(took < within + SLACK, format!("the deadline was {within:?}, and it took {took:?}"))?;
     expect_stored(&stage, &queue, 2).await.map(drop)
 }
 
@@ -93,7 +92,7 @@ pub(crate) async fn p09_a_broker_that_is_down_is_told_at_once_or_waited_for(
     stage.proxy.door(Door::Refusing).await;
     let began = Instant::now();
     let at_once = BrokerOptions::new().reach_within(Duration::ZERO);
-    let connecting = enoki::connect_with(stage.url(2), at_once).await;
+    let connecting = enoki::connect_with(stage.url(CALM), at_once).await;
     let error = connecting.err().ok_or("it reached a broker that is down")?;
     expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
     expect(error.to_string().contains("refused"), format!("it does not say why: {error}"))?;
@@ -102,7 +101,7 @@ pub(crate) async fn p09_a_broker_that_is_down_is_told_at_once_or_waited_for(
     stage.proxy.heal().await;
     let queue = stage.queue("p09")?;
     let broker = stage.broker().await?;
-    let within = Duration::from_secs(1);
+    let within = Duration::from_secs(5);
     let patient = publisher(&broker, &queue, PublisherOptions::new()).await?;
     let hasty = publisher(&broker, &queue, PublisherOptions::new().timeout(within)).await?;
     let fast = publisher(&broker, &queue, PublisherOptions::new().fail_fast()).await?;
@@ -115,7 +114,7 @@ pub(crate) async fn p09_a_broker_that_is_down_is_told_at_once_or_waited_for(
     let began = Instant::now();
     let error = fast.publish(&1).await.err().ok_or("it was confirmed")?;
     expect(error.kind() == ErrorKind::Connection, format!("{error:?}"))?;
-    expect(began.elapsed() < within / 2, format!("failing fast took {:?}", began.elapsed()))?;
+    expect(began.elapsed() < within, format!("failing fast took {:?}", began.elapsed()))?;
 
     let waiting = patient.enqueue(&2).await?;
     let began = Instant::now();
@@ -188,7 +187,7 @@ pub(crate) async fn p11_a_policy_of_two_retries_sends_three_times(stage: Stage) 
 pub(crate) async fn p21_closing_leaves_no_message_without_a_word(stage: Stage) -> Checked {
     const MESSAGES: u16 = 1000;
     let queue = stage.queue("p21")?;
-    let broker = stage.broker_beating(30).await?;
+    let broker = stage.broker().await?;
     let options = PublisherOptions::new().window(MESSAGES);
     let publisher = publisher(&broker, &queue, options).await?;
     stage.proxy.arm(Direction::ToBroker, Kind::Publish, 1, Act::HoldAnswers);
@@ -204,7 +203,7 @@ pub(crate) async fn p21_closing_leaves_no_message_without_a_word(stage: Stage) -
     expect(took < deadline + Duration::from_secs(1) + SLACK, format!("closing took {took:?}"))?;
     let mut unknown = 0;
     for confirm in confirms {
-        let outcome = timeout(SLACK, confirm).await.map_err(|_| "no word about a message")?;
+        let outcome = timeout(PATIENCE, confirm).await.map_err(|_| "no word about a message")?;
         match outcome.map_err(|error| error.kind()) {
             Err(ErrorKind::Indeterminate) => unknown += 1,
             // Where the broker gave no credit for it, it was never sent.

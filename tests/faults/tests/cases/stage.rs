@@ -5,13 +5,16 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use enoki::{Broker, BrokerUrl, QueueSpec};
+use enoki::{Broker, BrokerOptions, BrokerUrl, QueueSpec};
 use enoki_faults::{
     broker_process::{BrokerProcess, Unavailable},
     proxy::Proxy,
 };
+
+use crate::steps::{CALM, PATIENCE};
 
 /// Whether it held, and if not, why.
 pub(crate) type Checked<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -116,14 +119,20 @@ impl Stage {
         Ok(Self { proxy, url: url.to_owned(), process, prefix })
     }
 
-    /// A handle on the broker, by way of the proxy.
+    /// A handle on the broker, by way of the proxy, for what is not about deadlines.
     pub(crate) async fn broker(&self) -> enoki::Result<Broker> {
-        self.broker_beating(2).await
+        self.broker_beating(CALM).await
     }
 
-    /// The same, with heartbeats so many seconds apart.
+    /// A handle on the broker, by way of the proxy, with heartbeats so many seconds apart.
     pub(crate) async fn broker_beating(&self, heartbeat: u16) -> enoki::Result<Broker> {
-        enoki::connect(self.url(heartbeat)).await
+        let mut options = BrokerOptions::new().declare_timeout(PATIENCE);
+        // A login that has fallen into a hole is given up as soon as elsewhere; but not where nothing is
+        // broken that would hold it up.
+        if heartbeat == CALM {
+            options = options.connect_timeout(Duration::from_secs(30));
+        }
+        enoki::connect_with(self.url(heartbeat), options).await
     }
 
     /// The broker's URL, by way of the proxy.
@@ -174,7 +183,7 @@ impl Stage {
     /// A queue that nobody else uses; it goes soon after the case.
     pub(crate) fn queue(&self, label: &str) -> enoki::Result<QueueSpec> {
         let mut queue = QueueSpec::new(format!("{}.{label}", self.prefix))?;
-        queue.expires = Some(std::time::Duration::from_secs(300));
+        queue.expires = Some(Duration::from_secs(600));
         Ok(queue)
     }
 }
