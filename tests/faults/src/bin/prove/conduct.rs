@@ -11,7 +11,9 @@ use enoki_faults::{
     seed::{self, Placed, Seed},
 };
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
@@ -100,11 +102,13 @@ async fn attempt(
     run: &mut Run,
 ) -> Outcome {
     let ground = ground?;
+    let tasks = alive_tasks();
     let queues = Queues::of(task.course)?;
     let broker = ground.connect().await?;
     run.peer = broker.peer().to_string();
     let watching = tokio::spawn(work::watch_losses(broker.health(), desk.clone()));
     let service = work::serve(&broker, &queues, desk).await?;
+    ground.write_down().await?;
     let kinds: Vec<Fault> = ground
         .faults()
         .iter()
@@ -121,6 +125,7 @@ async fn attempt(
         )
     };
     let mut conductor = Conductor {
+        publishing: &publishing,
         ground: &ground,
         broker: &broker,
         queues: &queues,
@@ -134,6 +139,7 @@ async fn attempt(
     };
     conductor.conduct(&plan, task.messages, &gate).await;
     let service = conductor.service.take();
+    drop(conductor);
     let ticking = async {
         loop {
             progress.handled(desk.meter.handled.load(Ordering::Relaxed));
@@ -150,7 +156,28 @@ async fn attempt(
     };
     watching.abort();
     let stopped = stop(service, &broker, &queues).await;
-    finished.and(stopped).and(ground.clear().await)
+    drop(broker);
+    let left = nothing_is_left(tasks).await;
+    finished.and(stopped).and(left).and(ground.clear().await)
+}
+
+fn alive_tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// Waits until there are no more tasks than before the run: whatever was opened again and again, and could
+/// not be opened, has left nothing behind.
+async fn nothing_is_left(tasks: usize) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    while alive_tasks() > tasks {
+        if Instant::now() > deadline {
+            return Err(
+                format!("{} tasks are left, and {tasks} were there before", alive_tasks()).into()
+            );
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues) -> Outcome {
@@ -164,6 +191,7 @@ async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues)
 }
 
 struct Conductor<'r> {
+    publishing: &'r JoinHandle<Outcome>,
     ground: &'r Ground,
     broker: &'r Broker,
     queues: &'r Queues,
@@ -177,14 +205,23 @@ struct Conductor<'r> {
 }
 
 impl Conductor<'_> {
-    /// Has the faults happen at their messages. Meanwhile publishing goes on as far as the message
-    /// of the next fault, and waits there until messages get through again.
+    /// Has the faults happen at their messages. Meanwhile publishing goes on as far as the message of the
+    /// next fault: slower the nearer it is, so that there is always something to publish while a fault
+    /// lasts, and at full speed when messages get through again.
     async fn conduct(&mut self, plan: &[Placed<Fault>], messages: u64, gate: &watch::Sender<u64>) {
         for (at, placed) in plan.iter().enumerate() {
-            gate.send_replace(placed.at.max(1));
-            self.published(placed.at).await;
-            gate.send_replace(plan.get(at + 1).map_or(messages, |next| next.at.max(1)));
-            self.happen(placed).await;
+            let from = placed.at.max(1);
+            gate.send_replace(from);
+            if let Err(error) = self.published(placed.at).await {
+                self.errors.push(error.to_string());
+                break;
+            }
+            let to = plan.get(at + 1).map_or(messages, |next| next.at.max(1));
+            let lasts = self.ground.fault_lasts();
+            tokio::select! {
+                () = self.happen(placed) => {}
+                () = keep_busy(gate, from, to, lasts) => {}
+            }
             if !self.errors.is_empty() {
                 break;
             }
@@ -193,8 +230,24 @@ impl Conductor<'_> {
     }
 
     /// Waits until so many messages have been tried.
-    async fn published(&self, messages: u64) {
-        while self.desk.ledger.attempts() < messages {
+    async fn published(&self, messages: u64) -> Outcome {
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            let tried = self.desk.ledger.attempts();
+            if tried >= messages {
+                return Ok(());
+            }
+            if tried > last {
+                (last, since) = (tried, Instant::now());
+            }
+            // What ended it is told when all has ended.
+            if self.publishing.is_finished() {
+                return Err(format!("publishing ended at message {tried}").into());
+            }
+            // A message waits for room no longer than until its deadline.
+            if since.elapsed() > 2 * PATIENCE {
+                return Err(format!("publishing stands still at message {tried}").into());
+            }
             self.progress.handled(self.desk.meter.handled.load(Ordering::Relaxed));
             sleep(Duration::from_millis(1)).await;
         }
@@ -239,6 +292,22 @@ impl Conductor<'_> {
     }
 }
 
+/// Opens the gate little by little, and never quite: after each stretch that is about as long as a fault,
+/// a third of what was left is left. Never ends.
+async fn keep_busy(gate: &watch::Sender<u64>, from: u64, to: u64, stretch: Duration) {
+    let began = Instant::now();
+    loop {
+        sleep(Duration::from_millis(5)).await;
+        let left = (-began.elapsed().as_secs_f64() / stretch.as_secs_f64()).exp();
+        let open = from + (to.saturating_sub(from) as f64 * (1.0 - left)) as u64;
+        gate.send_if_modified(|now| {
+            let opens = open > *now;
+            *now = open.max(*now);
+            opens
+        });
+    }
+}
+
 /// Kilobytes of memory that this process has.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -280,6 +349,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sound_broker_is_found_sound() {
         assert_eq!(on(None).await, Vec::<String>::new());
+    }
+
+    /// Publishers that wait for the next fault's message would meet a fault idle.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_something_to_publish_for_as_long_as_a_fault_lasts() {
+        let (gate, opened) = watch::channel(1);
+        let stretch = Duration::from_secs(4);
+        for (lasts, expected) in [(2, 600..1000), (4, 1100..1400), (40, 1900..2000)] {
+            let lasts = Duration::from_secs(lasts);
+            assert!(timeout(lasts, keep_busy(&gate, 1, 2000, stretch)).await.is_err());
+            let open = *opened.borrow();
+            assert!(expected.contains(&open), "{open} after {lasts:?}");
+        }
+    }
+
+    /// A run whose last fault deletes a queue may end before its consumer has declared it again.
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_the_run_deleted_last_is_no_failure() {
+        let task = Task {
+            course: Course::Memory,
+            seed: Seed::new(1001),
+            messages: 200,
+            faults: 3,
+            only: Some("queue deleted".to_owned()),
+        };
+        let progress = Progress::start(Course::Memory, task.messages, task.faults);
+        let ground = Ok(Ground::memory(MemoryTransport::isolated()));
+        assert_eq!(run_on(ground, task, &progress).await.failures(), Vec::<String>::new());
+        // And however it comes about.
+        let ground = Ground::memory(MemoryTransport::isolated());
+        let broker = ground.connect().await.unwrap();
+        let queues = Queues::of(Course::Memory).unwrap();
+        let error = work::clean_up(&broker, &queues).await.unwrap_err().to_string();
+        assert!(error.contains("ordered"), "the others must be there: {error}");
+        let desk = Arc::new(Desk::new(Course::Memory, Arc::new(Meter::default())));
+        let service = work::serve(&broker, &queues, &desk).await.unwrap();
+        service.stop(PATIENCE).await.unwrap();
+        broker.delete_queue(&queues.doomed_queue()).await.unwrap();
+        work::clean_up(&broker, &queues).await.unwrap();
     }
 
     /// On several threads, since it takes two to meet.

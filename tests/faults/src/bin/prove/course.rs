@@ -12,13 +12,8 @@ pub(crate) enum Course {
 
 impl Course {
     /// Those of a whole run.
-    pub(crate) fn usual() -> [Self; 4] {
-        [
-            Self::Memory,
-            Self::Amqp091("rabbitmq-3"),
-            Self::Amqp091("rabbitmq-4"),
-            Self::Amqp10("rabbitmq-4"),
-        ]
+    pub(crate) fn usual() -> [Self; 6] {
+        ALL
     }
 
     /// As part of a file's or a queue's name.

@@ -12,6 +12,7 @@ pub(crate) enum Fault {
     BrokerFrozen,
     BrokerRestarted,
     ConnectionsClosed,
+    ClosedInABurst,
     Alarm(Alarm),
     // To the network.
     Reset,
@@ -50,6 +51,7 @@ pub(crate) const OF_A_BROKER: &[Fault] = &[
     Fault::BrokerFrozen,
     Fault::BrokerRestarted,
     Fault::ConnectionsClosed,
+    Fault::ClosedInABurst,
     Fault::Alarm(Alarm::Memory),
     Fault::Alarm(Alarm::Disk),
     Fault::Reset,
@@ -74,6 +76,7 @@ pub(crate) const OF_A_BROKER: &[Fault] = &[
 /// Those that the broker in memory can have.
 pub(crate) const IN_MEMORY: &[Fault] = &[
     Fault::ConnectionsClosed,
+    Fault::ClosedInABurst,
     Fault::Latency,
     Fault::Refusing,
     Fault::Hanging,
@@ -110,6 +113,7 @@ impl Fault {
             | Self::BrokerFrozen
             | Self::BrokerRestarted
             | Self::ConnectionsClosed
+            | Self::ClosedInABurst
             | Self::Alarm(_) => Hits::Broker,
             Self::ConfirmLost
             | Self::ConfirmsCutOff
@@ -129,6 +133,7 @@ impl fmt::Display for Fault {
             Self::BrokerFrozen => "broker frozen",
             Self::BrokerRestarted => "broker restarted",
             Self::ConnectionsClosed => "connections closed by the broker",
+            Self::ClosedInABurst => "connections closed by the broker, again and again",
             Self::Alarm(Alarm::Memory) => "memory alarm",
             Self::Alarm(Alarm::Disk) => "disk alarm",
             Self::Reset => "reset",

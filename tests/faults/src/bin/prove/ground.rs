@@ -62,6 +62,23 @@ impl Ground {
         }
     }
 
+    /// About how long a fault lasts: in memory there is nothing to start or to wait for.
+    pub(crate) fn fault_lasts(&self) -> Duration {
+        match self {
+            Self::Memory { .. } => Duration::from_millis(200),
+            Self::Process { .. } => Duration::from_secs(4),
+        }
+    }
+
+    /// Has the broker write down what was declared: a queue that it forgets because it is killed just
+    /// afterwards breaks no promise that a client could keep.
+    pub(crate) async fn write_down(&self) -> Outcome {
+        match self {
+            Self::Memory { .. } => Ok(()),
+            Self::Process { process, .. } => Ok(process.write_metadata().await?),
+        }
+    }
+
     /// Ends what was started.
     pub(crate) async fn clear(&self) -> Outcome {
         match self {
@@ -123,6 +140,12 @@ async fn in_memory(
     let a_while = a_while / 10;
     match fault {
         Fault::ConnectionsClosed => memory.drop_connections(),
+        Fault::ClosedInABurst => {
+            for _ in 0..BURST {
+                memory.drop_connections();
+                sleep(BURST_PAUSE / 10).await;
+            }
+        }
         Fault::Severed => between.sever(BOTH).await,
         Fault::PublishingSevered => between.sever(&[Purpose::Publish]).await,
         Fault::ConsumingSevered => between.sever(&[Purpose::Consume]).await,
@@ -201,6 +224,7 @@ impl Harm<'_> {
                 process.ctl(&["start_app"]).await?;
             }
             Fault::ConnectionsClosed => process.close_connections().await?,
+            Fault::ClosedInABurst => process.close_connections_often(BURST, BURST_PAUSE).await?,
             Fault::Alarm(alarm) => {
                 process.alarm(alarm).await?;
                 sleep(a_while).await;
@@ -294,6 +318,11 @@ impl Harm<'_> {
 
 /// How long to wait for something to pass by.
 const PASSING: Duration = Duration::from_secs(2);
+
+/// So often connections are closed in a burst, and so far apart: also while what was closed before is
+/// being opened again.
+const BURST: u32 = 20;
+const BURST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Seconds.
 const HEARTBEAT: u32 = 2;

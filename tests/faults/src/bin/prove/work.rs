@@ -1,14 +1,15 @@
 //! The work that goes on while things break: publishers, and a service that handles.
 
 use std::{
+    fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use enoki::{
-    Body, Broker, BrokerHealth, Envelope, Failure, Handler, Health, Outcome as Settlement,
-    Publisher, PublisherOptions, Purpose, QueueSpec, RouteSpec, RunningService, Service, State,
-    Topology, transport::Found,
+    Body, Broker, BrokerHealth, Envelope, ErrorKind, Failure, Handler, Health,
+    Outcome as Settlement, Publisher, PublisherOptions, Purpose, QueueKind, QueueSpec, RouteSpec,
+    RunningService, Service, State, Topology, transport::Found,
 };
 use enoki_faults::{
     ledger::{Answer, Arrival, Capacity, DeliveryOf, Expect, How, Ledger, Ordered},
@@ -34,7 +35,7 @@ struct Parcel {
 pub(crate) struct Queues {
     /// One handler at a time: everything in order.
     ordered: QueueSpec,
-    /// Many handlers.
+    /// Many handlers, and a replicated queue.
     parallel: QueueSpec,
     /// Will be deleted now and then.
     doomed: QueueSpec,
@@ -46,9 +47,11 @@ impl Queues {
     pub(crate) fn of(course: Course) -> enoki::Result<Self> {
         let run = uuid::Uuid::now_v7().simple();
         let queue = |label: &str| QueueSpec::new(format!("prove.{}.{run}.{label}", course.slug()));
+        let mut parallel = queue("parallel")?;
+        parallel.kind = QueueKind::Replicated;
         Ok(Self {
             ordered: queue("ordered")?,
-            parallel: queue("parallel")?,
+            parallel,
             doomed: queue("doomed")?,
             probe: queue("probe")?,
         })
@@ -56,6 +59,11 @@ impl Queues {
 
     pub(crate) fn doomed(&self) -> &str {
         &self.doomed.name
+    }
+
+    #[cfg(test)]
+    pub(crate) fn doomed_queue(&self) -> impl enoki::Queue<Message = u32> {
+        self.doomed.clone().of::<u32>()
     }
 
     fn all(&self) -> [&QueueSpec; 4] {
@@ -112,11 +120,30 @@ async fn handle(
     }
     if parcel.number % 100 == 99 && delivery.is_first() {
         held.how = How::Returned;
-        return Err(Failure::new("a test wants it again"));
+        match parcel.number % 1000 {
+            499 => std::panic::panic_any(WANTED),
+            999 => return Err(Failure::from(Unspeakable)),
+            _ => return Err(Failure::new("a test wants it again")),
+        }
     }
     held.how = How::Acked;
     Ok(())
 }
+
+/// What handlers panic with on purpose.
+pub(crate) const WANTED: &str = "a test wants this panic";
+
+/// An error that panics when it is written to the log.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::panic::panic_any(WANTED)
+    }
+}
+
+impl std::error::Error for Unspeakable {}
 
 async fn probed(State(desk): State<Arc<Desk>>, Body(parcel): Body<Parcel>) -> Settlement {
     desk.probed.send_modify(|latest| *latest = parcel.number.max(*latest));
@@ -332,7 +359,16 @@ pub(crate) async fn clean_up(broker: &Broker, queues: &Queues) -> Outcome {
         // Replicas and acknowledgements take a moment.
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let Found { messages, .. } = broker.queue_status(&queue.clone().of::<Parcel>()).await?;
+            let messages = match broker.queue_status(&queue.clone().of::<Parcel>()).await {
+                Ok(Found { messages, .. }) => messages,
+                // The run deleted it, and stopped before its consumer had declared it again.
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound && queue.name == queues.doomed.name =>
+                {
+                    0
+                }
+                Err(error) => return Err(error.into()),
+            };
             if messages == 0 {
                 break;
             }
