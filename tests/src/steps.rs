@@ -10,8 +10,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::expect::Failed;
 
-/// How long to wait for what must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for what must happen, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Before this has passed ends what does not wait for its deadline, where that is [`soon`] or never.
+pub(crate) const EARLY: Duration = Duration::from_secs(15);
 
 /// The number that [`contents`] publishes to know that nothing follows.
 const FENCE: u32 = u32::MAX;

@@ -21,7 +21,7 @@ use tokio::{
 use Direction::{FromBroker, ToBroker};
 
 /// Far more than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 
 /// Long enough to see that nothing comes.
 const A_WHILE: Duration = Duration::from_millis(200);

@@ -102,7 +102,7 @@ async fn t_s1_no_log_error_or_debug_output_tells_a_password() {
             .declare_timeout(second)
             .reach_within(Duration::ZERO);
         let connected =
-            timeout(Duration::from_secs(20), enoki::connect_with(&url, options)).await.unwrap();
+            timeout(Duration::from_secs(60), enoki::connect_with(&url, options)).await.unwrap();
         match connected {
             Err(error) => expect_quiet("an error", &format!("{error} {error:?} {error:#?}")),
             Ok(broker) => {

@@ -59,7 +59,7 @@ cases! { "settle":
     settling_after_a_lost_connection_is_stale,
     a_stale_settlement_settles_nothing_else,
     what_is_unsettled_comes_back_when_the_handle_closes,
-    random_sequences_agree_with_the_model [DeadLetter] within 60,
+    random_sequences_agree_with_the_model [DeadLetter] within 240,
 }
 
 async fn an_acknowledged_message_is_gone(stage: &Stage) -> Result<(), Failed> {

@@ -22,8 +22,8 @@ use crate::{
     expect::{Failed, expect, expect_eq, expect_error},
     stage::Stage,
     steps::{
-        PATIENCE, contents, fill, hold, next, number, ready, soon, sorted_contents, subscribe,
-        take, to_queue, until,
+        EARLY, PATIENCE, contents, fill, hold, next, number, ready, soon, sorted_contents,
+        subscribe, take, to_queue, until,
     },
 };
 
@@ -146,7 +146,7 @@ async fn stopping_ends_at_the_deadline(stage: &Stage) -> Result<(), Failed> {
     service.busy(1).await?;
     let started = Instant::now();
     let stopped = service.running.stop(Duration::from_millis(200)).await;
-    expect(started.elapsed() < Duration::from_secs(4), "an end soon after the deadline")?;
+    expect(started.elapsed() < EARLY, "an end soon after the deadline")?;
     expect_error("stop", stopped, &[ErrorKind::Timeout])?;
     let found = sorted_contents(&broker, &queue).await?;
     expect_eq("what the next one gets", found, [1, 2])?;
@@ -194,7 +194,7 @@ async fn killing_gives_everything_back(stage: &Stage) -> Result<(), Failed> {
     service.busy(2).await?;
     let started = Instant::now();
     service.running.kill().await;
-    expect(started.elapsed() < Duration::from_secs(3), "that it waits for nothing")?;
+    expect(started.elapsed() < EARLY, "that it waits for nothing")?;
     everything_comes_back(&broker, &queue).await?;
     expect_eq("handlers that finished", service.finished.load(Ordering::SeqCst), 0)
 }
@@ -243,7 +243,7 @@ async fn stopping_a_subscription_waits_for_what_is_held(stage: &Stage) -> Result
     let held = next(&mut subscription).await?;
     let started = Instant::now();
     let _ = subscription.stop(Duration::from_millis(200)).await;
-    expect(started.elapsed() < Duration::from_secs(4), "an end soon after the deadline")?;
+    expect(started.elapsed() < EARLY, "an end soon after the deadline")?;
     expect_eq("what was held", number(&held)?, 7)?;
     expect_eq("what the next one gets", contents(&broker, &queue).await?, [7])
 }
@@ -272,7 +272,7 @@ async fn closing_an_idle_handle_is_quick(stage: &Stage) -> Result<(), Failed> {
     let _subscription = subscribe(&broker, &queue, 10).await?;
     let started = Instant::now();
     broker.close(soon()).await;
-    expect(started.elapsed() < Duration::from_secs(3), "that it does not wait for the deadline")
+    expect(started.elapsed() < EARLY, "that it does not wait for the deadline")
 }
 
 async fn stopping_a_service_leaves_other_handles(stage: &Stage) -> Result<(), Failed> {

@@ -98,7 +98,7 @@ impl Scene {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), future).await.expect("nothing happens")
+    timeout(Duration::from_secs(60), future).await.expect("nothing happens")
 }
 
 async fn read(line: &Line, count: usize) -> Vec<u8> {

@@ -93,7 +93,7 @@ impl Nameko {
     /// Lets it stop as it does by itself, and waits for that.
     pub(crate) async fn stop(mut self) -> Checked {
         drop(self.input);
-        let status = timeout(Duration::from_secs(30), self.process.wait()).await??;
+        let status = timeout(Duration::from_secs(120), self.process.wait()).await??;
         if status.success() {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Nameko {
     }
 
     async fn line(&mut self) -> Checked<Json> {
-        let line = match timeout(Duration::from_secs(30), self.lines.next_line()).await {
+        let line = match timeout(Duration::from_secs(120), self.lines.next_line()).await {
             Ok(line) => line?,
             Err(_) => None,
         };
@@ -109,7 +109,7 @@ impl Nameko {
             return Ok(serde_json::from_str(&line)?);
         }
         self.process.start_kill()?;
-        let said = timeout(Duration::from_secs(5), &mut self.complaints).await??;
+        let said = timeout(Duration::from_secs(60), &mut self.complaints).await??;
         Err(format!("nameko says nothing more, but for:\n{said}").into())
     }
 }

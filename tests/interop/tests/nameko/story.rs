@@ -64,7 +64,7 @@ impl Story {
     fn tell(&self) -> Result<Told, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let telling = async { timeout(Duration::from_secs(180), self.telling()).await };
+        let telling = async { timeout(Duration::from_secs(600), self.telling()).await };
         let told = runtime.block_on(telling).map_err(|_| "it took too long".to_owned())?;
         told.map_err(|error| error.to_string())
     }
@@ -105,6 +105,6 @@ async fn travel(mut nameko: Nameko, broker: &enoki::Broker, names: &Names) -> Ch
 }
 
 async fn next(handled: &mut mpsc::Receiver<Handled>) -> Checked<Handled> {
-    let next = timeout(Duration::from_secs(30), handled.recv()).await;
+    let next = timeout(Duration::from_secs(120), handled.recv()).await;
     Ok(next.map_err(|_| "nothing arrived at ours")?.ok_or("ours ended")?)
 }

@@ -386,7 +386,7 @@ mod tests {
         let desk = Arc::new(Desk::new(Course::Memory, Arc::new(Meter::default())));
         let service = work::serve(&broker, &queues, &desk).await.unwrap();
         service.stop(PATIENCE).await.unwrap();
-        broker.delete_queue(&queues.doomed_queue()).await.unwrap();
+        broker.delete_queue(&queues.doomed).await.unwrap();
         work::clean_up(&broker, &queues).await.unwrap();
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Queues {
     /// Many handlers, and a replicated queue.
     parallel: QueueSpec,
     /// Will be deleted now and then.
-    doomed: QueueSpec,
+    pub(crate) doomed: QueueSpec,
     /// For looking whether messages get through.
     probe: QueueSpec,
 }
@@ -59,11 +59,6 @@ impl Queues {
 
     pub(crate) fn doomed(&self) -> &str {
         &self.doomed.name
-    }
-
-    #[cfg(test)]
-    pub(crate) fn doomed_queue(&self) -> impl enoki::Queue<Message = u32> {
-        self.doomed.clone().of::<u32>()
     }
 
     fn all(&self) -> [&QueueSpec; 4] {
