@@ -32,6 +32,8 @@ pub(crate) enum Fault {
     ConfirmsCutOff,
     AckLost,
     // To the program and its queues.
+    PasswordChanged,
+    PermissionsTaken,
     QueueDeleted,
     ConsumerCrashed,
     // Between the toolkit and the broker in memory.
@@ -69,6 +71,8 @@ pub(crate) const OF_A_BROKER: &[Fault] = &[
     Fault::ConfirmLost,
     Fault::ConfirmsCutOff,
     Fault::AckLost,
+    Fault::PasswordChanged,
+    Fault::PermissionsTaken,
     Fault::QueueDeleted,
     Fault::ConsumerCrashed,
 ];
@@ -120,7 +124,10 @@ impl Fault {
             | Self::AckLost
             | Self::OutcomesHeld
             | Self::DeliveriesHeld => Hits::Message,
-            Self::QueueDeleted | Self::ConsumerCrashed => Hits::Program,
+            Self::PasswordChanged
+            | Self::PermissionsTaken
+            | Self::QueueDeleted
+            | Self::ConsumerCrashed => Hits::Program,
             _ => Hits::Way,
         }
     }
@@ -151,6 +158,8 @@ impl fmt::Display for Fault {
             Self::ConfirmLost => "confirm lost",
             Self::ConfirmsCutOff => "published, then cut off",
             Self::AckLost => "ack lost",
+            Self::PasswordChanged => "password changed, and changed back",
+            Self::PermissionsTaken => "permissions taken, and given back",
             Self::QueueDeleted => "queue deleted",
             Self::ConsumerCrashed => "consumer crashed",
             Self::Severed => "severed",

@@ -45,7 +45,12 @@ impl Ground {
             Unavailable::Failed(error) => error.to_string(),
         })?;
         process.recover().await?;
+        // A user of the run's own, whose login and permissions may change. It may be there from another.
+        let _ = process.ctl(&["add_user", USER, PASSWORD]).await;
+        process.ctl(&["change_password", USER, PASSWORD]).await?;
+        process.ctl(PERMIT).await?;
         let url = process.url().replacen("amqp091", scheme, 1);
+        let url = url.replacen("guest:guest", &format!("{USER}:{PASSWORD}"), 1);
         let authority = url.split(['@', '/']).nth(3).unwrap_or_default();
         let address: SocketAddr = authority.parse()?;
         let proxy = Proxy::seeded(address, seed.random("jitter").u64(..)).await?;
@@ -230,6 +235,18 @@ impl Harm<'_> {
                 sleep(a_while).await;
                 process.clear(alarm).await?;
             }
+            Fault::PasswordChanged => {
+                process.ctl(&["change_password", USER, "another"]).await?;
+                proxy.cut(Cut::Reset);
+                sleep(a_while).await;
+                process.ctl(&["change_password", USER, PASSWORD]).await?;
+            }
+            Fault::PermissionsTaken => {
+                process.ctl(&["clear_permissions", "-p", "enoki", USER]).await?;
+                proxy.cut(Cut::Reset);
+                sleep(a_while).await;
+                process.ctl(PERMIT).await?;
+            }
             Fault::QueueDeleted => {
                 process.ctl(&["delete_queue", "-p", "enoki", doomed]).await?;
             }
@@ -323,6 +340,11 @@ const PASSING: Duration = Duration::from_secs(2);
 /// being opened again.
 const BURST: u32 = 20;
 const BURST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The run's own user.
+const USER: &str = "prove";
+const PASSWORD: &str = "prove";
+const PERMIT: &[&str] = &["set_permissions", "-p", "enoki", USER, ".*", ".*", ".*"];
 
 /// Seconds.
 const HEARTBEAT: u32 = 2;

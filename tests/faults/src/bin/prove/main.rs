@@ -73,13 +73,6 @@ async fn main() -> ExitCode {
     if let Err(error) = log_to(&arguments.report) {
         println!("no log: {error}");
     }
-    // Some handlers panic on purpose, and that is no news.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload().downcast_ref::<&str>() != Some(&work::WANTED) {
-            report(panic);
-        }
-    }));
     let mut runs = Vec::new();
     for course in &arguments.courses {
         let progress = Progress::start(*course, arguments.messages, arguments.faults);
