@@ -72,6 +72,12 @@ impl Stage {
         Ok((broker, transport))
     }
 
+    /// A session as the core gets it, for what the core hides.
+    pub(crate) async fn session(&self) -> Result<Arc<dyn Session>, Failed> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        Ok(self.transport.connect(Purpose::Consume, deadline).await?)
+    }
+
     /// A way that leads nowhere; the case has to say that it needs it.
     pub(crate) fn broken(&self, how: Broken) -> Result<Arc<dyn Transport>, Failed> {
         self.harness

@@ -228,11 +228,15 @@ fn full(operation: &'static str, subject: &str, connections: usize, error: &Erro
         true => error.kind(),
         false => ErrorKind::Refused,
     };
+    let connections = match connections {
+        1 => "the connection".to_owned(),
+        more => format!("each of {more} connections"),
+    };
     Error::new(kind, operation)
         .on(subject.to_owned())
         .because(format!(
-            "every AMQP session of {connections} connections to the broker is in use, and no other \
-             connection could be opened ({error})"
+            "all AMQP sessions that the broker allows on {connections} are in use, and another \
+             connection could not be opened ({error})"
         ))
         .remedy(RAISE_SESSIONS)
         .transient(error.is_transient())

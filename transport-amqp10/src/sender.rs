@@ -1,6 +1,8 @@
 //! Publishing, pipelined: messages are written in order as long as there is credit, and nobody waits
 //! for one to be confirmed.
 
+mod last_words;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -25,6 +27,7 @@ use fe2o3_amqp::{
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{sync::watch, task::unconstrained};
 
+use self::last_words::{LastWords, Taken};
 use crate::{
     address,
     channel::Channel,
@@ -50,9 +53,20 @@ pub(crate) struct Amqp10Sender {
     waiting: VecDeque<Encoded>,
     under_way: FuturesUnordered<UnderWay>,
     sent: u64,
-    /// Outcomes of messages that were never sent.
-    unsent: Vec<(u64, PublishOutcome)>,
-    failed: Option<Cause>,
+    /// Outcomes that were not told yet.
+    known: Vec<(u64, PublishOutcome)>,
+    taken: Taken,
+    /// Sent, and the answer is that there will be none.
+    lost: Vec<Fate>,
+    failed: Option<Failed>,
+}
+
+/// Why nothing is sent any more.
+#[derive(Debug)]
+struct Failed {
+    cause: Cause,
+    /// Whether it was the fault of messages that have their outcome: others may do better.
+    explained: bool,
 }
 
 /// A message as bytes.
@@ -66,6 +80,7 @@ struct Fate {
     id: u64,
     mandatory: bool,
     exchange: ShortStr,
+    routing_key: ShortStr,
 }
 
 /// A message that the broker has not answered yet.
@@ -104,7 +119,9 @@ impl Amqp10Sender {
             waiting: VecDeque::new(),
             under_way: FuturesUnordered::new(),
             sent: 0,
-            unsent: Vec::new(),
+            known: Vec::new(),
+            taken: Taken::default(),
+            lost: Vec::new(),
             failed: None,
         })
     }
@@ -152,6 +169,7 @@ impl Amqp10Sender {
                 id: outgoing.id,
                 mandatory: outgoing.mandatory,
                 exchange: outgoing.exchange.clone(),
+                routing_key: outgoing.routing_key.clone(),
             },
             sendable: Sendable::builder().message(Message::from(Data(Binary::from(bytes)))).build(),
         })
@@ -171,39 +189,78 @@ impl Amqp10Sender {
                 self.sent += 1;
                 self.under_way.push(under_way);
             }
-            Step::Unsent(id, outcome) => self.unsent.push((id, outcome)),
-            Step::Failed(cause) => {
-                // Dropping the link makes fe2o3-amqp give up what has no answer.
-                self.link = None;
-                self.waiting.clear();
-                self.failed.get_or_insert(cause);
-            }
+            Step::Unsent(id, outcome) => self.known.push((id, outcome)),
+            Step::Failed(cause) => self.fail(cause),
         }
     }
 
-    fn answered(
-        &mut self,
-        fate: Option<Fate>,
-        answer: Result<Outcome, SendError>,
-        into: &mut Vec<(u64, PublishOutcome)>,
-    ) {
+    /// Nothing is sent any more. What the broker says about it may be the outcome of messages.
+    fn fail(&mut self, cause: Cause) {
+        // Dropping the link makes fe2o3-amqp give up what has no answer.
+        self.link = None;
+        self.waiting.clear();
+        if self.failed.is_some() {
+            return;
+        }
+        // What is answered is known before what is not is looked at.
+        let mut lost = std::mem::take(&mut self.lost);
+        while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
+            match (fate, answer) {
+                (Some(fate), Ok(outcome)) => self.confirmed(&fate, outcome),
+                (fate, _) => lost.extend(fate),
+            }
+        }
+        lost.extend(self.under_way.iter_mut().filter_map(|under_way| under_way.fate.take()));
+        self.under_way.clear();
+        let refused = match &cause {
+            Cause::Peer(error) => {
+                let text = error.description.as_deref().unwrap_or_default();
+                LastWords::read(text).refused(&lost, &self.taken)
+            }
+            _ => Vec::new(),
+        };
+        for fate in lost.iter().filter(|fate| refused.contains(&fate.id)) {
+            let error = error::failed(PUBLISH, target(&fate.exchange), &cause).transient(false);
+            self.known.push((fate.id, PublishOutcome::Rejected(error)));
+        }
+        self.failed = Some(Failed { cause, explained: !refused.is_empty() });
+    }
+
+    fn confirmed(&mut self, fate: &Fate, outcome: Outcome) {
+        if matches!(outcome, Outcome::Accepted(_)) {
+            self.taken.note(fate);
+        }
+        self.known.push((fate.id, judge(fate, outcome)));
+    }
+
+    fn answered(&mut self, fate: Option<Fate>, answer: Result<Outcome, SendError>) {
         match (fate, answer) {
-            (Some(fate), Ok(outcome)) => into.push((fate.id, judge(&fate, outcome))),
+            (Some(fate), Ok(outcome)) => self.confirmed(&fate, outcome),
             (None, Ok(_)) => {}
-            (_, Err(error)) => self.take(Step::Failed(error.into())),
+            (fate, Err(error)) => {
+                self.lost.extend(fate);
+                self.fail(error.into());
+            }
         }
     }
 
     /// Appends the outcomes that are there.
     fn collect(&mut self, into: &mut Vec<(u64, PublishOutcome)>) {
         while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
-            self.answered(fate, answer, into);
+            self.answered(fate, answer);
         }
-        into.append(&mut self.unsent);
+        into.append(&mut self.known);
     }
 
-    fn error(&self, cause: &Cause) -> Error {
-        session::failed(PUBLISH_ALL, "", cause, self.health.borrow().as_ref())
+    fn error(&self, failed: &Failed) -> Error {
+        let error = session::failed(PUBLISH_ALL, "", &failed.cause, self.health.borrow().as_ref());
+        if !failed.explained {
+            return error;
+        }
+        Error::new(error.kind(), PUBLISH_ALL)
+            .because(format!("the broker ended the link for another message ({error})"))
+            .transient(true)
+            .caused_by(error)
     }
 }
 
@@ -267,12 +324,12 @@ impl Sender for Amqp10Sender {
         // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
         while self.failed.is_none()
             && self.sent < RECYCLE
-            && self.waiting.len() + self.under_way.len() + self.unsent.len() < self.window
+            && self.waiting.len() + self.under_way.len() + self.known.len() < self.window
             && let Some(outgoing) = messages.pop_front()
         {
             match self.encode(&outgoing) {
                 Ok(encoded) => self.waiting.push_back(encoded),
-                Err(outcome) => self.unsent.push((outgoing.id, outcome)),
+                Err(outcome) => self.known.push((outgoing.id, outcome)),
             }
         }
         self.send_ready();
@@ -288,8 +345,8 @@ impl Sender for Amqp10Sender {
                 self.send_ready();
                 return Ok(());
             }
-            if let Some(cause) = &self.failed {
-                return Err(self.error(cause));
+            if let Some(failed) = &self.failed {
+                return Err(self.error(failed));
             }
             if self.sent >= RECYCLE && self.waiting.is_empty() && self.under_way.is_empty() {
                 let spent = "the link has carried all that it can count";
@@ -303,7 +360,7 @@ impl Sender for Amqp10Sender {
                 step = step(link, waiting) => Err(step),
             };
             match event {
-                Ok((fate, answer)) => self.answered(fate, answer, into),
+                Ok((fate, answer)) => self.answered(fate, answer),
                 Err(step) => self.take(step),
             }
         }

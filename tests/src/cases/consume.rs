@@ -1,12 +1,18 @@
 //! Consuming: who gets what, how much at a time, and what ends it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
-use enoki_core::{ErrorKind, ExchangeKind, OnCancel, Outcome, RouteSpec, transport::Change};
+use enoki_core::{
+    ErrorKind, ExchangeKind, OnCancel, Outcome, RouteSpec,
+    transport::{Change, Delivered, Receiver, Settle},
+};
 use futures_util::future::try_join_all;
 use tokio::{
     task::yield_now,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -26,6 +32,8 @@ cases! { "consume":
     a_delivery_tells_where_it_was_published [Exchanges],
     a_prefetch_of_one_is_one_at_a_time,
     a_prefetch_is_exact,
+    what_is_not_settled_has_its_place_in_the_prefetch,
+    closing_counts_what_was_not_settled_as_an_attempt [DeliveryCount],
     a_large_prefetch_is_used,
     a_prefetch_of_zero_is_refused,
     two_consumers_share_a_queue,
@@ -116,6 +124,58 @@ async fn prefetch(stage: &Stage, prefetch: u16) -> Result<(), Failed> {
     }
     settle_all(held, Outcome::Ack);
     expect_eq("the order", seen, (0..COUNT).collect::<Vec<_>>())
+}
+
+/// Below the core, which gives back at once what is more than it asked for.
+async fn what_is_not_settled_has_its_place_in_the_prefetch(stage: &Stage) -> Result<(), Failed> {
+    const COUNT: u64 = 20;
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, 0..20).await?;
+    let session = stage.session().await?;
+    let mut receiver = session.receiver(&queue.name, 4).await?;
+    let (mut held, mut seen) = (VecDeque::new(), 0);
+    while seen < COUNT {
+        let mut arrived = Vec::new();
+        receive(&mut *receiver, &mut arrived).await?;
+        seen += arrived.len() as u64;
+        held.extend(arrived.into_iter().map(|delivered| delivered.tag));
+        expect(held.len() <= 4, "no delivery more than the prefetch")?;
+        if held.len() == 4 {
+            expect_eq("what the broker keeps", ready(&broker, &queue).await?, COUNT - seen)?;
+            let settled = held.pop_front().map(|tag| Settle { tag, outcome: Outcome::Ack });
+            receiver.settle(settled.as_slice());
+        }
+    }
+    receiver.close().await?;
+    session.close(Instant::now() + PATIENCE).await;
+    Ok(())
+}
+
+async fn closing_counts_what_was_not_settled_as_an_attempt(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    fill(&broker, &queue, [1]).await?;
+    let session = stage.session().await?;
+    for attempt in 1..=3 {
+        let mut receiver = session.receiver(&queue.name, 1).await?;
+        let mut arrived = Vec::new();
+        receive(&mut *receiver, &mut arrived).await?;
+        let attempts: Vec<_> = arrived.iter().map(|delivered| delivered.attempt.number).collect();
+        expect_eq("the attempt", attempts, [attempt])?;
+        receiver.close().await?;
+    }
+    session.close(Instant::now() + PATIENCE).await;
+    Ok(())
+}
+
+/// What a receiver gives next, which must come.
+async fn receive(receiver: &mut dyn Receiver, into: &mut Vec<Delivered>) -> Result<(), Failed> {
+    match timeout(PATIENCE, receiver.receive(into, 100)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(end)) => Err(Failed::new(format!("it ended: {end:?}"))),
+        Err(_) => Err(Failed::new(format!("no delivery came within {PATIENCE:?}"))),
+    }
 }
 
 async fn a_large_prefetch_is_used(stage: &Stage) -> Result<(), Failed> {

@@ -1,11 +1,14 @@
-//! A broker that means harm: it takes a login, opens connection, sessions and senders' links, and in
-//! between does what it is told to.
+//! A broker that means harm, or has little to give: it takes a login, opens connection, sessions and
+//! senders' links, and in between does what it is told to.
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
     Checked, Failure,
-    wire::{AMQP, SASL, Wire, described, frame, map, null, string, symbol, uint},
+    wire::{
+        AMQP, Frame, SASL, Wire, described, frame, frame_on, map, null, string, symbol, uint,
+        ushort,
+    },
 };
 
 /// What a broker does besides what brokers do.
@@ -19,6 +22,14 @@ pub(crate) struct Script {
     pub(crate) property: Option<Vec<u8>>,
     /// What it sends before it answers a session's begin.
     pub(crate) before_begin: Vec<u8>,
+    /// Whether it does not answer that at all.
+    pub(crate) mute: bool,
+    /// The last channel that it allows.
+    pub(crate) last_channel: Option<u16>,
+    /// On how many connections it goes on after the login.
+    pub(crate) connections: Option<usize>,
+    /// How many messages it takes on each link, and who is told of their frames.
+    pub(crate) takes: Option<(u32, mpsc::UnboundedSender<Frame>)>,
 }
 
 impl Script {
@@ -27,45 +38,75 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         tokio::spawn(async move {
+            let mut connections = 0;
             while let Ok((socket, _)) = listener.accept().await {
                 let script = self.clone();
-                tokio::spawn(async move { script.to(Wire(socket)).await });
+                connections += 1;
+                let refused = script.connections.is_some_and(|most| connections > most);
+                tokio::spawn(async move { script.to(Wire(socket), refused).await });
             }
         });
         Ok(port)
     }
 
-    async fn to(self, mut wire: Wire) -> Checked {
+    async fn to(self, mut wire: Wire, refused: bool) -> Checked {
         wire.agree(3).await?;
-        let mechanisms = self.mechanisms.unwrap_or_else(|| symbol("PLAIN"));
+        let mechanisms = self.mechanisms.clone().unwrap_or_else(|| symbol("PLAIN"));
         wire.send(&frame(SASL, &described(0x40, &[mechanisms]))).await?;
         wire.expect(0x41).await?;
         wire.send(&frame(SASL, &described(0x44, &[vec![0x50, 0]]))).await?;
         wire.agree(0).await?;
         wire.expect(0x10).await?;
+        if refused {
+            return Ok(());
+        }
         let mut properties = vec![symbol("product"), string(b"Harm")];
-        if let Some(property) = self.property {
-            properties.extend([symbol("more"), property]);
+        if let Some(property) = &self.property {
+            properties.extend([symbol("more"), property.clone()]);
         }
         let mut open = vec![string(b"harm"), null(), self.frame_max.map_or_else(null, uint)];
-        open.extend((0..6).map(|_| null()));
+        open.push(self.last_channel.map_or_else(null, ushort));
+        open.extend((0..5).map(|_| null()));
         open.push(map(&properties));
         wire.send(&frame(AMQP, &described(0x10, &open))).await?;
         while let Some(came) = wire.next().await {
-            let answer = match came.code {
-                0x11 => described(0x11, &[vec![0x60, 0, 0], uint(0), uint(1000), uint(1000)]),
-                0x12 => {
-                    let [name, handle] = [&came.fields[0], &came.fields[1]];
-                    let [source, target] = [&came.fields[5], &came.fields[6]];
-                    let mut attach = vec![name.clone(), handle.clone(), vec![0x41]];
-                    attach.extend([vec![0x50, 2], vec![0x50, 0], source.clone(), target.clone()]);
-                    described(0x12, &attach)
+            let mut answers = match came.code {
+                0x11 if self.mute => continue,
+                0x11 => {
+                    vec![described(0x11, &[ushort(came.channel), uint(0), uint(1000), uint(1000)])]
                 }
-                0x18 => described(0x18, &[]),
+                0x12 => self.attached(&came),
+                0x14 => {
+                    if let Some((_, told)) = &self.takes {
+                        told.send(came)?;
+                    }
+                    continue;
+                }
+                0x18 => vec![described(0x18, &[])],
                 _ => continue,
             };
-            wire.send(&[&self.before_begin[..], &frame(AMQP, &answer)].concat()).await?;
+            let frames = answers.drain(..).map(|answer| frame_on(came.channel, AMQP, &answer));
+            wire.send(&[&self.before_begin[..], &frames.collect::<Vec<_>>().concat()].concat())
+                .await?;
         }
         Ok(())
+    }
+
+    /// The answer to a sender's attach, and credit for it.
+    fn attached(&self, came: &Frame) -> Vec<Vec<u8>> {
+        let [name, handle] = [&came.fields[0], &came.fields[1]];
+        let [source, target] = [&came.fields[5], &came.fields[6]];
+        let mut attach = vec![name.clone(), handle.clone(), vec![0x41]];
+        attach.extend([vec![0x50, 2], vec![0x50, 0], source.clone(), target.clone()]);
+        let mut answers = vec![described(0x12, &attach)];
+        if let Some((credit, _)) = &self.takes {
+            // next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle,
+            // delivery-count, link-credit
+            let window = || uint(100_000);
+            let flow =
+                [uint(0), window(), uint(0), window(), handle.clone(), uint(0), uint(*credit)];
+            answers.push(described(0x13, &flow));
+        }
+        answers
     }
 }

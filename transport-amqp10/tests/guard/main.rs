@@ -8,6 +8,7 @@ mod hostile;
 mod wire;
 
 use std::{
+    collections::VecDeque,
     io,
     process::ExitCode,
     sync::{
@@ -19,11 +20,12 @@ use std::{
 
 use bytes::Bytes;
 use enoki_core::{
-    Body, Broker, BrokerUrl, DeadLetter, ErrorKind, Handler, Purpose, QueueSpec, Raw, Service,
-    ShortStr, State, Transport,
-    transport::{Change, Session, Settings},
+    Body, Broker, BrokerUrl, DeadLetter, ErrorKind, Handler, Message, Purpose, QueueSpec, Raw,
+    Service, ShortStr, State, Transport,
+    transport::{Change, Outgoing, Session, Settings},
 };
 use enoki_transport_amqp10::Amqp10Transport;
+use futures_util::{FutureExt, future::join_all};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::{
     io::copy_bidirectional,
@@ -63,6 +65,9 @@ fn main() -> ExitCode {
     trials.push(none.trial("a_login_or_greeting_that_goes_too_deep_is_an_error", deep));
     trials.push(none.trial("without_the_check_a_nested_answer_aborts", deep_aborts));
     trials.push(none.trial("a_frame_that_cannot_be_read_ends_the_connection", broken));
+    trials.push(none.trial("a_message_of_many_frames_goes_out_once_and_whole", whole));
+    trials.push(none.trial("what_does_not_fit_on_any_connection_is_an_error_at_once", full));
+    trials.push(none.trial("a_broker_that_begins_no_session_is_too_slow_and_not_gone", mute));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -300,9 +305,13 @@ async fn hostile(url: String, own: String) -> Checked {
     }
     assert!(seen.try_recv().is_err(), "a handler saw what cannot be read");
     let warnings = logged(&own);
-    for (reason, times) in
-        [("nested more than 64", 5), ("not UTF-8", 1), ("values", 1), ("max_body", 1)]
-    {
+    for (reason, times) in [
+        ("nested more than 64", 2),
+        ("a description of a description", 1),
+        ("only bytes and text are read", 3),
+        ("not UTF-8", 1),
+        ("max_body", 1),
+    ] {
         let found = warnings.iter().filter(|line| line.contains(reason)).count();
         assert_eq!(found, times, "{reason}: {warnings:#?}");
     }
@@ -394,4 +403,83 @@ async fn broken(_: String, _: String) -> Checked {
         }
     }
     Ok(())
+}
+
+/// With a frame for each few hundred bytes it takes more steps than a task may take at a time.
+async fn whole(_: String, _: String) -> Checked {
+    let (told, mut frames) = mpsc::unbounded_channel();
+    let script = Script { frame_max: Some(512), takes: Some((10, told)), ..Script::default() };
+    let session = session(&scripted(script.play().await?)).await?;
+    let mut sender = session.sender(10).await?;
+    let body: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+    let outgoing = |id, body: &[u8]| Outgoing {
+        id,
+        exchange: ShortStr::EMPTY,
+        routing_key: ShortStr::from_static("q"),
+        mandatory: false,
+        message: Arc::new(Message::new(body.to_vec())),
+    };
+    let mut messages = VecDeque::from([outgoing(0, &body), outgoing(1, b"last")]);
+    sender.submit(&mut messages).await?;
+    let mut outcomes = Vec::new();
+    let (mut came, mut begun) = (Vec::new(), 0);
+    while !came.ends_with(b"last") {
+        tokio::select! {
+            frame = frames.recv() => {
+                let frame = frame.ok_or("the connection ended")?;
+                // Only the first frame of a message says which it is.
+                begun += usize::from(frame.fields.get(1).is_some_and(|id| id != &null()));
+                came.extend(frame.payload);
+            }
+            failed = sender.outcomes(&mut outcomes) => return Err(format!("{failed:?}").into()),
+        }
+    }
+    assert_eq!(begun, 2, "a message began again");
+    let found = came.windows(body.len()).position(|bytes| bytes == body);
+    assert!(found.is_some(), "not whole: {} bytes", came.len());
+    Ok(())
+}
+
+/// Two links beside the one for declarations, on one connection.
+async fn full(_: String, _: String) -> Checked {
+    let script = Script { last_channel: Some(3), connections: Some(1), ..Script::default() };
+    let session = session(&scripted(script.play().await?)).await?;
+    let kept = [session.sender(1).await?, session.sender(1).await?];
+    let opening = (0..5).map(|_| session.sender(1));
+    for refused in join_all(opening).await {
+        let error = refused.err().ok_or("there was room")?;
+        let text = error.to_string();
+        assert!(
+            text.contains("all AMQP sessions") && text.contains("another connection"),
+            "{text}"
+        );
+        assert!(text.contains("session_max_per_connection"), "{text}");
+    }
+    assert!(session.ended().now_or_never().is_none(), "the connection is gone");
+    drop(kept);
+    Ok(())
+}
+
+async fn mute(_: String, _: String) -> Checked {
+    let script = Script { mute: true, ..Script::default() };
+    let port = script.play().await?;
+    // The clock stands still from here on, and moves to the next deadline when there is nothing to do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tried = std::thread::spawn(move || -> Checked {
+        runtime.block_on(async {
+            let session = session(&scripted(port)).await?;
+            tokio::time::pause();
+            let error = session.sender(1).await.err().ok_or("there was an answer")?;
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(session.ended().now_or_never().is_none(), "the connection is gone");
+            // Closing does not wait for the answer to another.
+            let opening = session.sender(1);
+            let closing = session.close(Instant::now() + Duration::from_secs(1));
+            let (opened, ()) = tokio::join!(opening, closing);
+            let error = opened.err().ok_or("there was an answer")?;
+            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+            Ok(())
+        })
+    });
+    tokio::task::spawn_blocking(|| tried.join()).await?.map_err(|_| "it panicked")?
 }

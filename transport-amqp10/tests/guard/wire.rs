@@ -14,6 +14,7 @@ pub(crate) const SASL: u8 = 1;
 /// A frame as it came.
 #[derive(Debug)]
 pub(crate) struct Frame {
+    pub(crate) channel: u16,
     pub(crate) code: u8,
     /// Each field as it is encoded.
     pub(crate) fields: Vec<Vec<u8>>,
@@ -30,11 +31,11 @@ impl Wire {
         loop {
             let mut head = [0; 8];
             self.0.read_exact(&mut head).await.ok()?;
-            let [length @ .., _, _, _, _] = head;
+            let [length @ .., _, _, high, low] = head;
             let mut body = vec![0; (u32::from_be_bytes(length) as usize).checked_sub(8)?];
             self.0.read_exact(&mut body).await.ok()?;
             if !body.is_empty() {
-                return Some(read(&body));
+                return Some(read(u16::from_be_bytes([high, low]), &body));
             }
         }
     }
@@ -63,7 +64,7 @@ impl Wire {
 }
 
 /// Takes a performative apart, as peers write it that mean no harm.
-fn read(body: &[u8]) -> Frame {
+fn read(channel: u16, body: &[u8]) -> Frame {
     let (begin, end) = match body[3] {
         0xc0 => (6, 5 + body[4] as usize),
         0xd0 => (12, 8 + u32::from_be_bytes([body[4], body[5], body[6], body[7]]) as usize),
@@ -76,7 +77,7 @@ fn read(body: &[u8]) -> Frame {
         fields.push(field.to_vec());
         list = rest;
     }
-    Frame { code: body[2], fields, payload: body[end..].to_vec() }
+    Frame { channel, code: body[2], fields, payload: body[end..].to_vec() }
 }
 
 /// How many bytes the next value has.
@@ -98,7 +99,16 @@ fn length(bytes: &[u8]) -> usize {
 }
 
 pub(crate) fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
-    [&((body.len() + 8) as u32).to_be_bytes()[..], &[2, kind, 0, 0], body].concat()
+    frame_on(0, kind, body)
+}
+
+pub(crate) fn frame_on(channel: u16, kind: u8, body: &[u8]) -> Vec<u8> {
+    let [high, low] = channel.to_be_bytes();
+    [&((body.len() + 8) as u32).to_be_bytes()[..], &[2, kind, high, low], body].concat()
+}
+
+pub(crate) fn ushort(number: u16) -> Vec<u8> {
+    [&[0x60][..], &number.to_be_bytes()].concat()
 }
 
 /// A performative, or another described list.
