@@ -11,7 +11,7 @@ use std::{
 };
 
 use enoki_core::{
-    BrokerUrl, ErrorKind, Message, Purpose, QueueSpec, ShortStr, Transport,
+    BrokerUrl, ErrorKind, Message, Overflow, Purpose, QueueSpec, ShortStr, Transport,
     transport::{Change, End, Outgoing, PublishOutcome, Session},
 };
 use enoki_transport_amqp10::Amqp10Transport;
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         trial("a_session_ends_after_its_links_are_attached", "ENOKI_RABBITMQ_4", given_up),
         trial("so_it_does_on_artemis", "ENOKI_ARTEMIS", given_up),
         trial("artemis_is_sent_to_no_name_that_is_more", "ENOKI_ARTEMIS", more_than_a_name),
+        trial("a_full_queue_is_named_by_what_it_refuses", "ENOKI_RABBITMQ_4_3", full),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -335,6 +336,34 @@ async fn more_than_a_name(url: String) -> Checked {
         };
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
+    session.close(Instant::now() + Duration::from_secs(5)).await;
+    Ok(())
+}
+
+/// RabbitMQ says since 4.3 which queue it was, and why.
+async fn full(url: String) -> Checked {
+    let mut queue = queue("full")?;
+    queue.max_length = Some(1);
+    queue.overflow = Some(Overflow::RejectPublish);
+    let session = open(&url).await?;
+    session.apply(&Change::DeclareQueue(queue.clone())).await?;
+    let mut sender = session.sender(1).await?;
+    let mut refused = None;
+    for id in 0..2 {
+        let message = outgoing(id, &queue, Message::new("x"));
+        sender.submit(&mut VecDeque::from([message])).await?;
+        let mut outcomes = Vec::new();
+        sender.outcomes(&mut outcomes).await?;
+        refused = outcomes.pop();
+    }
+    session.apply(&Change::DeleteQueue(queue.name.clone())).await?;
+    let Some((1, PublishOutcome::Rejected(error))) = refused else {
+        return Err(format!("{refused:?}").into());
+    };
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(!error.is_transient(), "{error}");
+    let named = format!("queue {:?} refused it (maxlen)", queue.name.as_str());
+    assert!(error.to_string().contains(&named), "{error}");
     session.close(Instant::now() + Duration::from_secs(5)).await;
     Ok(())
 }

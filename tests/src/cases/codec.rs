@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use enoki_core::{
-    Body, Broker, BrokerOptions, Codec, CodecError, Codecs, Compression, Envelope, ErrorKind,
-    Handler, Json, Message, MessagePack, Outcome, PublisherOptions, QueueSpec, Raw, Service,
-    ShortStr, Text, Visit,
+    AnyJson, Body, Broker, BrokerOptions, Codec, CodecError, Codecs, Compression, Envelope,
+    ErrorKind, Handler, Json, Message, MessagePack, Outcome, PublisherOptions, QueueSpec, Raw,
+    Service, ShortStr, Text, Visit,
 };
 use tokio::sync::mpsc;
 
@@ -20,7 +20,8 @@ use crate::{
 
 cases! { "codec":
     json_is_the_default,
-    a_charset_does_not_matter,
+    a_charset_that_is_utf8_does_not_matter,
+    json_by_other_names_is_read_where_a_consumer_says_so,
     raw_accepts_everything,
     every_byte_arrives,
     an_encoding_of_ones_own_is_used,
@@ -33,6 +34,7 @@ cases! { "codec":
     a_body_that_cannot_be_decoded_is_dead_lettered [DeadLetter],
     an_unknown_content_type_is_dead_lettered [DeadLetter],
     a_missing_content_type_is_not_guessed [DeadLetter],
+    a_charset_that_is_not_read_is_dead_lettered [DeadLetter],
     only_what_is_accepted_is_decoded [DeadLetter],
     a_bomb_of_brackets_is_an_error [DeadLetter],
 }
@@ -52,7 +54,29 @@ async fn json_is_the_default(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn a_charset_does_not_matter(stage: &Stage) -> Result<(), Failed> {
+/// As .NET, CloudEvents and MassTransit write it.
+async fn json_by_other_names_is_read_where_a_consumer_says_so(stage: &Stage) -> Result<(), Failed> {
+    let codecs = Codecs::only(AnyJson);
+    let broker = stage.broker_with(BrokerOptions::new().codecs(codecs)).await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<Raw>(&broker, &queue).await?;
+    let mut subscription = subscribe(&broker, &queue, 10).await?;
+    for raw in [
+        Raw::from(Bytes::from_static(b"7")),
+        Raw::new("application/cloudevents+json", "7")?,
+        Raw::new("application/vnd.masstransit+json; charset=utf-8", "7")?,
+        Raw::new("application/json", "\u{feff}7")?,
+    ] {
+        publisher.publish(&raw).await?;
+        let delivery = next(&mut subscription).await?;
+        expect_eq("the body", &delivery.message().body, &raw.body)?;
+        expect_eq("the value", delivery.decode::<u32>()?, 7)?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
+}
+
+async fn a_charset_that_is_utf8_does_not_matter(stage: &Stage) -> Result<(), Failed> {
     let types = ["application/json; charset=utf-8", "Application/JSON", "application/json ;q=1"];
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -302,6 +326,17 @@ async fn an_unknown_content_type_is_dead_lettered(stage: &Stage) -> Result<(), F
 /// W06
 async fn a_missing_content_type_is_not_guessed(stage: &Stage) -> Result<(), Failed> {
     poison(stage, &[Raw::from(Bytes::from_static(b"7")), Raw::new("", "7")?]).await
+}
+
+async fn a_charset_that_is_not_read_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
+    poison(
+        stage,
+        &[
+            Raw::new("application/json; charset=utf-16", vec![0xff, 0xfe, b'7', 0])?,
+            Raw::new("application/json; charset=iso-8859-1", "7")?,
+        ],
+    )
+    .await
 }
 
 async fn only_what_is_accepted_is_decoded(stage: &Stage) -> Result<(), Failed> {

@@ -18,6 +18,7 @@ use crate::{
 cases! { "headers":
     every_property_arrives,
     a_bare_message_stays_bare,
+    an_id_of_any_type_comes_back_as_the_same_text,
     persistent_and_transient_arrive_as_such,
     every_type_of_header_arrives,
     headers_at_the_limits_arrive,
@@ -99,6 +100,32 @@ async fn a_bare_message_stays_bare(stage: &Stage) -> Result<(), Failed> {
     let wanted = Properties { message_id, ..Properties::default() };
     expect(wanted.message_id.is_some(), "a message id that was made for it")?;
     expect_eq("properties", &message.properties, &wanted)
+}
+
+/// What a handler copies from a request to its answer: see `transport::crossing::Id`.
+async fn an_id_of_any_type_comes_back_as_the_same_text(stage: &Stage) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let publisher = to_queue::<Raw>(&broker, &queue).await?;
+    let mut subscription = subscribe(&broker, &queue, 1).await?;
+    for id in [
+        "urn:uuid:123e4567-e89b-12d3-a456-426614174000",
+        "AMQP_ULONG:18446744073709551615",
+        "AMQP_BINARY:FF00FE",
+        "AMQP_BINARY:6162",
+        "AMQP_STRING:AMQP_ULONG:99",
+        "AMQP_STRING:urn:uuid:123e4567-e89b-12d3-a456-426614174000",
+        "AMQP_ULONG:099",
+        "99",
+    ] {
+        publisher.message(&text()?)?.message_id(id)?.correlation_id(id)?.publish().await?;
+        let delivery = next(&mut subscription).await?;
+        let properties = &delivery.message().properties;
+        expect_eq("the message id", properties.message_id.as_deref(), Some(id))?;
+        expect_eq("the correlation id", properties.correlation_id.as_deref(), Some(id))?;
+        delivery.settle(Outcome::Ack);
+    }
+    Ok(())
 }
 
 async fn persistent_and_transient_arrive_as_such(stage: &Stage) -> Result<(), Failed> {
@@ -397,6 +424,7 @@ async fn what_would_change_on_the_way_to_another_protocol_is_refused_by_name(
         ("blob", Value::Bytes("x".repeat(4097).into())),
         ("x-größe", 1.into()),
         ("größen", Value::List(Vec::new())),
+        ("x-message-id", Value::Bytes("an id".into())),
     ] {
         refused(stage, name, value, ErrorKind::Codec).await?;
     }
@@ -412,6 +440,7 @@ async fn what_would_change_on_the_way_to_another_protocol_is_refused_by_name(
         ("correlation id", publisher.message(&raw)?.correlation_id(almost)?, ErrorKind::Codec),
         ("content encoding", publisher.message(&raw)?.content_encoding("ü")?, ErrorKind::Codec),
         ("reply-to", publisher.message(&raw)?.reply_to("/queues/q")?, ErrorKind::Configuration),
+        ("the kind", publisher.message(&raw)?.kind("amqp-1.0")?, ErrorKind::Codec),
     ] {
         let error = expect_error(what, publication.publish().await, &[kind])?;
         expect_says(&error, what)?;

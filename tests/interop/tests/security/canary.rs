@@ -63,8 +63,15 @@ pub(crate) fn logged(wanted: impl Fn(&str) -> bool) -> Option<String> {
     String::from_utf8_lossy(&log).lines().find(|line| wanted(line)).map(str::to_owned)
 }
 
+/// All lines of the log that have this in them.
+pub(crate) fn lines_with(wanted: &str) -> Vec<String> {
+    let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = String::from_utf8_lossy(&log);
+    log.lines().filter(|line| line.contains(wanted)).map(str::to_owned).collect()
+}
+
 /// Everything that can be read of an error.
-fn told(error: &Error) -> String {
+pub(crate) fn told(error: &Error) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}");
     let mut source = error.source();
     while let Some(cause) = source {

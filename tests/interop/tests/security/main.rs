@@ -3,6 +3,7 @@
 
 mod authority;
 mod canary;
+mod controls;
 mod external;
 mod platform;
 mod real;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         };
         add("messages_of_any_size_go_and_come_encrypted", |url| Box::pin(round_trips(url)));
         add("any_certificate_will_do_where_that_is_asked_for", |url| Box::pin(anybody(url)));
+        add("what_a_broker_quotes_acts_on_no_terminal", |url| Box::pin(controls::escaped(url)));
         add("a_login_by_certificate_that_is_not_offered_is_refused", |url| {
             Box::pin(external::is_not_offered(url))
         });
