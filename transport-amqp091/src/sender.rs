@@ -194,9 +194,7 @@ fn refused(outgoing: &Outgoing, kind: ErrorKind) -> Error {
 fn closed_by(error: &lapin::Error) -> Error {
     match error::kind(error) {
         // Nothing that a publisher does can conflict: it is a message that the broker refuses.
-        ErrorKind::Conflict => Error::new(ErrorKind::Refused, "publish")
-            .because(error.to_string())
-            .caused_by(error.clone()),
+        ErrorKind::Conflict => Error::new(ErrorKind::Refused, "publish").because(error.to_string()),
         _ => error::failed("publish", "", error),
     }
 }
