@@ -2,19 +2,26 @@
 
 use std::{fmt, time::Duration};
 
-use crate::timeline::Mark;
+use crate::{fault::Fault, timeline::Mark};
 
 /// What is promised: half of the recoveries take no longer than this,
 const HALF: Duration = Duration::from_millis(500);
 /// and all but the slowest of each hundred no longer than this.
 const ALMOST_ALL: Duration = Duration::from_secs(2);
 
-/// The times of all recoveries of a run, the shortest first.
+/// Whether the promise is about this fault: a broker that refuses a login is asked less often than one
+/// that is away, and a try that hangs has the whole time that the program gives it.
+fn is_promised(fault: Fault) -> bool {
+    !matches!(fault, Fault::PasswordChanged | Fault::PermissionsTaken | Fault::Hanging)
+}
+
+/// The times of the recoveries of a run that are promised, the shortest first.
 pub(crate) struct Recoveries(Vec<Duration>);
 
 impl Recoveries {
     pub(crate) fn of(marks: &[Mark]) -> Self {
-        let mut times: Vec<_> = marks.iter().map(|mark| mark.recovery).collect();
+        let marks = marks.iter().filter(|mark| is_promised(mark.fault));
+        let mut times: Vec<_> = marks.map(|mark| mark.recovery).collect();
         times.sort_unstable();
         Self(times)
     }
