@@ -167,6 +167,10 @@ pub trait Sender: Debug + Send + 'static {
     /// has failed, and everything it took that has no outcome yet is indeterminate. A sender that
     /// has failed may also take nothing and leave it to `outcomes` to say so, after the outcomes
     /// that are known.
+    ///
+    /// What has no outcome is published again, where its policy lets it, only if the error is transient. So
+    /// is the error of a sender that a single message cost, and that message has its outcome: there is
+    /// nothing wrong with the others.
     async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()>;
 
     /// Waits for outcomes and appends them, each message's once. Cancel safe: no outcome is lost.

@@ -40,6 +40,8 @@ pub(crate) struct Amqp091Sender {
 #[derive(Debug, Clone)]
 enum Failed {
     Channel(lapin::Error),
+    /// The channel, for messages that have their outcome. There is nothing wrong with the others.
+    ChannelOfOthers(lapin::Error),
     Session(Ended),
 }
 
@@ -99,6 +101,15 @@ impl Amqp091Sender {
     fn error(&self, failed: &Failed) -> Error {
         match failed {
             Failed::Channel(error) => closed_by(error),
+            Failed::ChannelOfOthers(error) => {
+                let reason = closed_by(error);
+                Error::new(reason.kind(), "publish")
+                    .because(format!(
+                        "the broker closed the channel for another message ({reason})"
+                    ))
+                    .transient(true)
+                    .caused_by(reason)
+            }
             Failed::Session(ended) => ended.error("publish", String::new()),
         }
     }
@@ -173,7 +184,10 @@ impl Sender for Amqp091Sender {
             };
             self.failed = match closed {
                 None => return Ok(()),
-                Some(Closed::Broker(error)) => Some(Failed::Channel(error)),
+                Some(Closed::Broker { error, explained: true }) => {
+                    Some(Failed::ChannelOfOthers(error))
+                }
+                Some(Closed::Broker { error, explained: false }) => Some(Failed::Channel(error)),
                 // Why, the session knows, perhaps in a moment.
                 Some(Closed::Here) => {
                     let ended = health.wait_for(|health| health.ended.is_some()).await;

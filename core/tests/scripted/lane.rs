@@ -1,6 +1,6 @@
 //! What a publisher knows of its messages, and when.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use enoki_core::{
     Broker, BrokerOptions, Error, ErrorKind, Limits, Publisher, PublisherOptions, Purpose, Result,
@@ -747,6 +747,32 @@ async fn what_a_channel_refuses_for_good_is_not_published_again() {
     next.took(1).await;
     next.confirm(0..1);
     second.await.unwrap();
+    assert_eq!(script.session(Purpose::Publish, 0).await.applied().len(), 3);
+}
+
+/// As where a broker closes the channel for one message, and says for which.
+#[tokio::test(start_paused = true)]
+async fn what_was_beside_a_message_that_cost_the_sender_is_published_again_in_order() {
+    let (publisher, _broker, script) = retrying(PublisherOptions::new()).await;
+    let mut confirms = VecDeque::new();
+    for number in 1..=4 {
+        confirms.push_back(publisher.enqueue(&text(&number.to_string())).await.unwrap());
+    }
+    let sender = script.sender(0).await;
+    sender.took(4).await;
+    let gone = Error::new(ErrorKind::NotFound, "publish to").because("no exchange");
+    sender.tell(1, PublishOutcome::Rejected(gone.clone()));
+    let second = confirms.remove(1).unwrap();
+    assert_eq!(kind(in_time(second).await), ErrorKind::NotFound);
+    sender.change(|state| state.failure = Some(gone.transient(true)));
+    let next = script.sender(1).await;
+    next.took(3).await;
+    assert_eq!(next.bodies(), ["1", "3", "4"]);
+    next.confirm(0..3);
+    for confirm in confirms {
+        confirm.await.unwrap();
+    }
+    // What is missing may be the publisher's own, so that is declared again.
     assert_eq!(script.session(Purpose::Publish, 0).await.applied().len(), 3);
 }
 

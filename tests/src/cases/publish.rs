@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use enoki_core::{
-    BrokerOptions, Capability, ErrorKind, ExchangeKind, Limits, Outcome, PublisherOptions, Raw,
-    RouteSpec, ShortStr, transport::Change,
+    BrokerOptions, Capability, ErrorKind, ExchangeKind, ExchangeSpec, Limits, Outcome,
+    PublisherOptions, Raw, RouteSpec, ShortStr, transport::Change,
 };
 use futures_util::{
     FutureExt,
@@ -40,6 +40,7 @@ cases! { "publish":
     exactly_the_unroutable_ones_are_reported [UnroutableDetection, Exchanges] within 240,
     a_deleted_exchange_is_an_error_and_can_come_back [Exchanges],
     a_failing_publisher_disturbs_no_other [Exchanges],
+    a_message_to_a_missing_exchange_disturbs_none_beside_it [Exchanges] within 60,
     the_window_makes_a_publisher_wait,
     a_small_window_gets_everything_through,
     a_batch_ends_as_single_messages_do [UnroutableDetection, Exchanges],
@@ -336,6 +337,42 @@ async fn a_failing_publisher_disturbs_no_other(stage: &Stage) -> Result<(), Fail
     }
     let found = contents(&broker, &queue).await?;
     expect_eq("what the queue holds", found, (0..200).collect::<Vec<u32>>())
+}
+
+/// One publisher, and one path: what is wrong with one message must not make the others uncertain.
+async fn a_message_to_a_missing_exchange_disturbs_none_beside_it(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    let broker = stage.broker().await?;
+    let queue = stage.queue("q")?;
+    let exchange = stage.exchange("x", ExchangeKind::Direct)?;
+    declare(&broker, &[&exchange], &[&queue], &[bind(&exchange, &queue, "k")?]).await?;
+    let publisher = broker.publisher(RouteSpec::<u32>::new(&exchange, "k")?).await?;
+    let missing = ExchangeSpec::new(stage.name("missing"), ExchangeKind::Direct)?;
+    let mut confirms = Vec::new();
+    for number in 0..100 {
+        let publication = publisher.message(&number)?;
+        let publication = match number % 10 {
+            4 => publication.route(RouteSpec::new(&missing, "k")?),
+            _ => publication,
+        };
+        confirms.push(publication.enqueue().await?);
+    }
+    for (number, outcome) in (0..).zip(join_all(confirms).await) {
+        if number % 10 == 4 {
+            let what = format_args!("message {number}");
+            let error = expect_error(what, outcome, &[ErrorKind::NotFound])?;
+            expect_says(&error, &missing.name)?;
+        } else {
+            outcome?;
+        }
+    }
+    // Some may have been published again; that comes after the first time, and in order.
+    let mut found = contents(&broker, &queue).await?;
+    let mut seen = BTreeSet::new();
+    found.retain(|number| seen.insert(*number));
+    let wanted: Vec<u32> = (0..100).filter(|number| number % 10 != 4).collect();
+    expect_eq("what the queue holds", found, wanted)
 }
 
 async fn the_window_makes_a_publisher_wait(stage: &Stage) -> Result<(), Failed> {

@@ -4,7 +4,10 @@
 //! nothing but the message itself, some time before the answer: so mandatory ones are known by their
 //! message ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use enoki_core::{
     Error, ErrorKind, ShortStr,
@@ -22,8 +25,8 @@ pub(super) struct Flights {
     last: u64,
     /// Mandatory ones, by message id.
     mandatory: HashMap<ShortStr, u64>,
-    /// Exchanges that took a message of this sender: it is known that they were there.
-    seen: Vec<ShortStr>,
+    /// What took a message of this sender: it is known that it was there, and open to this login.
+    seen: Seen,
 }
 
 #[derive(Debug)]
@@ -31,6 +34,7 @@ struct Flight {
     /// The core's name for the message.
     id: u64,
     exchange: ShortStr,
+    routing_key: ShortStr,
     /// The message id, if the message is mandatory.
     mandatory: Option<ShortStr>,
     body: usize,
@@ -73,6 +77,7 @@ impl Flights {
             Flight {
                 id: outgoing.id,
                 exchange: outgoing.exchange.clone(),
+                routing_key: outgoing.routing_key.clone(),
                 mandatory: mandatory.cloned(),
                 body: outgoing.message.body.len(),
                 returned: false,
@@ -120,9 +125,8 @@ impl Flights {
             ),
             Answer::Ack if flight.returned => PublishOutcome::Unroutable,
             Answer::Ack => {
-                if !self.seen.contains(&flight.exchange) {
-                    self.seen.push(flight.exchange);
-                }
+                self.seen.note(&flight.exchange);
+                self.seen.note(&(&flight.exchange, &flight.routing_key));
                 PublishOutcome::Confirmed
             }
         };
@@ -130,26 +134,31 @@ impl Flights {
     }
 
     /// The broker closed the channel. Where its last words say which messages it refused, those have
-    /// an outcome; nobody knows about the others.
+    /// an outcome; of the others it is not known. Says whether there are any of the first kind.
     pub(super) fn abandon(
         &mut self,
         code: u16,
         text: &str,
         error: &lapin::Error,
         into: &mut Vec<(u64, PublishOutcome)>,
-    ) {
+    ) -> bool {
         let words = LastWords::read(code, text);
-        let mut named = Vec::new();
+        let mut is_newest = true;
+        let before = into.len();
         // The newest first.
         for flight in self.flights.values().rev() {
+            let Flight { exchange, routing_key, .. } = flight;
             let refused = match words {
-                LastWords::Exchange(_) if !words.name(&flight.exchange) => false,
-                // An exchange that was there may have gone a moment ago, after it had taken
-                // messages that are not confirmed yet. The last one it cannot have taken.
-                LastWords::Exchange(_) => {
-                    let newest = !named.contains(&&flight.exchange);
-                    named.push(&flight.exchange);
-                    newest || !self.seen.contains(&flight.exchange)
+                LastWords::Target(_) if !words.name(exchange, routing_key) => false,
+                // What was there and open may have gone or closed a moment ago, after it had taken
+                // messages that are not confirmed yet. The newest one it cannot have taken.
+                LastWords::Target(_) => {
+                    let was_open = if words.are_about_a_key() {
+                        self.seen.may_have(&(exchange, routing_key))
+                    } else {
+                        self.seen.may_have(exchange)
+                    };
+                    std::mem::take(&mut is_newest) || !was_open
                 }
                 LastWords::TooLarge(limit) => flight.body > limit,
                 LastWords::Other => false,
@@ -161,6 +170,39 @@ impl Flights {
         }
         self.flights.clear();
         self.mandatory.clear();
+        into.len() > before
+    }
+}
+
+/// What was noted, in so little memory that it may also seem to have what was not.
+#[derive(Debug)]
+struct Seen([u64; 64]);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Seen {
+    fn note(&mut self, what: &impl Hash) {
+        let (word, bit) = Self::place(what);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    /// Never false for what was noted.
+    fn may_have(&self, what: &impl Hash) -> bool {
+        let (word, bit) = Self::place(what);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    fn place(what: &impl Hash) -> (usize, u64) {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        let [word, bit, ..] = hasher.finish().to_be_bytes();
+        (usize::from(word % 64), 1 << (bit % 64))
     }
 }
 
@@ -198,8 +240,9 @@ mod tests {
     fn abandoned(flights: &mut Flights, code: u16, text: &str) -> Vec<u64> {
         let error = lapin::ErrorKind::ChannelsLimitReached.into();
         let mut outcomes = Vec::new();
-        flights.abandon(code, text, &error, &mut outcomes);
+        let explained = flights.abandon(code, text, &error, &mut outcomes);
         assert!(flights.is_empty());
+        assert_eq!(explained, !outcomes.is_empty());
         let mut ids: Vec<_> = outcomes.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids
@@ -225,6 +268,42 @@ mod tests {
         flights.departed(&outgoing(10, "shop", true, 8));
         flights.departed(&outgoing(11, "shop", true, 9));
         assert_eq!(abandoned(&mut flights, 406, large), [11]);
+    }
+
+    #[test]
+    fn a_refused_topic_refuses_its_key_and_no_other() {
+        let text = "ACCESS_REFUSED - access to topic 'no' in exchange 'shop' in vhost '/' refused for user 'u'";
+        let mut flights = Flights::default();
+        let to = |id, exchange, key| Outgoing {
+            routing_key: ShortStr::from_static(key),
+            ..outgoing(id, exchange, true, 0)
+        };
+        // That another key is open says nothing about this one.
+        flights.departed(&to(1, "shop", "yes"));
+        flights.answered(1, false, Ack, &mut Vec::new());
+        let all =
+            [("shop", "no"), ("shop", "yes"), ("shop", "no"), ("mart", "no"), ("shop", "yes")];
+        for (id, (exchange, key)) in (2..).zip(all) {
+            flights.departed(&to(id, exchange, key));
+        }
+        assert_eq!(abandoned(&mut flights, 403, text), [2, 4]);
+        // It was open a moment ago: only the last one is sure.
+        for id in 7..10 {
+            flights.departed(&to(id, "shop", "no"));
+        }
+        flights.answered(7, false, Ack, &mut Vec::new());
+        assert_eq!(abandoned(&mut flights, 403, text), [9]);
+    }
+
+    #[test]
+    fn a_refused_default_exchange_refuses_what_was_published_by_the_name_of_a_queue() {
+        let text =
+            "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'u'";
+        let mut flights = Flights::default();
+        for (id, exchange) in [(1, ""), (2, "shop"), (3, "")] {
+            flights.departed(&outgoing(id, exchange, true, 0));
+        }
+        assert_eq!(abandoned(&mut flights, 403, text), [1, 3]);
     }
 
     #[derive(Debug, Clone)]

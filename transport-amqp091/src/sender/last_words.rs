@@ -1,10 +1,11 @@
 //! What the broker says when it closes a channel for a message on it. Pure.
 
 /// What the broker says when it closes a channel for a message on it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LastWords<'a> {
-    /// It has no such exchange, or this login may not publish to it; the text names it.
-    Exchange(&'a str),
+    /// It has no such exchange, or this login may not publish to it, or not with this key; the text
+    /// names it.
+    Target(&'a str),
     /// The body is larger than this.
     TooLarge(usize),
     /// Nothing that tells one message from another.
@@ -14,9 +15,7 @@ pub(super) enum LastWords<'a> {
 impl<'a> LastWords<'a> {
     pub(super) fn read(code: u16, text: &'a str) -> Self {
         match code {
-            // Access to a topic depends on the routing key, not only on the exchange.
-            403 if text.contains("access to topic") => Self::Other,
-            403 | 404 => Self::Exchange(text),
+            403 | 404 => Self::Target(text),
             406 => text
                 .rsplit_once("larger than configured max size ")
                 .and_then(|(_, limit)| limit.trim().parse().ok())
@@ -25,12 +24,43 @@ impl<'a> LastWords<'a> {
         }
     }
 
-    /// Whether it names this exchange: `no exchange 'shop' in vhost '/'`.
-    pub(super) fn name(self, exchange: &str) -> bool {
-        let Self::Exchange(text) = self else { return false };
-        text.contains(&format!("exchange '{exchange}' in vhost"))
+    /// Whether it is about one routing key, and not about the whole exchange.
+    pub(super) fn are_about_a_key(self) -> bool {
+        matches!(self, Self::Target(text) if text.contains(TOPIC))
+    }
+
+    /// Whether it names this exchange and, where it is about a routing key, this key:
+    /// `no exchange 'shop' in vhost '/'`, `access to topic 'k' in exchange 'shop' in vhost '/' refused`.
+    pub(super) fn name(self, exchange: &str, routing_key: &str) -> bool {
+        let Self::Target(text) = self else { return false };
+        // How RabbitMQ calls the default exchange.
+        let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
+        let target = if self.are_about_a_key() {
+            format!("{TOPIC}{routing_key}' in exchange '{exchange}' in vhost")
+        } else {
+            format!("exchange '{exchange}' in vhost")
+        };
+        text.contains(&target) || ends_with_its_beginning(text, &target)
     }
 }
+
+/// Whether the text, cut at the 255 bytes that there are for it, ends where it names the target.
+fn ends_with_its_beginning(text: &str, target: &str) -> bool {
+    if text.len() < CUT {
+        return false;
+    }
+    // RabbitMQ from 3.11 on ends with dots, and what was cut within a character is a `?` here.
+    let text = text.trim_end_matches('.').trim_end_matches('?');
+    let quote = target.find('\'').map_or(target.len(), |at| at + 1);
+    text.rmatch_indices(target.get(..quote).unwrap_or_default())
+        .any(|(at, _)| target.starts_with(text.get(at..).unwrap_or_default()))
+}
+
+/// How RabbitMQ begins to name a routing key.
+const TOPIC: &str = "access to topic '";
+
+/// A text of so many bytes may have been cut.
+const CUT: usize = 250;
 
 #[cfg(test)]
 mod tests {
@@ -39,15 +69,49 @@ mod tests {
     #[test]
     fn last_words_say_which_messages_were_refused() {
         let missing = LastWords::read(404, "NOT_FOUND - no exchange 'shop' in vhost '/'");
-        assert!(missing.name("shop"));
-        assert!(!missing.name("sho"));
-        assert!(!missing.name(""));
+        assert!(missing.name("shop", "k"));
+        assert!(!missing.name("sho", "k"));
+        assert!(!missing.name("", "k"));
         let refused = "ACCESS_REFUSED - access to exchange 'a'b' in vhost '/' refused for user 'u'";
-        assert!(LastWords::read(403, refused).name("a'b"));
-        let topic = "ACCESS_REFUSED - access to topic 'k' in exchange 'shop' in vhost '/' refused";
-        assert!(!LastWords::read(403, topic).name("shop"));
+        assert!(LastWords::read(403, refused).name("a'b", "k"));
+        let default =
+            "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'u'";
+        assert!(LastWords::read(403, default).name("", "k"));
+        assert!(!LastWords::read(403, default).name("amq.direct", "k"));
         let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
-        assert!(matches!(LastWords::read(406, large), LastWords::TooLarge(8)));
-        assert!(matches!(LastWords::read(406, "PRECONDITION_FAILED - x"), LastWords::Other));
+        assert_eq!(LastWords::read(406, large), LastWords::TooLarge(8));
+        assert_eq!(LastWords::read(406, "PRECONDITION_FAILED - x"), LastWords::Other);
+    }
+
+    #[test]
+    fn a_refused_topic_is_one_key_in_one_exchange() {
+        let text = "ACCESS_REFUSED - access to topic 'k' in exchange 'shop' in vhost '/' refused for user 'u'";
+        let topic = LastWords::read(403, text);
+        assert!(topic.are_about_a_key());
+        assert!(topic.name("shop", "k"));
+        assert!(!topic.name("shop", "k2"));
+        assert!(!topic.name("shops", "k"));
+    }
+
+    #[test]
+    fn names_that_were_cut_with_the_text_are_recognised_by_what_is_left() {
+        let long = "é".repeat(120);
+        let whole = format!("NOT_FOUND - no exchange '{long}' in vhost '/'");
+        let until = |at| whole.get(..at).map(str::to_owned);
+        let cut = until(255).or_else(|| until(254)).unwrap();
+        for text in
+            [cut.clone(), format!("{cut}?"), until(252).or_else(|| until(251)).unwrap() + "..."]
+        {
+            let words = LastWords::read(404, &text);
+            assert!(words.name(&long, "k"), "{text}");
+            assert!(!words.name("é", "k"), "{text}");
+            assert!(!words.name(&format!("x{long}"), "k"), "{text}");
+        }
+        let key = "k".repeat(230);
+        let text = format!("ACCESS_REFUSED - access to topic '{key}' in exchange 'sh...");
+        let words = LastWords::read(403, &text);
+        assert!(words.name("shop", &key));
+        assert!(!words.name("mart", &key));
+        assert!(!words.name("shop", "k"));
     }
 }

@@ -58,8 +58,9 @@ pub(crate) struct Message {
 /// Why nothing is written any more.
 #[derive(Debug, Clone)]
 pub(crate) enum Closed {
-    /// The broker closed the channel.
-    Broker(lapin::Error),
+    /// The broker closed the channel. Whether it was for a message that was under way, and that has its
+    /// outcome.
+    Broker { error: lapin::Error, explained: bool },
     /// This side closed it, or the connection is over.
     Here,
 }
@@ -184,9 +185,9 @@ impl Outlet {
             )
             .into();
         let State { flights, outcomes, .. } = &mut *state;
-        flights.abandon(code, text, &error, outcomes);
+        let explained = flights.abandon(code, text, &error, outcomes);
         state.waiting.clear();
-        state.closed = Some(Closed::Broker(error));
+        state.closed = Some(Closed::Broker { error, explained });
     }
 
     /// The channel is closed for lapin, too, or the connection is over.

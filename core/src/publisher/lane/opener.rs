@@ -72,8 +72,8 @@ impl Opener {
     pub(super) fn failed(&mut self, reason: &Error) {
         self.failures = self.failures.saturating_add(1);
         self.not_before = deadline(self.retry.delay(self.failures));
-        // For a reason that does not pass, something that it needs may be gone.
-        if !reason.is_transient() {
+        // For a reason that does not pass, or because something is missing, what it needs may be gone.
+        if !reason.is_transient() || reason.kind() == ErrorKind::NotFound {
             self.declared = None;
         }
     }

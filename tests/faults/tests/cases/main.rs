@@ -18,6 +18,7 @@ mod consumer;
 mod equipment;
 mod hostile;
 mod network;
+mod permissions;
 mod publisher;
 mod stage;
 mod steps;
@@ -103,6 +104,7 @@ const HARMFUL: &[Case] = cases!(TheBroker:
     brokers::r28_connections_that_are_closed_again_and_again_fail_nothing,
     brokers::r28_a_virtual_host_that_is_deleted_is_final,
     brokers::r28_a_user_who_is_deleted_is_denied_for_good,
+    permissions::r28_what_a_user_may_not_publish_is_denied_for_good_and_disturbs_nothing_else,
 );
 
 /// Cases against a peer that follows a script.

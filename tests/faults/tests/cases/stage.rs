@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enoki::{Broker, BrokerOptions, BrokerUrl, QueueSpec};
+use enoki::{Broker, BrokerOptions, BrokerUrl, ExchangeKind, ExchangeSpec, QueueSpec};
 use enoki_faults::{
     broker_process::{BrokerProcess, Unavailable},
     proxy::Proxy,
@@ -185,6 +185,11 @@ impl Stage {
         let mut queue = QueueSpec::new(format!("{}.{label}", self.prefix))?;
         queue.expires = Some(Duration::from_secs(600));
         Ok(queue)
+    }
+
+    /// A topic exchange that nothing else uses; the case deletes it.
+    pub(crate) fn exchange(&self, label: &str) -> enoki::Result<ExchangeSpec> {
+        ExchangeSpec::new(format!("{}.{label}", self.prefix), ExchangeKind::Topic)
     }
 }
 
