@@ -19,6 +19,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
@@ -51,6 +52,9 @@ pub(crate) struct Line {
 struct Traffic {
     guard: Guard,
     outbound: Outbound,
+    /// Whole frames that lapin wrote. They go before the next message, so lapin waits for nothing but the
+    /// socket, however busy the senders are.
+    lapin: BytesMut,
     output: Output,
     /// lapin, when it waits for something to read.
     reader: Option<Waker>,
@@ -91,6 +95,7 @@ impl Line {
             traffic: Mutex::new(Traffic {
                 guard: Guard::new(max_body),
                 outbound: Outbound::default(),
+                lapin: BytesMut::new(),
                 output: Output::default(),
                 reader: None,
                 writer: None,
@@ -231,11 +236,11 @@ impl Line {
             Some(over) => return Poll::Ready(Err(over.error())),
             None => {}
         }
-        if traffic.output.len() >= WRITE_AHEAD {
+        if traffic.lapin.len() >= WRITE_AHEAD {
             traffic.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let Traffic { guard, outbound, output, .. } = &mut *traffic;
+        let Traffic { guard, outbound, lapin, .. } = &mut *traffic;
         let mut said = |said| match said {
             Said::FrameMax(0) => {}
             Said::FrameMax(max) => self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed),
@@ -249,7 +254,7 @@ impl Line {
             Said::Cancel(channel) => guard.cancels(channel),
         };
         for piece in pieces {
-            outbound.take(piece, |frame| output.put(frame), &mut said);
+            outbound.take(piece, |frame| lapin.extend_from_slice(frame), &mut said);
         }
         self.task.wake();
         Poll::Ready(Ok(length))
@@ -286,7 +291,7 @@ pub(crate) enum Stage {
 /// How much is read before lapin has taken it.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// How much is taken from lapin and from senders before the socket has.
+/// How much is taken from lapin, and as much from senders, before the socket has.
 const WRITE_AHEAD: usize = 128 * 1024;
 
 #[cfg(test)]

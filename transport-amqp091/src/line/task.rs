@@ -4,30 +4,28 @@ use std::{
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
-    sync::atomic::Ordering,
+    sync::{Arc, MutexGuard, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use enoki_socket::Stream;
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
 };
 
 use super::{Line, Over, READ_AHEAD, Traffic, WRITE_AHEAD};
 
 /// Reads and writes until lapin lets go of the line, the line is cut, or the socket ends.
-pub(crate) async fn run(socket: Stream, line: Arc<Line>) {
+pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, line: Arc<Line>) {
     let mut task = Task { socket, line, unflushed: false, shown: Instant::now(), turn: 0 };
     poll_fn(|cx| task.poll(cx)).await;
     // lapin is gone, and what it wrote last may say goodbye.
     let _ = timeout(LAST_WRITES, poll_fn(|cx| task.poll_close(cx))).await;
 }
 
-struct Task {
-    socket: Stream,
+struct Task<S> {
+    socket: S,
     line: Arc<Line>,
     /// Whether the socket may hold back what was written.
     unflushed: bool,
@@ -37,7 +35,7 @@ struct Task {
     turn: usize,
 }
 
-impl Task {
+impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     /// Ready when the socket is of no use any more, or nobody needs it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Whatever changes from here on wakes again.
@@ -107,6 +105,21 @@ impl Task {
             return Poll::Pending;
         }
         self.fill(&mut traffic);
+        let lapin = match traffic.lapin.len() < WRITE_AHEAD {
+            true => traffic.writer.take(),
+            false => None,
+        };
+        let written = self.poll_socket(cx, traffic);
+        lapin.into_iter().for_each(Waker::wake);
+        written
+    }
+
+    /// Writes what there is.
+    fn poll_socket(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut traffic: MutexGuard<'_, Traffic>,
+    ) -> Poll<()> {
         if traffic.output.is_empty() {
             return self.poll_flush(cx);
         }
@@ -121,12 +134,6 @@ impl Task {
             Poll::Ready(Ok(count)) => {
                 traffic.output.gone(count);
                 self.unflushed = true;
-                let lapin = match traffic.output.len() < WRITE_AHEAD {
-                    true => traffic.writer.take(),
-                    false => None,
-                };
-                drop(traffic);
-                lapin.into_iter().for_each(Waker::wake);
             }
             Poll::Ready(Err(error)) => {
                 drop(traffic);
@@ -139,21 +146,35 @@ impl Task {
         Poll::Ready(())
     }
 
-    /// Takes messages from the outlets in turn, as many as are written at a time.
+    /// Takes what lapin wrote, and then messages from the outlets in turn, as many as are written at a time.
     fn fill(&mut self, traffic: &mut Traffic) {
-        let Traffic { guard, output, released, .. } = traffic;
+        let Traffic { guard, lapin, output, released, .. } = traffic;
+        if output.len() >= WRITE_AHEAD {
+            return;
+        }
+        // What lapin has to say is not at the senders' expense either.
+        let most = WRITE_AHEAD + lapin.len();
+        output.put(lapin);
+        lapin.clear();
         if guard.blocked() || *released {
             return;
         }
         let (frame_max, outlets) = (self.line.frame_max(), guard.outlets());
-        let (before, first) = outlets.split_at(self.turn.min(outlets.len()));
-        for outlet in first.iter().chain(before) {
-            while output.len() < WRITE_AHEAD {
-                let Some(message) = outlet.next() else { break };
+        let mut without = 0;
+        while output.len() < most && without < outlets.len() {
+            let Some(outlet) = outlets.get(self.turn) else {
+                self.turn = 0;
+                continue;
+            };
+            let before = output.len();
+            while output.len() < before + SHARE
+                && let Some(message) = outlet.next()
+            {
                 output.message(outlet.channel(), &message.head, &message.body, frame_max);
             }
+            without = if output.len() > before { 0 } else { without + 1 };
+            self.turn += 1;
         }
-        self.turn = if self.turn < outlets.len() { self.turn + 1 } else { 0 };
     }
 
     /// Never ready for more: a flush makes no room.
@@ -179,7 +200,9 @@ impl Task {
         drop(traffic);
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
+}
 
+impl<S> Task<S> {
     /// The socket is of no use any more, and for a reason: the first is the reason.
     fn over(&self, how: Over) {
         let mut traffic = self.line.lock();
@@ -194,12 +217,15 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl<S> Drop for Task<S> {
     /// Also when the runtime ends: lapin waits on a thread of its own.
     fn drop(&mut self) {
         self.over(Over::Failed(None));
     }
 }
+
+/// How much an outlet may write before the next one has its turn, and a message of any size.
+const SHARE: usize = 16 * 1024;
 
 /// How many pieces are written at a time.
 const PIECES: usize = 32;

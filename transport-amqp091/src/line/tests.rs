@@ -3,7 +3,7 @@ use std::{future::poll_fn, time::Duration};
 use bytes::Bytes;
 use enoki_core::{Message, Properties, ShortStr, transport::Outgoing};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
     time::timeout,
@@ -58,7 +58,7 @@ impl Scene {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (broker, _) = listener.accept().await.unwrap();
         let line = Arc::new(Line::new(1 << 20));
-        let task = tokio::spawn(run(socket.into(), line.clone()));
+        let task = tokio::spawn(run(socket, line.clone()));
         let mut scene = Self { line, task, broker };
         scene.says(&start()).await;
         scene
@@ -239,7 +239,7 @@ async fn a_sender_learns_that_the_broker_closed_its_channel_once_lapin_knows() {
     let close_ok = frame(1, 1, &[0, 20, 0, 41]);
     let (closed, written) = tokio::join!(soon(closed), write(&scene.line, &close_ok));
     written.unwrap();
-    assert!(matches!(closed, Some(Closed::Broker(_))), "{closed:?}");
+    assert!(matches!(closed, Some(Closed::Broker { .. })), "{closed:?}");
     soon(poll_fn(|cx| outlet.poll_done(cx))).await;
 }
 
@@ -313,4 +313,116 @@ async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders()
         }
     };
     assert_eq!(heard, frame(8, 0, &[]));
+}
+
+/// A socket that takes so little at a time, and the other end of it. What is written through it a pass at a
+/// time tells who has to wait for whom, whatever the clock says.
+struct Narrow {
+    line: Arc<Line>,
+    broker: DuplexStream,
+    seen: Vec<u8>,
+}
+
+const NARROW: usize = 16 * 1024;
+
+impl Narrow {
+    fn new() -> Self {
+        let (socket, broker) = duplex(NARROW);
+        let line = Arc::new(Line::new(1 << 20));
+        tokio::spawn(run(socket, line.clone()));
+        Self { line, broker, seen: Vec::new() }
+    }
+
+    /// A sender that has more to say than is ever asked for.
+    fn busy(&self, channel: u16, body: usize) -> Arc<Outlet> {
+        let outlet = self.line.attach(channel);
+        let outgoing = Outgoing { mandatory: false, ..outgoing(1, body) };
+        for _ in 0..(32 << 20) / body {
+            let head = crate::frames::head(channel, &outgoing, self.line.frame_max()).unwrap();
+            assert!(outlet.take(&outgoing, head));
+        }
+        self.line.wake();
+        outlet
+    }
+
+    /// The broker takes what the socket has taken; then the line's task takes more.
+    async fn pass(&mut self) {
+        let mut some = vec![0; NARROW];
+        soon(self.broker.read_exact(&mut some)).await.unwrap();
+        self.seen.extend_from_slice(&some);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How many bytes went before these, in how many passes at the most.
+    async fn until(&mut self, bytes: &[u8], passes: usize) -> usize {
+        for _ in 0..passes {
+            let found = self.seen.windows(bytes.len()).position(|window| window == bytes);
+            if let Some(at) = found {
+                return at;
+            }
+            self.pass().await;
+        }
+        panic!("not among the first {} bytes", self.seen.len());
+    }
+}
+
+/// lapin opens and closes the channels of all senders: what it says must not wait for those that are busy.
+#[tokio::test]
+async fn lapin_waits_for_no_sender_however_busy() {
+    for body in [1000, 64 * 1024, 1 << 20] {
+        let mut narrow = Narrow::new();
+        let _busy = narrow.busy(1, body);
+        for _ in 0..10 {
+            narrow.pass().await;
+        }
+        // It asks once in each pass, and its thread is never quick enough to ask in between.
+        let mut passes = 0;
+        let pieces = ack_of_lapin(7);
+        let said = |line: &Line| {
+            let mut cx = Context::from_waker(Waker::noop());
+            line.poll_write(&mut cx, &[io::IoSlice::new(&pieces)]).is_ready()
+        };
+        while !said(&narrow.line) {
+            passes += 1;
+            assert!(passes < 100, "it waits for a sender with bodies of {body}");
+            narrow.pass().await;
+        }
+        let before = narrow.seen.len();
+        let at = narrow.until(&ack_of_lapin(7), 1000).await;
+        let most = WRITE_AHEAD + body + 2 * NARROW;
+        assert!(at - before <= most, "{} bytes went before it", at - before);
+    }
+}
+
+#[tokio::test]
+async fn senders_that_are_busy_have_equal_shares_and_one_that_is_not_gets_through() {
+    for bodies in [[4 << 10, 4 << 10], [64 << 10, 64 << 10], [100 << 10, 4 << 10]] {
+        let mut narrow = Narrow::new();
+        let _busy = [narrow.busy(1, bodies[0]), narrow.busy(3, bodies[1])];
+        for _ in 0..200 {
+            narrow.pass().await;
+        }
+        // By their methods: `basic.publish` on each channel.
+        let begins = |channel: u8| [1, 0, channel, 0, 0, 0, 9, 0, 60, 0, 40];
+        let written = |channel: u8| {
+            let begins = begins(channel);
+            narrow.seen.windows(begins.len()).filter(|window| *window == begins).count()
+        };
+        // Shares are of whole messages, and at least so large.
+        let turns = |channel, body: usize| written(channel) * body * 100 / body.max(NARROW);
+        let [one, three] = [turns(1, bodies[0]), turns(3, bodies[1])];
+        assert!(one.abs_diff(three) <= one / 4, "{bodies:?}: {one}% and {three}% of a turn");
+
+        let third = narrow.line.attach(5);
+        let outgoing = outgoing(1, 10);
+        let head = crate::frames::head(5, &outgoing, narrow.line.frame_max()).unwrap();
+        let before = narrow.seen.len();
+        assert!(third.take(&outgoing, head));
+        narrow.line.wake();
+        let at = narrow.until(&begins(5), 1000).await;
+        let most = WRITE_AHEAD + bodies[0] + bodies[1] + 4 * NARROW;
+        assert!(at - before <= most, "{} bytes went before it", at - before);
+    }
 }
