@@ -239,14 +239,18 @@ async fn nothing_is_lost(
         }
     };
     let harming = async {
+        let began = Instant::now();
         let harmed = harm().await;
         over.send_replace(true);
-        harmed
+        harmed.map(|()| began.elapsed())
     };
     let (harmed, handling) = tokio::join!(harming, timeout(2 * BACK, handling));
-    harmed?;
-    let failed = timeout(BACK, publishing).await??;
-    expect(failed.is_empty(), format!("{} failed: {:?}", failed.len(), failed.first()))?;
+    let took = harmed?;
+    let failed = timeout(2 * BACK, publishing).await??;
+    let (count, first) = (failed.len(), failed.first());
+    let health = pair.broker.health().borrow().clone();
+    let words = format!("the harm took {took:?}, {count} failed: {first:?}; and now {health}");
+    expect(failed.is_empty(), words)?;
     let all = last.borrow().unwrap_or_default();
     match handling {
         Ok(handling) => handling?,
@@ -360,10 +364,22 @@ pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -
     stage.proxy.cut(Cut::Reset);
     let error = refused(&publisher).await?;
     expect(error.kind() == ErrorKind::Denied, format!("{error:?}"))?;
-    // And nobody tries again and again with a login that is not there.
-    let health = broker.health().borrow().clone();
-    let accepted = stage.proxy.traffic().accepted;
-    expect(accepted <= 10, format!("{accepted} connections, and now {health}"))
+    // Once both connections are given up, nothing tries the login by itself, and a call tries it once.
+    let stopped = |health: &Health| matches!(health, Health::Stopped { .. });
+    let both = |health: &BrokerHealth| stopped(&health.publishing) && stopped(&health.consuming);
+    let mut health = broker.health();
+    let given_up = timeout(PATIENCE, health.wait_for(both)).await;
+    given_up.map_err(|_| format!("never given up, but {}", *broker.health().borrow()))??;
+    let connections = || stage.proxy.traffic().accepted;
+    let before = connections();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let by_itself = connections() - before;
+    expect(by_itself == 0, format!("{by_itself} connections that no call asked for"))?;
+    for _ in 0..5 {
+        expect(publisher.publish(&3).await.is_err(), "it was confirmed")?;
+    }
+    let asked_for = connections() - before;
+    expect(asked_for <= 5, format!("{asked_for} connections for five calls"))
 }
 
 /// What an operator does for some seconds ends no program: it goes on trying, says why, and is back.

@@ -72,7 +72,9 @@ impl Pair {
     pub(crate) async fn open(stage: &Stage, heartbeat: u16) -> Checked<Self> {
         let queue = stage.queue("pair")?;
         let broker = stage.broker_beating(heartbeat).await?;
-        let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+        // Longer than any fault: a broker that is started on a busy machine may take a minute.
+        let options = PublisherOptions::new().timeout(PATIENCE);
+        let publisher = publisher(&broker, &queue, options).await?;
         let deliveries = broker.subscribe(&queue.clone().of::<u32>(), 10).await?;
         let mut pair = Self { broker, queue, publisher, deliveries };
         let settled = stage.proxy.arm(Direction::ToBroker, Kind::Settlement, 1, Act::Pass);
