@@ -1,4 +1,4 @@
-//! A queue with a single active consumer, handed over: its order holds.
+//! A queue with a single active consumer, handed over: its order holds, however that one ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,8 +16,14 @@ use crate::{
 
 cases! { "handover":
     an_active_consumer_that_stops_hands_over_in_order [SingleActiveConsumer],
+    an_active_consumer_that_is_killed_hands_over_in_order [SingleActiveConsumer],
+    an_active_consumer_that_is_dropped_hands_over_in_order [SingleActiveConsumer],
     an_active_consumer_that_loses_its_connection_hands_over_in_order [SingleActiveConsumer],
     a_replicated_queue_hands_over_in_order_when_its_consumer_stops
+        [SingleActiveConsumer, ReplicatedQueues],
+    a_replicated_queue_hands_over_in_order_when_its_consumer_is_killed
+        [SingleActiveConsumer, ReplicatedQueues],
+    a_replicated_queue_hands_over_in_order_when_its_consumer_is_dropped
         [SingleActiveConsumer, ReplicatedQueues],
     a_replicated_queue_hands_over_in_order_when_its_consumer_loses_its_connection
         [SingleActiveConsumer, ReplicatedQueues],
@@ -26,6 +32,18 @@ cases! { "handover":
 
 async fn an_active_consumer_that_stops_hands_over_in_order(stage: &Stage) -> Result<(), Failed> {
     hands_over(stage, QueueKind::Classic, Ending::Stop).await
+}
+
+async fn an_active_consumer_that_is_killed_hands_over_in_order(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    hands_over(stage, QueueKind::Classic, Ending::Kill).await
+}
+
+async fn an_active_consumer_that_is_dropped_hands_over_in_order(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    hands_over(stage, QueueKind::Classic, Ending::Drop).await
 }
 
 async fn an_active_consumer_that_loses_its_connection_hands_over_in_order(
@@ -40,6 +58,18 @@ async fn a_replicated_queue_hands_over_in_order_when_its_consumer_stops(
     hands_over(stage, QueueKind::Replicated, Ending::Stop).await
 }
 
+async fn a_replicated_queue_hands_over_in_order_when_its_consumer_is_killed(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    hands_over(stage, QueueKind::Replicated, Ending::Kill).await
+}
+
+async fn a_replicated_queue_hands_over_in_order_when_its_consumer_is_dropped(
+    stage: &Stage,
+) -> Result<(), Failed> {
+    hands_over(stage, QueueKind::Replicated, Ending::Drop).await
+}
+
 async fn a_replicated_queue_hands_over_in_order_when_its_consumer_loses_its_connection(
     stage: &Stage,
 ) -> Result<(), Failed> {
@@ -49,6 +79,8 @@ async fn a_replicated_queue_hands_over_in_order_when_its_consumer_loses_its_conn
 #[derive(Debug, Clone, Copy)]
 enum Ending {
     Stop,
+    Kill,
+    Drop,
     Loss,
 }
 
@@ -78,6 +110,8 @@ async fn hands_over(stage: &Stage, kind: QueueKind, ending: Ending) -> Result<()
             one.gate.add_permits(usize::from(PREFETCH));
             stopping.await??;
         }
+        Ending::Kill => running.kill().await,
+        Ending::Drop => drop(running),
         Ending::Loss => cut.sever().await,
     }
     other.begins(COUNT).await?;
@@ -89,7 +123,7 @@ async fn hands_over(stage: &Stage, kind: QueueKind, ending: Ending) -> Result<()
     match ending {
         Ending::Stop => expect_eq("what it got first", from, begun.len() as u32 + 1)?,
         // The acknowledgement of the first message may have been lost on its way.
-        Ending::Loss => {
+        Ending::Kill | Ending::Drop | Ending::Loss => {
             expect(from == 1 || from == 2, format_args!("to get 1 or 2 first, and not {from}"))?;
         }
     }
