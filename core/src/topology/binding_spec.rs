@@ -1,6 +1,6 @@
 //! Bindings to make.
 
-use super::{ExchangeKind, ExchangeSpec};
+use super::{ExchangeKind, ExchangeSpec, pattern};
 use crate::{
     error::{Error, ErrorKind, Result},
     message::value::Table,
@@ -42,7 +42,8 @@ pub struct BindingSpec {
 impl BindingSpec {
     /// A binding by key or pattern, whatever the source's kind calls it.
     ///
-    /// A key on a fanout or headers exchange is a configuration error: they would ignore it.
+    /// A key on a fanout or headers exchange is a configuration error: they would ignore it. So is a
+    /// pattern with more than two words `#`: RabbitMQ takes no more.
     pub fn new(
         source: &ExchangeSpec,
         destination: Destination,
@@ -58,6 +59,12 @@ impl BindingSpec {
                     key.as_str()
                 ))
                 .remedy("leave the key empty"));
+        }
+        if source.kind == ExchangeKind::Topic && pattern::has_too_many_hashes(&key) {
+            return Err(Error::new(ErrorKind::Configuration, "bind")
+                .on(source.subject())
+                .because(format!("{:?} has more; {}", key.as_str(), pattern::TOO_MANY_HASHES))
+                .remedy("bind by several patterns"));
         }
         Ok(Self { source: source.name.clone(), destination, key, arguments: Table::new() })
     }

@@ -392,8 +392,10 @@ impl Topic {
         Route::keyed(self.def, key)
     }
 
-    /// The binding of a queue to the keys that match: `*` is one word, `#` any number of words.
+    /// The binding of a queue to the keys that match: `*` is one word, `#` any number of words. At most
+    /// two words are `#`: RabbitMQ takes no more.
     pub const fn pattern(&self, pattern: &'static str) -> Binding {
+        assert!(!pattern::has_too_many_hashes(pattern), "{}", pattern::TOO_MANY_HASHES);
         Binding::keyed(self.def, pattern)
     }
 }

@@ -59,6 +59,23 @@ pub(crate) const fn has_wildcard(key: &str) -> bool {
     false
 }
 
+/// Whether a pattern has more words `#` than brokers take: RabbitMQ refuses it from 4.3.5 on, because
+/// the work of matching grows with a power of their number.
+pub(crate) const fn has_too_many_hashes(pattern: &str) -> bool {
+    let pattern = pattern.as_bytes();
+    let mut word = first_word(pattern);
+    let mut hashes = 0;
+    while word != NO_WORD {
+        if is_word(pattern, word, b'#') {
+            hashes += 1;
+        }
+        word = next_word(pattern, word);
+    }
+    hashes > 2
+}
+
+pub(crate) const TOO_MANY_HASHES: &str = "a binding key has at most two words \"#\"";
+
 /// Compares two strings in a constant.
 pub(crate) const fn str_eq(left: &str, right: &str) -> bool {
     let (left, right) = (left.as_bytes(), right.as_bytes());
@@ -118,7 +135,7 @@ const fn words_equal(left: &[u8], l: usize, right: &[u8], r: usize) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::topic_matches;
+    use super::{has_too_many_hashes, topic_matches};
 
     /// The rules said by recursion over words: slow, and plainly right.
     fn by_definition(pattern: &[&str], key: &[&str]) -> bool {
@@ -158,6 +175,19 @@ mod tests {
             ("*.stock.#", "usd.stock.db", true),
         ] {
             assert_eq!(topic_matches(pattern, key), expected, "{pattern:?} against {key:?}");
+        }
+    }
+
+    #[test]
+    fn two_words_for_any_number_of_words_are_taken_and_no_third() {
+        for (pattern, expected) in [
+            ("#.a.#", false),
+            ("", false),
+            ("a.#b.##.#", false),
+            ("#.#.#", true),
+            ("#.a.#.b.#", true),
+        ] {
+            assert_eq!(has_too_many_hashes(pattern), expected, "{pattern:?}");
         }
     }
 
