@@ -10,7 +10,7 @@
 //! | `timestamp` | creation-time |
 //! | `app_id` | group-id, as RabbitMQ maps it; elsewhere message annotation `x-enoki-app-id` |
 //! | `kind` | message annotation `x-basic-type`, as RabbitMQ maps it |
-//! | header `x-…` | message annotation; a null is an application property |
+//! | header `x-…` | message annotation; a null or boolean is an application property |
 //! | any other header with a simple value | application property |
 //! | any other header with a list or table | message annotation `x-enoki-header-` and the name |
 //! | which bytes in headers look like text | message annotation `x-enoki-bytes`, for AMQP 0-9-1 |
@@ -118,8 +118,9 @@ fn annotations_out(
 /// begin with `x-` to consumers here as annotations.
 fn annotation(name: &str, value: &Value) -> Option<String> {
     if name.starts_with("x-") {
-        // A null there ends RabbitMQ's session with whoever consumes it; seen up to 4.3.
-        (*value != Value::Null).then(|| name.to_owned())
+        // A null there ends RabbitMQ's session with whoever consumes it, and a headers exchange compares
+        // no boolean there; seen up to 4.3.
+        (!matches!(value, Value::Null | Value::Bool(_))).then(|| name.to_owned())
     } else if matches!(value, Value::List(_) | Value::Table(_)) {
         Some(format!("{}{name}", crossing::NESTED))
     } else {

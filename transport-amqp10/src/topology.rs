@@ -265,6 +265,7 @@ async fn purge_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
 }
 
 async fn bind(session: &At<'_>, spec: &BindingSpec) -> Result<Found> {
+    comparable(spec)?;
     let (destination, to) = match &spec.destination {
         Destination::Queue(queue) => ("destination_queue", queue),
         Destination::Exchange(exchange) => ("destination_exchange", exchange),
@@ -279,6 +280,23 @@ async fn bind(session: &At<'_>, spec: &BindingSpec) -> Result<Found> {
     .collect();
     granted(session, "bind", &spec.subject(), "POST", "/bindings", Some(&body)).await?;
     Ok(Found::default())
+}
+
+/// Refuses what a headers exchange never finds in a message that was published over AMQP 1.0: there is no
+/// list or table among application properties, and RabbitMQ compares none in an annotation.
+fn comparable(spec: &BindingSpec) -> Result<()> {
+    let nested = |value: &Value| matches!(value, Value::List(_) | Value::Table(_));
+    match spec.arguments.iter().find(|(_, value)| nested(value)) {
+        None => Ok(()),
+        Some((header, _)) => Err(Error::new(ErrorKind::Unsupported, "bind")
+            .on(spec.subject())
+            .because(format!(
+                "{:?} is a list or a table, which no exchange compares with a message that is \
+                 published over AMQP 1.0",
+                header.as_str()
+            ))
+            .remedy("bind by a text, a number or true and false; or use amqp091://")),
+    }
 }
 
 /// A binding with arguments has a hash of them in its path, which only the broker can tell. So all
