@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use enoki_core::{Broker, BrokerOptions, BrokerUrl, Error, ErrorKind, Result, Transport};
 
-/// Reaches the broker that a URL names: `memory:`, `memory://name`,
+/// Reaches the broker that a URL names: `memory:`, `memory://name`, `memory://name?as=rabbitmq-4.0`,
 /// `amqp091://user:password@host:port/vhost`, or `amqp10://` and the same; with TLS `amqp091s://` and
 /// `amqp10s://`.
 ///

@@ -61,7 +61,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `memory` (default) | `memory:`, `memory://name`: a broker in this process, nothing to install |
+//! | `memory` (default) | `memory:`, `memory://name`, `memory://name?as=rabbitmq-4.0`: a broker in this process, nothing to install |
 //! | `amqp091` | `amqp091://`: RabbitMQ and others, over AMQP 0-9-1 |
 //! | `amqp10` | `amqp10://`: RabbitMQ 4 and later, over AMQP 1.0 |
 //! | `tls` | `amqp091s://`, `amqp10s://`: the same over TLS, with [`Tls`] to say whom to trust |

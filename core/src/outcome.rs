@@ -29,7 +29,8 @@ use std::{fmt, time::Duration};
 pub enum Outcome {
     /// Done: the queue forgets the message.
     Ack,
-    /// Tried and failed: back to its place in the queue, marked as redelivered.
+    /// Tried and failed: back to its place in the queue, marked as redelivered. In a replicated queue
+    /// its place is behind what came back before it, and before what was never delivered.
     Requeue,
     /// Tried and failed: back to the queue after this time, marked as redelivered; where in the queue
     /// is the broker's choice.
@@ -49,7 +50,7 @@ pub enum Outcome {
     /// [`Capability::DelayedRequeue`]: crate::Capability::DelayedRequeue
     /// [`Capability::ReplicatedDelayedRequeue`]: crate::Capability::ReplicatedDelayedRequeue
     RetryAfter(Duration),
-    /// Not tried (a shutdown, no room): back to its place in the queue.
+    /// Not tried (a shutdown, no room): back to its place in the queue, as with `Requeue`.
     Release,
     /// Never again: to the queue's dead-letter exchange, or removed where there is none.
     Reject,

@@ -46,16 +46,20 @@ use crate::{
     error::{self, Ending},
     fault::Faults,
     session::Signal,
+    version::{Behaviour, Version},
 };
 
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ConsumerKey = Key<Consumer>;
 pub(crate) type SessionKey = Key<Arc<Signal>>;
 
-#[derive(Default)]
-pub(crate) struct Broker(Mutex<State>);
+pub(crate) struct Broker {
+    version: Version,
+    state: Mutex<State>,
+}
 
 pub(crate) struct State {
+    pub(crate) behaviour: &'static Behaviour,
     pub(crate) faults: Faults,
     pub(crate) routing: Routing,
     pub(crate) queues: Slab<Queue>,
@@ -71,9 +75,17 @@ pub(crate) struct State {
 }
 
 impl Broker {
+    pub(crate) fn like(version: Version) -> Self {
+        Self { version, state: Mutex::new(State::new(version.behaviour())) }
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
     /// Does something to the state, after what is due and before those who wait are woken.
     pub(crate) fn with<R>(&self, operation: impl FnOnce(&mut State, Instant) -> R) -> R {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let next_alarm = state.alarms.next();
         state.run_due(now);
@@ -226,11 +238,12 @@ impl State {
     }
 }
 
-impl Default for State {
-    fn default() -> Self {
+impl State {
+    fn new(behaviour: &'static Behaviour) -> Self {
         Self {
+            behaviour,
             faults: Faults::default(),
-            routing: Routing::default(),
+            routing: Routing::new(behaviour.comparison),
             queues: Slab::default(),
             consumers: Slab::default(),
             sessions: Slab::default(),
@@ -244,6 +257,6 @@ impl Default for State {
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").finish_non_exhaustive()
+        f.debug_struct("Broker").field("version", &self.version).finish_non_exhaustive()
     }
 }

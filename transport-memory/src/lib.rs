@@ -9,6 +9,10 @@
 //! and `memory://a` the one named `a`. Two connections to one name share a broker, within the
 //! process. Tests that want a broker of their own take [`MemoryTransport::isolated`].
 //!
+//! It is like one version of RabbitMQ, the newest unless the URL says another
+//! (`memory://a?as=rabbitmq-4.0`): it promises no more than that one does over AMQP 0-9-1, and
+//! refuses what that one refuses. See [`Version`].
+//!
 //! What it does not do: keep anything when the process ends, replicate (a replicated queue is one
 //! copy, as on a cluster of one node), or check `user_id`, for there are no logins.
 
@@ -23,6 +27,7 @@ mod registry;
 mod sender;
 mod session;
 mod topology;
+mod version;
 
 use std::sync::Arc;
 
@@ -30,8 +35,8 @@ use async_trait::async_trait;
 use enoki_core::{BrokerUrl, Purpose, Result, Transport, transport::Session};
 use tokio::time::Instant;
 
-pub use crate::fault::Fault;
 use crate::{broker::Broker, session::MemorySession};
+pub use crate::{fault::Fault, version::Version};
 
 /// The schemes of the URLs that [`MemoryTransport::new`] takes.
 pub const SCHEMES: &[&str] = &["memory"];
@@ -66,16 +71,24 @@ impl MemoryTransport {
     /// The way to the broker of this name in this process; the first to ask creates it.
     ///
     /// It lives until the process ends, as a broker outlives its connections. The URL has a scheme
-    /// and a name and nothing else: `memory:`, `memory://a`.
+    /// and a name, and may say what the broker is like: `memory:`, `memory://a`,
+    /// `memory://a?as=rabbitmq-4.0`. A name whose broker is like another [`Version`] already is a
+    /// configuration error.
     pub fn new(url: &BrokerUrl) -> Result<Self> {
-        Ok(Self { broker: registry::broker(registry::name(url)?) })
+        let (name, version) = registry::name(url)?;
+        Ok(Self { broker: registry::broker(name, version)? })
     }
 
-    /// The way to a new broker that nobody else can reach, for one test.
+    /// The way to a new broker of this process's own, for one test, like the newest version.
     ///
     /// It lives as long as this value, its clones and their sessions.
     pub fn isolated() -> Self {
-        Self { broker: Arc::default() }
+        Self::isolated_as(Version::default())
+    }
+
+    /// Like [`MemoryTransport::isolated`], and like another version.
+    pub fn isolated_as(version: Version) -> Self {
+        Self { broker: Arc::new(Broker::like(version)) }
     }
 
     /// Breaks a promise of the broker, for everybody who is connected to it.

@@ -68,7 +68,7 @@ impl Receiver for MemoryReceiver {
     }
 
     fn delays(&self) -> bool {
-        true
+        self.broker.version().behaviour().delays
     }
 
     async fn stop(&mut self) -> Result<()> {

@@ -1,10 +1,10 @@
 //! One connection to the broker, from its beginning to its end.
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Capability, Error, Peer, Result, ShortStr,
+    Error, Peer, Result, ShortStr,
     transport::{Change, Found, Receiver, Sender, Session},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -24,13 +24,20 @@ pub(crate) struct MemorySession {
     broker: Arc<Broker>,
     key: SessionKey,
     signal: Arc<Signal>,
+    peer: Peer,
 }
 
 impl MemorySession {
     pub(crate) fn open(broker: Arc<Broker>) -> Self {
         let signal = Arc::new(Signal::default());
         let key = broker.with(|state, _| state.open_session(Arc::clone(&signal)));
-        Self { broker, key, signal }
+        let version = broker.version();
+        let peer = Peer::new(
+            "enoki memory broker",
+            format!("{}, as {version}", env!("CARGO_PKG_VERSION")),
+            version.behaviour().capabilities(),
+        );
+        Self { broker, key, signal, peer }
     }
 
     fn check(&self, operation: &'static str) -> Result<()> {
@@ -47,7 +54,7 @@ impl MemorySession {
 #[async_trait]
 impl Session for MemorySession {
     fn peer(&self) -> &Peer {
-        &PEER
+        &self.peer
     }
 
     async fn apply(&self, change: &Change) -> Result<Found> {
@@ -77,7 +84,8 @@ impl Session for MemorySession {
             self.check("consume")?;
             state.consume(self.key, queue, prefetch.into(), Arc::clone(&waker), now)
         })?;
-        Ok(Box::new(MemoryReceiver::new(Arc::clone(&self.broker), consumer, queue.clone(), waker)))
+        let broker = Arc::clone(&self.broker);
+        Ok(Box::new(MemoryReceiver::new(broker, consumer, queue.clone(), waker)))
     }
 
     async fn ended(&self) -> Error {
@@ -132,29 +140,3 @@ impl Signal {
         }
     }
 }
-
-static PEER: LazyLock<Peer> = LazyLock::new(|| {
-    Peer::new(
-        "enoki memory broker",
-        env!("CARGO_PKG_VERSION"),
-        [
-            Capability::Exchanges,
-            Capability::UnroutableDetection,
-            Capability::DeliveryCount,
-            Capability::ReplicatedDeliveryCount,
-            Capability::UncountedRelease,
-            Capability::RedeliveredFlag,
-            Capability::DelayedRequeue,
-            Capability::ReplicatedDelayedRequeue,
-            Capability::DeadLetter,
-            Capability::Expiry,
-            Capability::LengthLimit,
-            Capability::Priority,
-            Capability::ReplicatedQueues,
-            Capability::ExclusiveQueues,
-            Capability::SingleActiveConsumer,
-            Capability::NestedHeaders,
-            Capability::VirtualTime,
-        ],
-    )
-});

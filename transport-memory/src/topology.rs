@@ -26,7 +26,7 @@ pub(crate) fn apply(
         Change::VerifyExchange(spec) => verify_exchange(state, spec, "verify"),
         Change::DeleteExchange(name) => delete_exchange(state, name),
         Change::DeclareQueue(spec) => declare_queue(state, session, spec, now),
-        Change::VerifyQueue(spec) => verify_queue(state, session, spec, "verify"),
+        Change::VerifyQueue(spec) => verify_queue(state, session, spec, "verify", now),
         Change::DeleteQueue(name) => delete_queue(state, session, name),
         Change::PurgeQueue(name) => purge_queue(state, session, name),
         Change::Bind(binding) => bind(state, session, binding),
@@ -90,31 +90,30 @@ fn declare_queue(
     spec: &QueueSpec,
     now: Instant,
 ) -> Result<Found> {
-    let Some(key) = state.routing.queue(&spec.name) else {
+    if state.routing.queue(&spec.name).is_none() {
         refuse_reserved("declare", &spec.name, spec.subject())?;
         let owner = spec.exclusive.then_some(session);
-        let queue = Queue::new(spec.clone(), owner)?;
+        let queue = Queue::new(spec.clone(), owner, state.behaviour)?;
         state.add_queue(queue, now);
         return Ok(Found::default());
-    };
-    let found = verify_queue(state, session, spec, "declare")?;
-    if let Some(queue) = state.queues.get_mut(key) {
-        queue.touch(now);
     }
-    Ok(found)
+    verify_queue(state, session, spec, "declare", now)
 }
 
 fn verify_queue(
-    state: &State,
+    state: &mut State,
     session: SessionKey,
     spec: &QueueSpec,
     operation: &'static str,
+    now: Instant,
 ) -> Result<Found> {
     let key = state.usable_queue(operation, &spec.name, session)?;
-    let Some(queue) = state.queues.get(key) else {
+    let Some(queue) = state.queues.get_mut(key) else {
         return Err(error::no_queue(operation, &spec.name));
     };
     if spec.passive {
+        // To look is to use.
+        queue.touch(now);
         return Ok(contents(queue));
     }
     let found = &queue.spec;
@@ -124,6 +123,7 @@ fn verify_queue(
     compare.field("auto_delete", &found.auto_delete, &spec.auto_delete);
     compare.tables(&found.wire_arguments(), &spec.wire_arguments());
     compare.done(operation, spec.subject())?;
+    queue.touch(now);
     Ok(contents(queue))
 }
 

@@ -7,7 +7,7 @@ mod memory;
 use std::{collections::BTreeSet, sync::Arc};
 
 use enoki_conformance::Verdict;
-use enoki_transport_memory::Fault;
+use enoki_transport_memory::{Fault, Version};
 
 use crate::memory::Memory;
 
@@ -175,7 +175,7 @@ fn expect_failures(fault: Fault, wanted: &[&'static str]) {
 /// The names of the cases that fail. Says them all, as the tests above name only some.
 #[allow(clippy::print_stdout, reason = "cargo test shows it when asked to, or when a test fails")]
 fn failures(fault: Option<Fault>) -> BTreeSet<&'static str> {
-    let verdicts = enoki_conformance::run(Arc::new(Memory(fault)));
+    let verdicts = enoki_conformance::run(Arc::new(Memory(Version::Reference, fault)));
     let cases = verdicts.len();
     let failed: Vec<_> =
         verdicts.into_iter().filter(|(_, verdict)| matches!(verdict, Verdict::Failed(_))).collect();

@@ -27,14 +27,21 @@ pub enum Overflow {
     DropHead,
     /// The new message is refused, and its publisher told.
     RejectPublish,
+    /// The new message is refused, its publisher told, and the message dead-lettered. Not on replicated
+    /// queues: RabbitMQ would drop their oldest message instead.
+    RejectPublishDeadLetter,
 }
 
 impl Overflow {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::DropHead, Self::RejectPublish, Self::RejectPublishDeadLetter];
+
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DropHead => "drop-head",
             Self::RejectPublish => "reject-publish",
+            Self::RejectPublishDeadLetter => "reject-publish-dlx",
         }
     }
 }
@@ -172,6 +179,14 @@ impl QueueSpec {
         if self.dead_letter.as_ref().is_some_and(nowhere) {
             return Err(refuse(self.subject(), "its dead letters go to the queue without a name")
                 .remedy("name a queue as their routing key, or an exchange"));
+        }
+        if self.kind == QueueKind::Replicated
+            && self.overflow == Some(Overflow::RejectPublishDeadLetter)
+        {
+            return Err(refuse(
+                self.subject(),
+                "a replicated queue does not dead-letter what it refuses: it would drop its oldest message",
+            ));
         }
         check_raw(&self.arguments, TYPED_ARGUMENTS, self.subject())
     }

@@ -12,6 +12,7 @@ use super::{
     ConsumerKey, QueueKey, SessionKey, State,
     consumer::{Consumer, ConsumerEnd, Taken},
     dead_letter::Reason,
+    queue::Queue,
 };
 use crate::fault::Fault;
 
@@ -27,7 +28,9 @@ impl State {
         let key = self.usable_queue("consume", name, session)?;
         let prefetch =
             if self.faults.has(Fault::PrefetchIsIgnored) { usize::MAX } else { prefetch };
-        let consumer = self.consumers.insert(Consumer::new(key, session, prefetch, waker));
+        let counts = self.queues.get(key).is_some_and(Queue::counts);
+        let consumer = Consumer::new(key, session, prefetch, counts, waker);
+        let consumer = self.consumers.insert(consumer);
         if let Some(queue) = self.queues.get_mut(key) {
             queue.add_consumer(consumer, &mut self.consumers);
         }
@@ -77,7 +80,7 @@ impl State {
                 Outcome::Reject if self.faults.has(Fault::RejectIsAck) => {}
                 Outcome::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
                 Outcome::RetryAfter(_) if self.faults.has(Fault::DelayIsIgnored) => {
-                    queue.put_back(entry, true, &mut self.dead);
+                    queue.requeue(entry, true, &mut self.dead);
                     has_returned = true;
                 }
                 Outcome::RetryAfter(delay) => {
@@ -88,7 +91,7 @@ impl State {
                 outcome => {
                     let failed =
                         outcome != Outcome::Release || self.faults.has(Fault::ReleaseIsCounted);
-                    queue.put_back(entry, failed, &mut self.dead);
+                    queue.requeue(entry, failed, &mut self.dead);
                     has_returned = true;
                 }
             }
@@ -156,7 +159,7 @@ impl State {
         let entries = consumer.settle_all();
         let Some(queue) = self.queues.get_mut(queue_key) else { return };
         for entry in entries {
-            queue.put_back(entry, true, &mut self.dead);
+            queue.put_back(entry, &mut self.dead);
         }
         self.pump(queue_key, now);
     }

@@ -12,6 +12,10 @@ pub(crate) struct Consumer {
     pub(crate) queue: QueueKey,
     pub(crate) session: SessionKey,
     pub(crate) prefetch: usize,
+    /// Whether its queue counts attempts.
+    counts: bool,
+    /// How many deliveries it has had.
+    delivered: u64,
     /// Whether it waits for its turn in its queue.
     pub(crate) in_turn: bool,
     pub(crate) end: Option<ConsumerEnd>,
@@ -37,6 +41,8 @@ pub(crate) enum ConsumerEnd {
 struct Slot {
     /// Counts its deliveries, so that a late settlement does not hit the next one.
     serial: u32,
+    /// Which of its consumer's deliveries it is.
+    number: u64,
     entry: Option<Entry>,
 }
 
@@ -60,12 +66,15 @@ impl Consumer {
         queue: QueueKey,
         session: SessionKey,
         prefetch: usize,
+        counts: bool,
         waker: Arc<Notify>,
     ) -> Self {
         Self {
             queue,
             session,
             prefetch,
+            counts,
+            delivered: 0,
             in_turn: false,
             end: None,
             slots: Vec::new(),
@@ -88,12 +97,14 @@ impl Consumer {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot { serial: 0, entry: None });
+                self.slots.push(Slot { serial: 0, number: 0, entry: None });
                 (self.slots.len() - 1) as u32
             }
         };
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.serial = slot.serial.wrapping_add(1);
+            slot.number = self.delivered;
+            self.delivered += 1;
             slot.entry = Some(entry);
             self.inbox.push_back(index);
         }
@@ -114,7 +125,8 @@ impl Consumer {
                 if let Some(slot) = self.slots.get(index as usize)
                     && let Some(entry) = &slot.entry
                 {
-                    into.push(delivered(u64::from(slot.serial) << 32 | u64::from(index), entry));
+                    let tag = u64::from(slot.serial) << 32 | u64::from(index);
+                    into.push(delivered(tag, entry, self.counts));
                 }
             }
             return Taken::Some;
@@ -138,11 +150,13 @@ impl Consumer {
         Some(entry)
     }
 
-    /// Takes back everything unsettled, given to the receiver or not.
+    /// Takes back everything unsettled, given to the receiver or not, in the order of the deliveries.
     pub(crate) fn settle_all(&mut self) -> impl Iterator<Item = Entry> {
         self.inbox.clear();
         self.free.clear();
-        std::mem::take(&mut self.slots).into_iter().filter_map(|slot| slot.entry)
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.sort_unstable_by_key(|slot| slot.number);
+        slots.into_iter().filter_map(|slot| slot.entry)
     }
 
     /// Wakes the receiver if it sleeps.
@@ -162,14 +176,19 @@ impl Consumer {
     }
 }
 
-fn delivered(tag: u64, entry: &Entry) -> Delivered {
+fn delivered(tag: u64, entry: &Entry, counts: bool) -> Delivered {
+    let attempt = if counts {
+        Attempt { number: entry.failures.saturating_add(1), counted: Counted::ByBroker }
+    } else {
+        Attempt::from_flag(entry.redelivered)
+    };
     Delivered {
         tag,
         message: Arc::clone(&entry.message),
         exchange: entry.exchange.clone(),
         routing_key: entry.routing_key.clone(),
         redelivered: entry.redelivered,
-        attempt: Attempt { number: entry.failures.saturating_add(1), counted: Counted::ByBroker },
+        attempt,
         undecodable: None,
     }
 }

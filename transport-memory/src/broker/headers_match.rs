@@ -2,6 +2,8 @@
 
 use enoki_core::{Table, Value};
 
+use crate::version::Comparison;
+
 /// How many of a binding's headers a message has to have, and which of them are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadersMatch {
@@ -24,19 +26,51 @@ impl HeadersMatch {
 
     /// Whether the headers have what the arguments of the binding ask for. An argument without a
     /// value asks for a header of that name, whatever its value.
-    pub(crate) fn matches(self, arguments: &Table, headers: &Table) -> bool {
+    pub(crate) fn matches(
+        self,
+        arguments: &Table,
+        headers: &Table,
+        comparison: Comparison,
+    ) -> bool {
         let mut compared = arguments
             .iter()
             .filter(|(name, _)| *name != "x-match" && (self.with_x || !name.starts_with("x-")));
         let has = |name: &str, value: &Value| match headers.get(name) {
             None => false,
             Some(_) if *value == Value::Null => true,
-            Some(header) => header == value,
+            Some(header) => comparison.is_equal(header, value),
         };
         if self.any {
             compared.any(|(name, value)| has(name, value))
         } else {
             compared.all(|(name, value)| has(name, value))
+        }
+    }
+}
+
+impl Comparison {
+    /// Whether a header is what a binding asks for. A text equals the bytes that it is made of.
+    fn is_equal(self, header: &Value, asked: &Value) -> bool {
+        match (header, asked) {
+            (Value::String(header), Value::Bytes(asked)) => header.as_bytes() == asked,
+            (Value::Bytes(header), Value::String(asked)) => header == asked.as_bytes(),
+            (Value::Timestamp(_), _) if self == Self::ByType => false,
+            // The broker has the binding's time as a number of seconds.
+            (header, Value::Timestamp(asked)) => self.is_number(header, asked.unix_seconds()),
+            (Value::Timestamp(header), asked) => self.is_number(asked, header.unix_seconds()),
+            (header @ Value::Float(_), Value::Int(asked)) => self.is_number(header, *asked),
+            (Value::Int(header), asked @ Value::Float(_)) => self.is_number(asked, *header),
+            (header, asked) => header == asked,
+        }
+    }
+
+    /// Whether a value is this number.
+    fn is_number(self, value: &Value, number: i64) -> bool {
+        match value {
+            Value::Int(value) => *value == number,
+            Value::Timestamp(value) => value.unix_seconds() == number,
+            Value::Float(value) => self == Self::ByValue && *value == number as f64,
+            _ => false,
         }
     }
 }
@@ -57,7 +91,8 @@ mod tests {
         let compared = |kind: &'static str, entries: &[(&'static str, Value)]| {
             let mut arguments = table(entries);
             arguments.set(ShortStr::from_static("x-match"), kind);
-            HeadersMatch::of(&arguments).unwrap().matches(&arguments, &headers)
+            let headers_match = HeadersMatch::of(&arguments).unwrap();
+            headers_match.matches(&arguments, &headers, Comparison::ByType)
         };
         assert!(compared("all", &[("a", 1.into()), ("b", "two".into())]));
         assert!(!compared("all", &[("a", 1.into()), ("b", "three".into())]));

@@ -6,7 +6,8 @@ use enoki_core::{
     DeadLetter, Error, Overflow, QueueKind, QueueSpec, Result, ShortStr, Table, Value,
 };
 
-use crate::error;
+use super::ready::Order;
+use crate::{error, version::Behaviour};
 
 /// The limits of a queue, read from its arguments as the wire would carry them: an argument that a
 /// program names itself counts like the field that stands for it.
@@ -18,22 +19,29 @@ pub(crate) struct Policy {
     pub(crate) max_bytes: Option<u64>,
     pub(crate) overflow: Overflow,
     pub(crate) dead_letter: Option<DeadLetter>,
-    pub(crate) max_priority: u8,
+    pub(crate) order: Order,
+    /// Whether attempts are counted.
+    pub(crate) counts: bool,
+    /// Whether what is released counts as one.
+    pub(crate) counts_released: bool,
     pub(crate) single_active_consumer: bool,
     pub(crate) delivery_limit: Option<u32>,
 }
 
 impl Policy {
-    pub(crate) fn of(spec: &QueueSpec) -> Result<Self> {
+    pub(crate) fn of(spec: &QueueSpec, behaviour: &Behaviour) -> Result<Self> {
         let arguments = spec.wire_arguments();
         let read = Arguments { spec, arguments: &arguments };
-        if spec.kind == QueueKind::Replicated
-            && (spec.exclusive || spec.auto_delete || !spec.durable)
-        {
+        let replicated = read.is_replicated()?;
+        let counts = replicated || behaviour.counts_on_classic_queues;
+        if replicated && (spec.exclusive || spec.auto_delete || !spec.durable) {
             return Err(read.refuse(
                 "a replicated queue is durable, and neither exclusive nor auto-delete".into(),
             ));
         }
+        read.only_if(!replicated, &["x-max-priority", "x-queue-mode"], "a replicated queue")?;
+        read.only_if(replicated, REPLICATED_ONLY, "a queue that is not replicated")?;
+        read.only_if(counts, &["x-delivery-limit"], "a queue that counts no attempts")?;
         Ok(Self {
             message_ttl: read.millis("x-message-ttl")?,
             expires: match read.millis("x-expires")? {
@@ -44,19 +52,28 @@ impl Policy {
             },
             max_length: read.count("x-max-length")?,
             max_bytes: read.count("x-max-length-bytes")?,
-            overflow: read.overflow()?,
-            dead_letter: read.dead_letter()?,
-            max_priority: match read.count("x-max-priority")? {
-                None => 0,
-                Some(level) => u8::try_from(level).map_err(|_| {
-                    read.refuse(format!("x-max-priority is {level}; it must be at most 255"))
-                })?,
+            overflow: match read.overflow()? {
+                // A replicated queue of RabbitMQ takes it, and drops the oldest all the same.
+                Overflow::RejectPublishDeadLetter if replicated => Overflow::DropHead,
+                overflow => overflow,
             },
+            dead_letter: read.dead_letter()?,
+            order: if replicated {
+                Order::Returned(behaviour.priorities)
+            } else {
+                Order::Places { levels: read.max_priority()? }
+            },
+            counts,
+            counts_released: behaviour.counts_released,
             single_active_consumer: read.truth("x-single-active-consumer")?,
             delivery_limit: read.delivery_limit()?,
         })
     }
 }
+
+/// What RabbitMQ refuses on classic queues.
+const REPLICATED_ONLY: &[&str] =
+    &["x-dead-letter-strategy", "x-quorum-initial-group-size", "x-quorum-target-group-size"];
 
 struct Arguments<'a> {
     spec: &'a QueueSpec,
@@ -64,6 +81,30 @@ struct Arguments<'a> {
 }
 
 impl Arguments<'_> {
+    fn is_replicated(&self) -> Result<bool> {
+        let name = "x-queue-type";
+        match self.arguments.get(name) {
+            None => Ok(self.spec.kind == QueueKind::Replicated),
+            Some(Value::String(kind)) if kind == "classic" => Ok(false),
+            Some(Value::String(kind)) if kind == "quorum" => Ok(true),
+            Some(value) => Err(self.wrong(name, value, "classic or quorum")),
+        }
+    }
+
+    /// Refuses arguments that such a queue does not know.
+    fn only_if(&self, known: bool, names: &[&str], kind: &str) -> Result<()> {
+        match names.iter().find(|name| self.arguments.contains(name)) {
+            Some(name) if !known => Err(self.refuse(format!("{kind} does not know {name}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn max_priority(&self) -> Result<u8> {
+        let level = self.count("x-max-priority")?.unwrap_or(0);
+        u8::try_from(level)
+            .map_err(|_| self.refuse(format!("x-max-priority is {level}; it must be at most 255")))
+    }
+
     fn count(&self, name: &str) -> Result<Option<u64>> {
         match self.arguments.get(name) {
             None => Ok(None),
@@ -98,10 +139,13 @@ impl Arguments<'_> {
         let name = "x-overflow";
         match self.arguments.get(name) {
             None => Ok(Overflow::DropHead),
-            Some(value) => [Overflow::DropHead, Overflow::RejectPublish]
-                .into_iter()
+            Some(value) => Overflow::ALL
+                .iter()
+                .copied()
                 .find(|overflow| value.as_str() == Some(overflow.as_str()))
-                .ok_or_else(|| self.wrong(name, value, "drop-head or reject-publish")),
+                .ok_or_else(|| {
+                    self.wrong(name, value, "drop-head, reject-publish or reject-publish-dlx")
+                }),
         }
     }
 

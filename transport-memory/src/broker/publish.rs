@@ -92,11 +92,12 @@ impl State {
     ) -> bool {
         let reversed = self.faults.has(Fault::OrderIsReversed);
         let Some(queue) = self.queues.get_mut(target) else { return true };
-        let Admission::Placed(place) = queue.admit(message, exchange, routing_key, now, reversed)
+        let (dead, wakes) = (&mut self.dead, &mut self.wakes);
+        let Admission::Placed(place) =
+            queue.admit(message, exchange, routing_key, now, reversed, dead)
         else {
             return false;
         };
-        let (dead, wakes) = (&mut self.dead, &mut self.wakes);
         queue.dispatch(now, Some(place), &mut self.consumers, wakes, dead);
         queue.trim(dead);
         queue.expire(now, dead);

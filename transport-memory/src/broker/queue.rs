@@ -15,6 +15,7 @@ use super::{
     ready::Ready,
     slab::Slab,
 };
+use crate::version::Behaviour;
 
 pub(crate) struct Queue {
     pub(crate) spec: QueueSpec,
@@ -44,11 +45,15 @@ pub(crate) enum Admission {
 }
 
 impl Queue {
-    pub(crate) fn new(spec: QueueSpec, owner: Option<SessionKey>) -> Result<Self> {
-        let policy = Policy::of(&spec)?;
+    pub(crate) fn new(
+        spec: QueueSpec,
+        owner: Option<SessionKey>,
+        behaviour: &Behaviour,
+    ) -> Result<Self> {
+        let policy = Policy::of(&spec, behaviour)?;
         Ok(Self {
             spec,
-            ready: Ready::new(policy.max_priority),
+            ready: Ready::new(policy.order),
             delayed: Delayed::default(),
             owner,
             policy,
@@ -78,10 +83,14 @@ impl Queue {
         routing_key: &ShortStr,
         now: Instant,
         reversed: bool,
+        dead: &mut VecDeque<Corpse>,
     ) -> Admission {
-        if self.policy.overflow == Overflow::RejectPublish
-            && self.exceeds(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64)
-        {
+        let too_much =
+            self.exceeds(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64);
+        if too_much && self.policy.overflow != Overflow::DropHead {
+            if self.policy.overflow == Overflow::RejectPublishDeadLetter {
+                self.bury_message(message, exchange, routing_key, Reason::MaxLength, dead);
+            }
             return Admission::Full;
         }
         let place = self.next_place;
@@ -93,7 +102,7 @@ impl Queue {
         };
         let entry = Entry {
             place,
-            level: properties.priority.unwrap_or(0).min(self.policy.max_priority),
+            level: self.policy.order.level(properties.priority),
             redelivered: false,
             failures: 0,
             expires: ttl.and_then(|ttl| now.checked_add(ttl)),
@@ -109,11 +118,24 @@ impl Queue {
         Admission::Placed(place)
     }
 
-    /// Gives a delivery that was not acknowledged its place again; what has failed too often dies.
-    pub(crate) fn put_back(&mut self, entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
-        if let Some(entry) = self.returned(entry, failed, dead) {
+    /// Takes a delivery that its consumer has given back; what has failed too often dies.
+    pub(crate) fn requeue(&mut self, entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
+        let counts = failed || self.policy.counts_released;
+        if let Some(entry) = self.returned(entry, counts, dead) {
             self.ready.put_back(entry);
         }
+    }
+
+    /// Takes back a delivery whose consumer went away without settling it.
+    pub(crate) fn put_back(&mut self, entry: Entry, dead: &mut VecDeque<Corpse>) {
+        if let Some(entry) = self.returned(entry, true, dead) {
+            self.ready.put_back(entry);
+        }
+    }
+
+    /// Whether it counts attempts.
+    pub(crate) fn counts(&self) -> bool {
+        self.policy.counts
     }
 
     /// Puts back a delivery that failed, for this time and later.
@@ -205,11 +227,22 @@ impl Queue {
     }
 
     pub(crate) fn bury(&self, entry: Entry, reason: Reason, dead: &mut VecDeque<Corpse>) {
+        self.bury_message(&entry.message, &entry.exchange, &entry.routing_key, reason, dead);
+    }
+
+    fn bury_message(
+        &self,
+        message: &Arc<Message>,
+        exchange: &ShortStr,
+        routing_key: &ShortStr,
+        reason: Reason,
+        dead: &mut VecDeque<Corpse>,
+    ) {
         if let Some(target) = &self.policy.dead_letter {
             dead.push_back(Corpse {
-                message: entry.message,
-                exchange: entry.exchange,
-                routing_key: entry.routing_key,
+                message: Arc::clone(message),
+                exchange: exchange.clone(),
+                routing_key: routing_key.clone(),
                 queue: self.spec.name.clone(),
                 reason,
                 target: target.clone(),

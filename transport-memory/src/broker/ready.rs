@@ -9,6 +9,8 @@ use std::{
 use enoki_core::{Message, ShortStr};
 use tokio::time::Instant;
 
+use crate::version::Priorities;
+
 /// A message in a queue.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -35,12 +37,48 @@ impl Entry {
     }
 }
 
-/// Waiting messages: the highest priority first, then in the order of arrival.
+/// Waiting messages, in their order.
 pub(crate) struct Ready {
+    order: Order,
     levels: Vec<Level>,
+    /// What came back to a replicated queue, before everything else.
+    returned: VecDeque<Entry>,
+    /// How many were taken, other than from `returned`.
+    taken: u64,
     len: u64,
     bytes: u64,
 }
+
+/// In which order messages wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The highest priority first, then the place in the queue, which a message has again when it comes
+    /// back: a classic queue.
+    Places { levels: u8 },
+    /// First what came back, in the order in which it did: a replicated queue.
+    Returned(Priorities),
+}
+
+impl Order {
+    /// The level of a message with this priority.
+    pub(crate) fn level(self, priority: Option<u8>) -> u8 {
+        match self {
+            Self::Places { levels } => priority.unwrap_or(0).min(levels),
+            Self::Returned(Priorities::None) => 0,
+            Self::Returned(Priorities::Two) => {
+                u8::from(priority.is_some_and(|priority| priority > 4))
+            }
+            Self::Returned(Priorities::Strict) => priority.unwrap_or(4).min(HIGHEST),
+        }
+    }
+
+    fn highest(self) -> u8 {
+        self.level(Some(u8::MAX))
+    }
+}
+
+/// The highest priority of a replicated queue that tells all apart.
+const HIGHEST: u8 = 31;
 
 /// Messages of one priority.
 ///
@@ -52,10 +90,30 @@ struct Level {
     fresh: VecDeque<Entry>,
 }
 
+impl Level {
+    fn head(&self) -> Option<&Entry> {
+        match self.returned.peek() {
+            Some(Returned(entry)) => Some(entry),
+            None => self.fresh.front(),
+        }
+    }
+
+    fn place(&self) -> Option<u64> {
+        self.head().map(|entry| entry.place)
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        match self.returned.pop() {
+            Some(Returned(entry)) => Some(entry),
+            None => self.fresh.pop_front(),
+        }
+    }
+}
+
 impl Ready {
-    pub(crate) fn new(max_priority: u8) -> Self {
-        let levels = (0..=max_priority).map(|_| Level::default()).collect();
-        Self { levels, len: 0, bytes: 0 }
+    pub(crate) fn new(order: Order) -> Self {
+        let levels = (0..=order.highest()).map(|_| Level::default()).collect();
+        Self { order, levels, returned: VecDeque::new(), taken: 0, len: 0, bytes: 0 }
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -85,8 +143,13 @@ impl Ready {
     /// Gives a message that was taken its place again.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         self.count(&entry);
-        if let Some(level) = self.levels.get_mut(usize::from(entry.level)) {
-            level.returned.push(Returned(entry));
+        match self.order {
+            Order::Returned(_) => self.returned.push_back(entry),
+            Order::Places { .. } => {
+                if let Some(level) = self.levels.get_mut(usize::from(entry.level)) {
+                    level.returned.push(Returned(entry));
+                }
+            }
         }
     }
 
@@ -94,29 +157,45 @@ impl Ready {
         if self.len == 0 {
             return None;
         }
-        self.levels.iter().rev().find_map(|level| match level.returned.peek() {
-            Some(Returned(entry)) => Some(entry),
-            None => level.fresh.front(),
-        })
+        self.returned.front().or_else(|| self.next_level()?.head())
     }
 
     pub(crate) fn pop(&mut self) -> Option<Entry> {
         if self.len == 0 {
             return None;
         }
-        let entry = self.levels.iter_mut().rev().find_map(|level| match level.returned.pop() {
-            Some(Returned(entry)) => Some(entry),
-            None => level.fresh.pop_front(),
-        })?;
+        let entry = match self.returned.pop_front() {
+            Some(entry) => entry,
+            None => {
+                let level = usize::from(self.next_level()?.head()?.level);
+                self.taken = self.taken.wrapping_add(1);
+                self.levels.get_mut(level)?.pop()?
+            }
+        };
         self.len -= 1;
         self.bytes -= entry.bytes();
         Some(entry)
+    }
+
+    /// The level from which the next message comes.
+    fn next_level(&self) -> Option<&Level> {
+        let mut levels = self.levels.iter().rev().filter(|level| level.head().is_some());
+        let highest = levels.next()?;
+        if let Order::Returned(Priorities::Two) = self.order
+            && self.taken % 3 == 2
+            && let Some(lower) = levels.next()
+            && lower.place() < highest.place()
+        {
+            return Some(lower);
+        }
+        Some(highest)
     }
 
     pub(crate) fn clear(&mut self) {
         for level in &mut self.levels {
             *level = Level::default();
         }
+        self.returned.clear();
         (self.len, self.bytes) = (0, 0);
     }
 

@@ -7,11 +7,13 @@ use enoki_core::{
 };
 
 use super::{QueueKey, headers_match::HeadersMatch};
+use crate::version::Comparison;
 
 /// The queues that a message goes to, each once.
 pub(crate) type Targets = Arc<[QueueKey]>;
 
 pub(crate) struct Routing {
+    comparison: Comparison,
     exchanges: HashMap<ShortStr, Exchange>,
     queues: HashMap<ShortStr, QueueKey>,
     /// The way of each exchange and key, where it does not depend on the headers. Every change of
@@ -32,9 +34,10 @@ pub(crate) struct Way {
     pub(crate) is_fixed: bool,
 }
 
-impl Default for Routing {
-    fn default() -> Self {
+impl Routing {
+    pub(crate) fn new(comparison: Comparison) -> Self {
         let mut routing = Self {
+            comparison,
             exchanges: HashMap::new(),
             queues: HashMap::new(),
             known: HashMap::new(),
@@ -52,9 +55,7 @@ impl Default for Routing {
         }
         routing
     }
-}
 
-impl Routing {
     pub(crate) fn exchange(&self, name: &str) -> Option<&ExchangeSpec> {
         self.exchanges.get(name).map(|exchange| &exchange.spec)
     }
@@ -157,7 +158,8 @@ impl Routing {
             }
             is_fixed &= exchange.spec.kind != ExchangeKind::Headers;
             let mut is_routed = false;
-            for binding in exchange.bindings.iter().filter(|b| exchange.passes(b, key, headers)) {
+            let passes = |b: &&BindingSpec| exchange.passes(b, key, headers, self.comparison);
+            for binding in exchange.bindings.iter().filter(passes) {
                 is_routed = true;
                 match &binding.destination {
                     Destination::Queue(name) => {
@@ -180,12 +182,21 @@ impl Routing {
 }
 
 impl Exchange {
-    fn passes(&self, binding: &BindingSpec, key: &str, headers: &Table) -> bool {
+    fn passes(
+        &self,
+        binding: &BindingSpec,
+        key: &str,
+        headers: &Table,
+        comparison: Comparison,
+    ) -> bool {
         match self.spec.kind {
             ExchangeKind::Direct => binding.key == *key,
             ExchangeKind::Topic => topic_matches(&binding.key, key),
-            ExchangeKind::Headers => HeadersMatch::of(&binding.arguments)
-                .is_some_and(|headers_match| headers_match.matches(&binding.arguments, headers)),
+            ExchangeKind::Headers => {
+                HeadersMatch::of(&binding.arguments).is_some_and(|headers_match| {
+                    headers_match.matches(&binding.arguments, headers, comparison)
+                })
+            }
             // Other kinds are refused at declare.
             _ => true,
         }

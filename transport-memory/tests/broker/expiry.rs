@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki_core::{DeadLetter, Outcome, QueueSpec};
+use enoki_core::{DeadLetter, Outcome, QueueSpec, transport::Change};
 use tokio::time::{Instant, advance};
 
 use super::support::*;
@@ -170,7 +170,17 @@ async fn an_unused_queue_goes_and_a_used_one_stays() {
     drop(receiver);
     advance(SECOND * 10 - TICK).await;
     assert_eq!(bench.depth("q").await, Some(0), "the time begins when the last consumer goes");
-    advance(TICK).await;
+    advance(SECOND * 10 - TICK).await;
+    assert_eq!(bench.depth("q").await, Some(0), "to look at it is to use it");
+    advance(SECOND * 9).await;
+    let by_name = queue("q", |q| q.passive = true);
+    bench
+        .apply(Change::VerifyQueue(by_name))
+        .await
+        .expect("to look for its name is to use it, too");
+    advance(SECOND * 10 - TICK).await;
+    assert_eq!(bench.depth("q").await, Some(0));
+    advance(SECOND * 10).await;
     assert_eq!(bench.depth("q").await, None);
 }
 

@@ -6,7 +6,7 @@ use enoki_core::{
     DeadLetter, Message, Outcome,
     transport::{Change, PublishOutcome},
 };
-use enoki_transport_memory::{Fault, MemoryTransport};
+use enoki_transport_memory::{Fault, MemoryTransport, Version};
 use tokio::time::timeout;
 
 use super::support::*;
@@ -86,7 +86,7 @@ async fn prefetch_and_order_can_be_ignored() {
 }
 
 async fn broken(fault: Option<Fault>) -> Bench {
-    let transport = MemoryTransport::isolated();
+    let transport = MemoryTransport::isolated_as(Version::Reference);
     Bench::on(match fault {
         None => transport,
         Some(fault) => transport.with_fault(fault),

@@ -1,8 +1,10 @@
 //! Length, priority and delivery limits.
 
 use enoki_core::{
-    DeadLetter, Message, Outcome, Overflow, QueueKind, Value, transport::PublishOutcome,
+    DeadLetter, ErrorKind, Message, Outcome, Overflow, QueueKind, Value,
+    transport::{Change, PublishOutcome},
 };
+use enoki_transport_memory::Version;
 
 use super::support::*;
 
@@ -154,4 +156,68 @@ async fn sessions_that_die_with_a_message_count_towards_the_limit() {
         drop(session);
     }
     assert_eq!(bench.depth("q").await, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_can_dead_letter_what_it_refuses() {
+    let mut bench = Bench::new().await;
+    bench.queue("dead").await;
+    bench
+        .declare("q", |q| {
+            q.max_length = Some(1);
+            q.overflow = Some(Overflow::RejectPublishDeadLetter);
+            q.dead_letter =
+                Some(DeadLetter { exchange: short(""), routing_key: Some(short("dead")) });
+        })
+        .await;
+    bench.send("q", "a").await;
+    let refused = bench.publish("", "q", Message::new("b")).await;
+    assert!(matches!(refused, PublishOutcome::Rejected(_)), "{refused:?}");
+    let mut dead = bench.consume("dead", 1).await;
+    let letter = next(&mut dead).await;
+    let reason = letter.message.headers.get("x-first-death-reason").and_then(Value::as_str);
+    assert_eq!((body(&letter).as_str(), reason), ("b", Some("maxlen")));
+    assert_eq!(bench.depth("q").await, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_refuses_what_its_kind_does_not_know() {
+    let bench = Bench::like(Version::RabbitMq4_3).await;
+    for (kind, name, value) in [
+        (QueueKind::Replicated, "x-max-priority", Value::Int(5)),
+        (QueueKind::Replicated, "x-queue-mode", "lazy".into()),
+        (QueueKind::Classic, "x-delivery-limit", Value::Int(3)),
+        (QueueKind::Classic, "x-dead-letter-strategy", "at-least-once".into()),
+    ] {
+        let spec = queue("q", |q| {
+            q.kind = kind;
+            q.arguments.set(short(name), value);
+        });
+        let error = bench.apply(Change::DeclareQueue(spec)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_a_flag_on_classic_queues_and_counted_on_replicated_ones() {
+    for version in [Version::RabbitMq3_10, Version::RabbitMq4_0, Version::RabbitMq4_3] {
+        let mut bench = Bench::like(version).await;
+        for (name, kind, counted) in [
+            ("classic", QueueKind::Classic, [2, 2, 2]),
+            ("replicated", QueueKind::Replicated, [2, 3, 4]),
+        ] {
+            bench.declare(name, |q| q.kind = kind).await;
+            bench.send(name, "a").await;
+            let mut receiver = bench.consume(name, 1).await;
+            assert_eq!(next(&mut receiver).await.attempt.number, 1);
+            let mut attempts = Vec::new();
+            for _ in 0..3 {
+                receiver.close().await.unwrap();
+                receiver = bench.consume(name, 1).await;
+                attempts.push(next(&mut receiver).await.attempt.number);
+            }
+            assert_eq!(attempts, counted, "{version} {name}");
+        }
+    }
 }

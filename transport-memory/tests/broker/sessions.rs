@@ -140,7 +140,7 @@ async fn the_peer_says_what_it_can() {
     let bench = Bench::new().await;
     let peer = bench.session.peer();
     assert_eq!(peer.product(), "enoki memory broker");
-    assert_eq!(peer.version(), env!("CARGO_PKG_VERSION"));
+    assert_eq!(peer.version(), concat!(env!("CARGO_PKG_VERSION"), ", as reference"));
     assert!(peer.can(Capability::VirtualTime) && peer.can(Capability::DeliveryCount));
     let error = bench.session.receiver(&short("q"), 0).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);

@@ -14,7 +14,7 @@ use enoki_core::{
         Change, Delivered, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
     },
 };
-use enoki_transport_memory::MemoryTransport;
+use enoki_transport_memory::{MemoryTransport, Version};
 use tokio::time::{Instant, timeout};
 
 pub(crate) struct Bench {
@@ -26,8 +26,13 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// A broker that counts attempts on every queue.
     pub(crate) async fn new() -> Self {
-        Self::on(MemoryTransport::isolated()).await
+        Self::like(Version::Reference).await
+    }
+
+    pub(crate) async fn like(version: Version) -> Self {
+        Self::on(MemoryTransport::isolated_as(version)).await
     }
 
     pub(crate) async fn on(transport: MemoryTransport) -> Self {
