@@ -24,8 +24,8 @@ use fe2o3_amqp::{
         primitives::Binary,
     },
 };
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use tokio::{sync::watch, task::unconstrained};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::watch;
 
 use self::last_words::{LastWords, Taken};
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
 /// A link to the anonymous terminus: each message says where it goes, and an error is its own.
 pub(crate) struct Amqp10Sender {
     /// Gone once it has failed: only then fe2o3-amqp gives up what has no answer.
-    link: Option<fe2o3_amqp::Sender>,
+    link: Link,
     /// Dropped after the link: links end before their session.
     channel: Channel,
     health: watch::Receiver<Option<Ended>>,
@@ -67,6 +67,25 @@ struct Failed {
     cause: Cause,
     /// Whether it was the fault of messages that have their outcome: others may do better.
     explained: bool,
+}
+
+/// The link, which takes one message at a time.
+#[derive(Default)]
+enum Link {
+    /// It can take the next.
+    Free(Box<fe2o3_amqp::Sender>),
+    /// It takes one, as soon as there is credit. Whoever waits for that may go away: the message is never
+    /// given up halfway.
+    Sending(BoxFuture<'static, Sent>),
+    #[default]
+    Gone,
+}
+
+/// What became of a message that the link took.
+struct Sent {
+    link: Box<fe2o3_amqp::Sender>,
+    fate: Fate,
+    answer: Result<DeliveryFut<Result<Outcome, SendError>>, SendError>,
 }
 
 /// A message as bytes.
@@ -110,7 +129,7 @@ impl Amqp10Sender {
             .attach(OPEN, &subject, channel, |handle| builder.attach(handle).boxed())
             .await?;
         Ok(Self {
-            link: Some(link),
+            link: Link::Free(Box::new(link)),
             channel,
             health: session.health(),
             login: session.options().user().map(str::to_owned),
@@ -177,7 +196,7 @@ impl Amqp10Sender {
 
     /// Sends what there is credit for, without waiting.
     fn send_ready(&mut self) {
-        while !self.waiting.is_empty() {
+        while !self.waiting.is_empty() || matches!(self.link, Link::Sending(_)) {
             let Some(step) = step(&mut self.link, &mut self.waiting).now_or_never() else { return };
             self.take(step);
         }
@@ -197,7 +216,7 @@ impl Amqp10Sender {
     /// Nothing is sent any more. What the broker says about it may be the outcome of messages.
     fn fail(&mut self, cause: Cause) {
         // Dropping the link makes fe2o3-amqp give up what has no answer.
-        self.link = None;
+        self.link = Link::Gone;
         self.waiting.clear();
         if self.failed.is_some() {
             return;
@@ -244,6 +263,19 @@ impl Amqp10Sender {
         }
     }
 
+    /// Whether everything that it took was sent and answered.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+            && self.under_way.is_empty()
+            && !matches!(self.link, Link::Sending(_))
+    }
+
+    /// How many messages it has that have no outcome, or one that was not told.
+    fn load(&self) -> usize {
+        let sending = usize::from(matches!(self.link, Link::Sending(_)));
+        self.waiting.len() + sending + self.under_way.len() + self.known.len()
+    }
+
     /// Appends the outcomes that are there.
     fn collect(&mut self, into: &mut Vec<(u64, PublishOutcome)>) {
         while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
@@ -266,8 +298,11 @@ impl Amqp10Sender {
 
 impl Drop for Amqp10Sender {
     fn drop(&mut self) {
-        let idle = self.waiting.is_empty() && self.under_way.is_empty();
-        if self.link.take().is_some() && idle && self.sent < RECYCLE / 2 {
+        let is_idle = self.is_idle();
+        if let Link::Free(_) = std::mem::take(&mut self.link)
+            && is_idle
+            && self.sent < RECYCLE / 2
+        {
             self.channel.release();
         }
     }
@@ -324,7 +359,7 @@ impl Sender for Amqp10Sender {
         // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
         while self.failed.is_none()
             && self.sent < RECYCLE
-            && self.waiting.len() + self.under_way.len() + self.known.len() < self.window
+            && self.load() < self.window
             && let Some(outgoing) = messages.pop_front()
         {
             match self.encode(&outgoing) {
@@ -348,7 +383,7 @@ impl Sender for Amqp10Sender {
             if let Some(failed) = &self.failed {
                 return Err(self.error(failed));
             }
-            if self.sent >= RECYCLE && self.waiting.is_empty() && self.under_way.is_empty() {
+            if self.sent >= RECYCLE && self.is_idle() {
                 let spent = "the link has carried all that it can count";
                 self.take(Step::Failed(Cause::Lost(spent.to_owned())));
                 continue;
@@ -375,17 +410,22 @@ enum Step {
 }
 
 /// Sends the first message that waits as soon as there is credit; when none does, waits for the end
-/// of the link. Cancel safe: what was not sent still waits.
-async fn step(link: &mut Option<fe2o3_amqp::Sender>, waiting: &mut VecDeque<Encoded>) -> Step {
-    let Some(link) = link else { return std::future::pending().await };
-    let Some(first) = waiting.front() else { return Step::Failed(link.on_detach().await.into()) };
-    // Without a limit on steps: all that may make it wait is credit, and once it has that, a
-    // message of many frames must not be given up halfway.
-    let sent = unconstrained(link.send_batchable_ref(&first.sendable)).await;
-    let Some(Encoded { fate, .. }) = waiting.pop_front() else {
-        return std::future::pending().await;
+/// of the link. Cancel safe: what was not sent still waits, or is on its way into the link.
+async fn step(link: &mut Link, waiting: &mut VecDeque<Encoded>) -> Step {
+    *link = match std::mem::take(link) {
+        Link::Free(free) => match waiting.pop_front() {
+            Some(first) => Link::Sending(send(free, first).boxed()),
+            None => Link::Free(free),
+        },
+        other => other,
     };
-    match sent {
+    let Sent { link: free, fate, answer } = match link {
+        Link::Sending(sending) => sending.await,
+        Link::Free(link) => return Step::Failed(link.on_detach().await.into()),
+        Link::Gone => return std::future::pending().await,
+    };
+    *link = Link::Free(free);
+    match answer {
         Ok(answer) => Step::Sent(UnderWay { fate: Some(fate), answer }),
         Err(SendError::MessageSizeExceeded(exceeded)) => {
             let error = Error::new(ErrorKind::TooLarge, PUBLISH)
@@ -398,6 +438,11 @@ async fn step(link: &mut Option<fe2o3_amqp::Sender>, waiting: &mut VecDeque<Enco
         }
         Err(error) => Step::Failed(error.into()),
     }
+}
+
+async fn send(mut link: Box<fe2o3_amqp::Sender>, Encoded { fate, sendable }: Encoded) -> Sent {
+    let answer = link.send_batchable_ref(&sendable).await;
+    Sent { link, fate, answer }
 }
 
 /// How an error names where a message was published to.
