@@ -137,7 +137,8 @@ impl Broker {
                 publishing.session(deadline(options.reach_within), Patience::Wait).await
             }
         };
-        let reached = reached.await?;
+        let began = Instant::now();
+        let reached = reached.await.map_err(|error| unreached(error, began.elapsed()))?;
         let inner = Inner {
             peer: reached.session.peer().clone(),
             transport,
@@ -200,6 +201,10 @@ impl Broker {
     /// Checks that everything of the topology but the bindings exists, with equal arguments, and
     /// creates nothing. What is missing is [`NotFound`](ErrorKind::NotFound), and so is what it only
     /// names: where dead letters go, or what an exchange cannot route.
+    ///
+    /// A broker compares arguments only with what is declared, so this needs the permission to
+    /// *configure*, as declaring does: without it, it is [`Denied`](ErrorKind::Denied). What is
+    /// `passive` is looked for by its name alone, and needs none.
     pub async fn verify(&self, topology: &Topology) -> Result<()> {
         let topology = self.localize(topology)?;
         self.with_session(|session| async move {
@@ -430,6 +435,16 @@ impl fmt::Debug for Broker {
             .field("peer", &self.inner.peer)
             .finish_non_exhaustive()
     }
+}
+
+/// Says how long a broker was tried that could not be reached, and what to look at.
+fn unreached(error: Error, tried: Duration) -> Error {
+    if !error.is_transient() {
+        return error;
+    }
+    error
+        .and(&format!("tried for {tried:.1?}"))
+        .or_remedy("does the broker run, and are host and port its own? `BrokerOptions::reach_within` says how long to try")
 }
 
 fn overdue(operation: &'static str) -> Error {

@@ -141,8 +141,17 @@ pub(crate) fn changes(topology: &Topology) -> impl Iterator<Item = Change> {
 
 /// A replicated queue that others declared has a delivery limit of the broker's, and its messages may be
 /// worth more than its arguments: there is a way to keep both.
+///
+/// What is passive is for others to declare, so the one who is told that it is missing may not know.
 fn explained(error: Error, change: &Change) -> Error {
     match change {
+        Change::VerifyQueue(_) | Change::VerifyExchange(_)
+            if error.kind() == ErrorKind::NotFound =>
+        {
+            error.remedy(
+                "it is `passive` here: start what declares it first, or declare it here, too",
+            )
+        }
         Change::DeclareQueue(spec)
             if error.kind() == ErrorKind::Conflict
                 && spec.kind == QueueKind::Replicated

@@ -126,6 +126,23 @@ impl Error {
         self
     }
 
+    /// Adds to the reason.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        let reason = match (&self.0.reason, &self.0.source) {
+            (Some(reason), _) => reason.to_string(),
+            (None, Some(source)) => source.to_string(),
+            (None, None) => format!("{:?}", self.0.kind),
+        };
+        self.0.reason = Some(format!("{reason}, {more}").into());
+        self
+    }
+
+    /// Says what to do about it, where that is not said yet.
+    pub(crate) fn or_remedy(mut self, remedy: &'static str) -> Self {
+        self.0.remedy.get_or_insert(remedy.into());
+        self
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

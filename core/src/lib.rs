@@ -45,7 +45,7 @@ pub use consumer::on_cancel::OnCancel;
 pub use consumer::on_error::OnError;
 pub use consumer::provider::{Provided, Provider, WorkerInfo};
 pub use context::Context;
-pub use context::header_codec::{HeaderCodec, PrefixCodec};
+pub use context::header_codec::{HeaderCodec, NoContext, PrefixCodec};
 pub use context::trace::TraceContext;
 pub use delivery::{Delivery, Envelope, Settled};
 /// The form of serde that a [`Codec`] is written against.

@@ -213,6 +213,11 @@ impl Link {
         }
     }
 
+    /// Whether it was closed for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Closed)
+    }
+
     /// The state alone, which keeps no connection open.
     pub(crate) fn observed(&self) -> Observed {
         Observed(self.state.clone())

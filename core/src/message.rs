@@ -138,11 +138,7 @@ impl Message {
             return Ok(());
         }
         for (name, value) in self.headers.iter() {
-            if is_reserved(name) {
-                return Err(refuse(ErrorKind::Configuration, format!("header {name:?}"))
-                    .because("brokers set or act on this name themselves")
-                    .remedy("choose another name"));
-            }
+            check_header_name(name)?;
             portable::check_names(name, value)?;
             check_entry(name, value, name, 1)?;
             let is_nested = matches!(value, Value::List(_) | Value::Table(_));
@@ -150,7 +146,7 @@ impl Message {
                 return Err(refuse(ErrorKind::Codec, format!("header {name:?}"))
                     .because("it is a list or a table, and this program refuses those")
                     .remedy(
-                        "begin its name with `x-`, for a call context by the prefix of its codec",
+                        "begin its name with `x-`, or allow them by `Limits::nested_headers`",
                     ));
             }
         }
@@ -201,6 +197,16 @@ impl Default for Limits {
 
 /// Tables and lists inside each other, at most: no broker or client chokes on so few.
 const MAX_DEPTH: usize = 32;
+
+/// Refuses header names that brokers set, or that change where a message goes.
+pub(crate) fn check_header_name(name: &str) -> Result<()> {
+    if is_reserved(name) {
+        return Err(refuse(ErrorKind::Configuration, format!("header {name:?}"))
+            .because("brokers set or act on this name themselves")
+            .remedy("choose another name"));
+    }
+    Ok(())
+}
 
 /// Header names that brokers set, or that change where a message goes.
 pub(crate) fn is_reserved(name: &str) -> bool {

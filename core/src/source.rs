@@ -68,6 +68,16 @@ impl Source {
         queues.any(|queue| queue.name == self.queue && queue.single_active_consumer)
     }
 
+    /// Why there will be no connection any more, if the program closed it.
+    pub(crate) fn closed(&self) -> Option<Error> {
+        let mut links = std::iter::once(&self.shared).chain(&self.own);
+        links.any(Link::is_closed).then(|| {
+            Error::new(ErrorKind::Closed, "consume")
+                .on(format!("queue {:?}", self.queue.as_str()))
+                .because("the broker was closed")
+        })
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         if self.prefetch > 0 {
             return Ok(());

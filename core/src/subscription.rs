@@ -241,6 +241,10 @@ impl Pump {
     async fn reopen(&mut self, mut reason: Error) -> Result<Option<Box<dyn Receiver>>> {
         reason = self.source.interrupted(reason);
         loop {
+            // The program closed the broker: no surprise, and nothing to try.
+            if let Some(closed) = self.source.closed() {
+                return Err(closed);
+            }
             log(
                 || tracing::warn!(queue = &**self.source.queue(), %reason, "not consuming; tried again later"),
             );

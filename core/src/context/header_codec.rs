@@ -19,6 +19,12 @@ pub trait HeaderCodec: fmt::Debug + Send + Sync + 'static {
     /// Adds the context to the headers. What it sets wins over what is there.
     fn encode(&self, context: &Context, headers: &mut Table) -> Result<()>;
 
+    /// The same without lists and tables, as far as they are the codec's and not the program's: for a
+    /// program whose [`Limits::nested_headers`](crate::Limits) refuses them.
+    fn encode_flat(&self, context: &Context, headers: &mut Table) -> Result<()> {
+        self.encode(context, headers)
+    }
+
     /// Reads the context out of the headers. What is not its own it leaves alone.
     fn decode(&self, headers: &Table) -> Context;
 }
@@ -29,6 +35,10 @@ pub trait HeaderCodec: fmt::Debug + Send + Sync + 'static {
 /// A value named `language` travels as `nameko.language`, the call ids as the list
 /// `nameko.call_id_stack`, the trace as `traceparent` and `tracestate`. Other headers without the
 /// prefix are not part of the context, so they do not travel on.
+///
+/// RabbitMQ drops lists from messages that go from AMQP 0-9-1 to AMQP 1.0, and the call ids with them.
+/// [`call_ids_as_text`](Self::call_ids_as_text) writes them in a form that arrives; both forms are read.
+/// [`NoContext`] writes nothing.
 ///
 /// ```
 /// use enoki_core::{Context, HeaderCodec, PrefixCodec, Table};
@@ -45,6 +55,7 @@ pub trait HeaderCodec: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct PrefixCodec {
     prefix: String,
+    flat: bool,
 }
 
 /// The name under which the call ids travel, without the prefix.
@@ -52,55 +63,111 @@ const CALL_IDS: &str = "call_id_stack";
 
 impl Default for PrefixCodec {
     fn default() -> Self {
-        Self { prefix: "nameko.".to_owned() }
+        Self { prefix: "nameko.".to_owned(), flat: false }
     }
 }
 
 impl PrefixCodec {
     /// A codec with a prefix of your own, written without the dot.
     pub fn new(prefix: impl Into<ShortStr>) -> Self {
-        Self { prefix: format!("{}.", prefix.into()) }
+        Self { prefix: format!("{}.", prefix.into()), flat: false }
+    }
+
+    /// Writes the call ids as a JSON list in one text, which crosses from AMQP 0-9-1 to AMQP 1.0 as it is.
+    /// nameko's services do not read it.
+    ///
+    /// ```
+    /// use enoki_core::{BrokerOptions, PrefixCodec};
+    ///
+    /// let options = BrokerOptions::new().header_codec(PrefixCodec::default().call_ids_as_text());
+    /// # let _ = options;
+    /// ```
+    #[must_use]
+    pub fn call_ids_as_text(self) -> Self {
+        Self { flat: true, ..self }
     }
 
     fn name(&self, name: &str) -> Result<ShortStr> {
         ShortStr::named("context header", format!("{}{name}", self.prefix))
     }
-}
 
-impl HeaderCodec for PrefixCodec {
-    fn encode(&self, context: &Context, headers: &mut Table) -> Result<()> {
+    fn write(&self, context: &Context, headers: &mut Table, flat: bool) -> Result<()> {
         for (name, value) in context.values().iter().filter(|(_, value)| **value != Value::Null) {
             headers.set(self.name(name)?, value.clone());
         }
-        if !context.call_ids().is_empty() {
-            let ids = context.call_ids().iter().map(|id| Value::from(id.as_str())).collect();
-            headers.set(self.name(CALL_IDS)?, Value::List(ids));
+        let ids = context.call_ids();
+        if !ids.is_empty() {
+            let ids = match flat {
+                true => serde_json::json!(ids).to_string().into(),
+                false => Value::List(ids.iter().map(|id| Value::from(id.as_str())).collect()),
+            };
+            headers.set(self.name(CALL_IDS)?, ids);
         }
         if let Some(trace) = context.trace() {
             trace.write(headers);
         }
         Ok(())
     }
+}
+
+/// The call ids in a header, in either form.
+fn call_ids(value: &Value) -> Vec<String> {
+    match value {
+        Value::List(ids) => ids.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+impl HeaderCodec for PrefixCodec {
+    fn encode(&self, context: &Context, headers: &mut Table) -> Result<()> {
+        self.write(context, headers, self.flat)
+    }
+
+    fn encode_flat(&self, context: &Context, headers: &mut Table) -> Result<()> {
+        // Names that begin so cross with lists in them, and are not refused.
+        let crosses = self.prefix.starts_with("x-");
+        self.write(context, headers, self.flat || !crosses)
+    }
 
     fn decode(&self, headers: &Table) -> Context {
         let mut values = Table::new();
-        let mut call_ids = Vec::new();
+        let mut ids = Vec::new();
         for (name, value) in headers.iter() {
             match name.strip_prefix(&self.prefix) {
                 None => {}
-                Some(CALL_IDS) => {
-                    let ids = value.as_list().unwrap_or_default().iter().filter_map(Value::as_str);
-                    call_ids.extend(ids.map(str::to_owned));
-                }
+                Some(CALL_IDS) => ids = call_ids(value),
                 // A part of a short string is one, too.
                 Some(own) => drop(values.insert(own, value.clone())),
             }
         }
-        let mut context = Context::from_parts(values, call_ids);
+        let mut context = Context::from_parts(values, ids);
         if let Some(trace) = TraceContext::read(headers) {
             context.set_trace(trace);
         }
         context
+    }
+}
+
+/// No context at all: what a handler publishes carries no header that the program did not set, and
+/// nothing of what arrives is taken for a context.
+///
+/// ```
+/// use enoki_core::{BrokerOptions, NoContext};
+///
+/// let options = BrokerOptions::new().header_codec(NoContext);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoContext;
+
+impl HeaderCodec for NoContext {
+    fn encode(&self, _: &Context, _: &mut Table) -> Result<()> {
+        Ok(())
+    }
+
+    fn decode(&self, _: &Table) -> Context {
+        Context::new()
     }
 }
 
@@ -230,6 +297,26 @@ mod tests {
             headers(&[("nameko.call_id_stack", vec!["a.h.1".into(), "b.g.2".into()].into())]);
         assert_eq!(sent, expected);
         assert_eq!(PrefixCodec::default().decode(&sent).call_ids(), ids);
+    }
+
+    #[test]
+    fn call_ids_travel_as_one_text_where_lists_do_not() {
+        let ids = vec!["a b.h.1".to_owned(), "\"ü\", c.g.2".to_owned()];
+        let context = Context::from_parts(Table::new(), ids.clone());
+        let mut sent = Table::new();
+        PrefixCodec::default().call_ids_as_text().encode(&context, &mut sent).unwrap();
+        assert!(sent.get("nameko.call_id_stack").is_some_and(|ids| ids.as_str().is_some()));
+        let mut flat = Table::new();
+        PrefixCodec::default().encode_flat(&context, &mut flat).unwrap();
+        assert_eq!(flat, sent);
+        assert_eq!(PrefixCodec::default().decode(&sent).call_ids(), ids);
+        let mut crossing = Table::new();
+        let codec = PrefixCodec::new(ShortStr::from_static("x-nameko"));
+        codec.encode_flat(&context, &mut crossing).unwrap();
+        assert!(crossing.get("x-nameko.call_id_stack").is_some_and(|ids| ids.as_list().is_some()));
+        NoContext.encode(&context, &mut flat).unwrap();
+        assert_eq!(flat, sent);
+        assert_eq!(NoContext.decode(&sent), Context::new());
     }
 
     /// nameko splits it into its letters.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    message::Properties,
     message::codec::Codecs,
     message::value::Table,
+    message::{Properties, check_header_name},
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
     topology::Topology,
@@ -114,7 +114,8 @@ impl PublisherOptions {
         content_encoding,
     }
 
-    /// Headers for each message; a call's own win over them, and the context over both.
+    /// Headers for each message; a call's own win over them, and the context over both. The publisher is
+    /// refused where brokers set or act on one of the names.
     #[must_use]
     pub fn headers(mut self, headers: Table) -> Self {
         self.headers = headers;
@@ -172,6 +173,6 @@ impl PublisherOptions {
                 .because("a window of 0 has no room for a message")
                 .remedy("1 to 65535; 256 is the default"));
         }
-        Ok(())
+        self.headers.iter().try_for_each(|(name, _)| check_header_name(name))
     }
 }

@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::{Confirm, Confirmed, Inner, mandatory};
 use crate::{
+    broker::BrokerOptions,
     context::Context,
     deadline::deadline,
     error::{Error, Result},
-    message::Message,
     message::value::{Table, Timestamp, Value},
+    message::{Message, check_header_name},
     publisher::lane::{Parcel, Reply},
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
@@ -84,13 +85,15 @@ impl<M> Publication<'_, M> {
         Ok(self)
     }
 
-    /// A header; wins over the publisher's of the same name.
+    /// A header; wins over the publisher's of the same name. A name that brokers set or act on is refused.
     pub fn header(
         mut self,
         name: impl TryInto<ShortStr, Error: Into<Error>>,
         value: impl Into<Value>,
     ) -> Result<Self> {
-        self.message.headers.insert(name, value)?;
+        let name = name.try_into().map_err(Into::into)?;
+        check_header_name(&name)?;
+        self.message.headers.set(name, value);
         Ok(self)
     }
 
@@ -177,7 +180,11 @@ impl<M> Publication<'_, M> {
         }
         // Read now, not when the publisher was made: the handler may have changed it.
         if let Some(context) = Context::current() {
-            inner.broker.options().header_codec.encode(&context, &mut self.message.headers)?;
+            let BrokerOptions { header_codec, limits, .. } = inner.broker.options();
+            match limits.nested_headers {
+                true => header_codec.encode(&context, &mut self.message.headers)?,
+                false => header_codec.encode_flat(&context, &mut self.message.headers)?,
+            }
         }
         self.message.check(&inner.broker.options().limits)?;
         // As the wires carry it, so that it arrives equal on all of them.

@@ -29,3 +29,49 @@ impl Deliveries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        delivery::Settler,
+        message::{Message, codec::Codecs},
+        outcome::{Attempt, Outcome},
+        short_str::ShortStr,
+        transport::{Delivered, Settle},
+    };
+
+    /// Also one that was on its way to a handler when the rest was given back.
+    #[tokio::test]
+    async fn no_handler_gets_a_delivery_that_was_recalled() {
+        let (settle, mut settled) = mpsc::channel(4);
+        let settler = Settler::alone(settle);
+        let (to_handlers, deliveries) = async_channel::bounded(4);
+        for tag in 0..2 {
+            let delivered = Delivered {
+                tag,
+                message: Arc::new(Message::default()),
+                exchange: ShortStr::EMPTY,
+                routing_key: ShortStr::EMPTY,
+                redelivered: false,
+                attempt: Attempt::from_flag(false),
+                undecodable: None,
+            };
+            let delivery = Delivery::new(delivered, Codecs::default(), settler.clone());
+            to_handlers.try_send(delivery).unwrap();
+        }
+        let deliveries = Deliveries::new(deliveries);
+        assert!(deliveries.next().await.is_some_and(|first| !first.is_recalled()));
+        settler.recall();
+        to_handlers.close();
+        assert!(deliveries.next().await.is_none());
+        let requeued = Settle { tag: 0, outcome: Outcome::Requeue };
+        assert_eq!(settled.recv().await, Some(requeued), "the first was dropped");
+        let released = Settle { tag: 1, outcome: Outcome::Release };
+        assert_eq!(settled.recv().await, Some(released));
+    }
+}

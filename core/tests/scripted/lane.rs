@@ -75,6 +75,30 @@ async fn each_message_gets_its_own_outcome_in_whatever_order_they_are_told() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_in_flight_is_sent_again_before_what_was_never_sent() {
+    let (broker, script) = Script::broker().await;
+    let publisher = broker.publisher(&PLACED).await.unwrap();
+    let mut confirms = vec![publisher.enqueue(&text("0")).await.unwrap()];
+    let sender = script.sender(0).await;
+    sender.took(1).await;
+    sender.change(|state| state.room = 1);
+    for n in 1..4 {
+        confirms.push(publisher.enqueue(&n.to_string()).await.unwrap());
+    }
+    // The last two wait for room.
+    sender.took(2).await;
+    sleep(Duration::from_secs(1)).await;
+    sender.change(|state| state.failure = Some(broken()));
+    let next = script.sender(1).await;
+    next.took(4).await;
+    assert_eq!(next.bodies(), ["0", "1", "2", "3"]);
+    next.confirm(0..4);
+    for confirm in confirms {
+        in_time(confirm).await.unwrap();
+    }
+}
+
 /// A small generator, so that the order is another one each round and the same on each run.
 fn shuffled(count: usize, seed: &mut u64) -> Vec<usize> {
     let mut order: Vec<_> = (0..count).collect();

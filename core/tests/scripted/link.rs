@@ -70,6 +70,34 @@ async fn a_call_that_waits_for_a_connection_in_vain_says_why_there_was_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_cannot_be_reached_is_told_with_how_long_it_was_tried_and_a_remedy() {
+    let script = Script::new();
+    let trouble = std::iter::repeat_n(Trouble::Fails(refused()), 1000);
+    script.state.change(|state| state.connect_trouble.extend(trouble));
+    let options = options().reach_within(Duration::from_secs(10));
+    let error = Broker::connect_with(script, options).await.unwrap_err().to_string();
+    assert!(error.contains("connection refused, tried for 10.0s; does the broker run"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_passive_and_missing_is_told_with_a_remedy() {
+    let script = Script::new();
+    script.state.change(|state| {
+        state.apply_trouble = Some(|change| match change {
+            Change::VerifyQueue(_) => {
+                Some(Trouble::Fails(Error::new(ErrorKind::NotFound, "verify queue")))
+            }
+            _ => None,
+        });
+    });
+    const BILLING: WorkQueue<u32> = WorkQueue::new("billing").passive();
+    let broker = Broker::connect(script).await.unwrap();
+    let error = broker.subscribe(&BILLING, 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("start what declares it first"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_no_further_try_would_mend_is_told_at_once_and_not_tried_again() {
     let (broker, script) = Script::broker_with(options()).await;
     let denied = Error::new(ErrorKind::Denied, "connect").because("access refused");

@@ -147,11 +147,11 @@ async fn shaky(Body(order): Body<String>) -> Result<(), Failure> {
     }
 }
 
-/// A log that writes every line, and one that panics on every line.
+/// A log that keeps every line, and may panic on each.
 #[derive(Debug, Default)]
-struct Log {
+pub(crate) struct Log {
     panics: bool,
-    lines: Arc<Mutex<Vec<String>>>,
+    pub(crate) lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Subscriber for Log {
@@ -176,7 +176,7 @@ impl Subscriber for Log {
         }
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.lines.lock().unwrap().push(line.0);
+        self.lines.lock().unwrap().push(format!("{} {}", event.metadata().level(), line.0));
         assert!(!self.panics, "the test says so");
     }
 

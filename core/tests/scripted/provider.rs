@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Body, Context, ErrorKind, Failure, FromState, Handler, OnError, Outcome, Provided, Provider,
-    Service, State, WorkQueue, WorkerInfo,
+    Purpose, Service, State, WorkQueue, WorkerInfo,
 };
 use tokio::sync::Notify;
 
@@ -290,6 +290,33 @@ async fn a_delivery_that_waits_for_its_turn_when_the_service_stops_is_released()
     let (stopped, ()) = tokio::join!(in_time(running.stop(in_seconds(30))), opening);
     stopped.unwrap();
     receiver.settles(2).await;
+}
+
+/// The broker delivers it again, whoever's turn it is now.
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_waits_for_its_turn_when_the_connection_breaks_is_not_handled() {
+    let gate = Gate::default();
+    let (broker, script) = Script::broker().await;
+    let running = Service::new("office", broker)
+        .state(gate.clone())
+        .workers(1)
+        .consume(&BILLING, wait.concurrency(2))
+        .start()
+        .await
+        .unwrap();
+    let receiver = script.receiver(0).await;
+    receiver.deliver("runs");
+    receiver.deliver("waits");
+    while gate.running.load(Ordering::SeqCst) < 1 {
+        tokio::task::yield_now().await;
+    }
+    script.session(Purpose::Consume, 0).await.break_off();
+    receiver.is_dropped().await;
+    gate.open.notify_one();
+    // Long enough for a turn that should not come.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(gate.running.load(Ordering::SeqCst), 0, "a handler began behind the loss");
+    running.kill().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,6 +33,19 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_is_the_brokers_is_refused_where_it_is_set() {
+    let (publisher, broker, _script) = publisher(PublisherOptions::new()).await;
+    let error = publisher.message(&text("1")).unwrap().header("x-death", 1).unwrap_err();
+    assert!(error.to_string().contains("header \"x-death\""), "{error}");
+    let mut headers = Table::new();
+    headers.insert("CC", "other").unwrap();
+    let options = PublisherOptions::new().headers(headers);
+    let error = broker.publisher_with(&PLACED, options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    assert!(error.to_string().contains("header \"CC\""), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_may_have_a_policy_of_its_own_beside_those_of_the_publisher() {
     let options = PublisherOptions::new().retry(RetryPolicy::new().retries(1));
     let (publisher, _broker, script) = publisher(options).await;

@@ -9,6 +9,7 @@ use enoki_core::{
 };
 use tokio::time::{Instant, sleep};
 
+use crate::panics::Log;
 use crate::script::{ReceiverState, Script, Trouble, Watched, broken, in_time};
 
 const BILLING: WorkQueue<String> = WorkQueue::new("billing");
@@ -488,4 +489,23 @@ async fn each_handle_has_a_temporary_queue_of_its_own() {
     }
     assert!(names.iter().all(|name| name.starts_with("screen.")), "{names:?}");
     assert_ne!(names[0], names[1]);
+}
+
+/// A log that warns at every deploy is one that nobody reads.
+#[tokio::test(start_paused = true)]
+async fn closing_a_broker_with_a_subscription_open_warns_of_nothing() {
+    let log = Log::default();
+    let lines = log.lines.clone();
+    let _guard = tracing::subscriber::set_default(log);
+    let (mut subscription, _receiver, broker, script) = subscribe(2).await;
+    broker.close(Duration::from_secs(5)).await;
+    // What a session comes to that was closed.
+    script.session(Purpose::Consume, 0).await.break_off();
+    let error = in_time(subscription.next()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    let lines = lines.lock().unwrap();
+    assert!(
+        !lines.iter().any(|line| line.starts_with("WARN") || line.starts_with("ERROR")),
+        "{lines:?}"
+    );
 }

@@ -81,6 +81,7 @@ async fn an_unreachable_broker_is_a_transient_failure(stage: &Stage) -> Result<(
     let connected = Broker::connect_with(stage.broken(Broken::Unreachable)?, options).await;
     let error = expect_error("connect", connected, &[ErrorKind::Connection])?;
     expect(error.is_transient(), "that it may be reachable later")?;
+    expect_says(&error, "tried for")?;
     expect(started.elapsed() < EARLY, "that a refusal is told at once")
 }
 

@@ -12,8 +12,9 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Attempt, Body, BrokerOptions, Context, Delivery, Entrypoint, Envelope, Error, ErrorKind,
-    Failure, FromState, Handler, OnCancel, OnError, Outcome, Publisher, PublisherOptions,
-    QueueSpec, RetryPolicy, Scope, Service, State, Value, transport::Change,
+    Failure, FromState, Handler, HeaderCodec, Limits, NoContext, OnCancel, OnError, Outcome,
+    PrefixCodec, Publisher, PublisherOptions, QueueSpec, RetryPolicy, Scope, Service, State, Value,
+    transport::Change,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -47,6 +48,8 @@ cases! { "service":
     a_handler_may_publish,
     a_publisher_carries_the_context_on [NestedHeaders],
     two_hops_make_two_call_ids [NestedHeaders],
+    call_ids_travel_where_lists_do_not,
+    a_program_may_send_no_context,
     headers_that_are_not_context_stay_behind,
     a_trace_travels_on_beside_the_context,
     as_many_call_ids_are_kept_as_the_program_says [NestedHeaders],
@@ -497,6 +500,47 @@ async fn two_hops_make_two_call_ids(stage: &Stage) -> Result<(), Failed> {
         service.stop(soon()).await?;
     }
     Ok(())
+}
+
+/// What a handler of a broker handle with these options publishes for a message.
+async fn published_by_a_handler(stage: &Stage, options: BrokerOptions) -> Result<Delivery, Failed> {
+    let broker = stage.broker_with(options).await?;
+    let (from, to) = (stage.queue("from")?, stage.queue("to")?);
+    let publisher = to_queue::<u32>(&broker, &to).await?;
+    let service = Service::new("alpha", broker.clone())
+        .state(publisher)
+        .consume(&from.clone().of::<u32>(), forward);
+    let running = service.start().await?;
+    to_queue::<u32>(&broker, &from).await?.publish(&1).await?;
+    let mut subscription = subscribe(&broker, &to, 1).await?;
+    let delivery = next(&mut subscription).await?;
+    running.stop(soon()).await?;
+    Ok(delivery)
+}
+
+/// A program that refuses lists in headers, since they do not cross, publishes from handlers all the
+/// same, and its call ids cross.
+async fn call_ids_travel_where_lists_do_not(stage: &Stage) -> Result<(), Failed> {
+    let mut limits = Limits::default();
+    limits.nested_headers = false;
+    for options in [
+        BrokerOptions::new().limits(limits),
+        BrokerOptions::new().header_codec(PrefixCodec::default().call_ids_as_text()),
+    ] {
+        let delivery = published_by_a_handler(stage, options).await?;
+        let context = PrefixCodec::default().decode(&delivery.message().headers);
+        let ids = context.call_ids();
+        let is_its = ids.len() == 1 && ids.iter().all(|id| id.starts_with("alpha.forward."));
+        expect(is_its, format_args!("a call id, not {ids:?}"))?;
+    }
+    Ok(())
+}
+
+async fn a_program_may_send_no_context(stage: &Stage) -> Result<(), Failed> {
+    let options = BrokerOptions::new().header_codec(NoContext);
+    let delivery = published_by_a_handler(stage, options).await?;
+    let headers = &delivery.message().headers;
+    expect(headers.is_empty(), format_args!("no header, not {headers:?}"))
 }
 
 async fn headers_that_are_not_context_stay_behind(stage: &Stage) -> Result<(), Failed> {

@@ -279,6 +279,7 @@ async fn what_is_passive_is_found_by_name_and_never_created(stage: &Stage) -> Re
     let missing = broker.subscribe(&queue.clone().of::<u32>(), 1).await;
     let error = expect_error("consume from a missing queue", missing, &[ErrorKind::NotFound])?;
     expect_says(&error, &queue.name)?;
+    expect_says(&error, "start what declares it first")?;
 
     let mut theirs = queue.clone();
     theirs.passive = false;
