@@ -155,7 +155,7 @@ async fn attempt(
         () = ticking => Ok(()),
     };
     watching.abort();
-    let stopped = stop(service, &broker, &queues).await;
+    let stopped = stop(service, &broker, &queues, desk).await;
     drop(broker);
     let left = nothing_is_left(tasks).await;
     finished.and(stopped).and(left).and(ground.clear().await)
@@ -180,8 +180,29 @@ async fn nothing_is_left(tasks: usize) -> Outcome {
     Ok(())
 }
 
-async fn stop(service: Option<RunningService>, broker: &Broker, queues: &Queues) -> Outcome {
+async fn stop(
+    mut service: Option<RunningService>,
+    broker: &Broker,
+    queues: &Queues,
+    desk: &Arc<Desk>,
+) -> Outcome {
     let within = Duration::from_secs(10);
+    for _ in 0..ROUNDS {
+        if let Some(service) = service.take() {
+            service.stop(within).await?;
+        }
+        if work::ready(broker, queues).await? == 0 {
+            break;
+        }
+        // What came again when all was handled had not begun, and is handled now: the ledger says whether
+        // there was a reason for it.
+        service = Some(work::serve(broker, queues, desk).await?);
+        let deadline = Instant::now() + PATIENCE;
+        while work::ready(broker, queues).await? > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        work::drain(desk, PATIENCE).await?;
+    }
     if let Some(service) = service {
         service.stop(within).await?;
     }
@@ -307,6 +328,9 @@ async fn keep_busy(gate: &watch::Sender<u64>, from: u64, to: u64, stretch: Durat
         });
     }
 }
+
+/// How often the service is started again for what it leaves at its stop.
+const ROUNDS: u32 = 3;
 
 /// Kilobytes of memory that this process has.
 fn memory() -> u64 {

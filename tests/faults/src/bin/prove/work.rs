@@ -348,6 +348,20 @@ pub(crate) async fn drain(desk: &Desk, patience: Duration) -> Outcome {
     }
 }
 
+/// How many messages wait in the queues. One that the run deleted has none.
+pub(crate) async fn ready(broker: &Broker, queues: &Queues) -> enoki::Result<u64> {
+    let mut ready = 0;
+    for queue in queues.all() {
+        match broker.queue_status(&queue.clone().of::<Parcel>()).await {
+            Ok(Found { messages, .. }) => ready += messages,
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && queue.name == queues.doomed.name => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ready)
+}
+
 /// Looks whether the queues are empty, and removes them.
 pub(crate) async fn clean_up(broker: &Broker, queues: &Queues) -> Outcome {
     let mut left = Vec::new();
