@@ -7,7 +7,8 @@ use enoki_core::Capability;
 /// The broker that a broker in memory is like: what it can, refuses and orders as that one does.
 ///
 /// A URL names it, `memory://shop?as=rabbitmq-4.0`; without a name it is the newest. Each is what that
-/// broker is over AMQP 0-9-1, where it can least: what works in memory works over AMQP 1.0, too.
+/// broker is over AMQP 0-9-1, where it can least. What it refuses over AMQP 1.0 alone, such as a binding
+/// by a list, is not refused in memory.
 ///
 /// ```
 /// use enoki_transport_memory::Version;
