@@ -15,10 +15,6 @@ use crate::{
 pub(crate) async fn r28_what_a_user_may_not_publish_is_denied_for_good_and_disturbs_nothing_else(
     stage: Stage,
 ) -> Checked {
-    // Over AMQP 1.0 a scripted broker shows it, in the tests of that transport.
-    if !stage.is_amqp091() {
-        return Ok(());
-    }
     let process = stage.process()?;
     let queue = stage.queue("q")?;
     let (open, shut) = (stage.exchange("open")?, stage.exchange("shut")?);
