@@ -387,7 +387,9 @@ async fn passes(stage: &Stage, url: String, begin: &[&str], end: &[&str]) -> Che
     let process = stage.process()?;
     let broker = enoki::connect(url).await?;
     let queue = stage.queue("pair")?;
-    let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
+    // The broker's tool takes longer on a busy machine than a message has by default.
+    let patient = PublisherOptions::new().timeout(PATIENCE);
+    let publisher = publisher(&broker, &queue, patient).await?;
     let mut deliveries = broker.subscribe(&queue.clone().of::<u32>(), 10).await?;
     publisher.publish(&1).await?;
     next(&mut deliveries).await?.settle(Outcome::Ack);
