@@ -147,34 +147,51 @@ async fn watched(url: &str) -> Result<(String, Arc<Mutex<Vec<Seen>>>), Box<dyn s
     Ok((url.replacen(&broker, &here, 1), seen))
 }
 
-/// What is to be known of a frame.
+/// What is to be known of a frame. Each side numbers channels by itself, so a link is told by its name.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    Attach,
-    Attached,
-    End,
+    Attach { channel: u16, link: Vec<u8> },
+    Attached { link: Vec<u8> },
+    End { channel: u16 },
     Other,
 }
 
 impl Seen {
-    fn from_us(performative: u8) -> Self {
+    fn from_us(channel: u16, performative: u8, fields: &[u8]) -> Self {
         match performative {
-            0x12 => Self::Attach,
-            0x17 => Self::End,
+            0x12 => Self::Attach { channel, link: link_name(fields) },
+            0x17 => Self::End { channel },
             _ => Self::Other,
         }
     }
 
-    fn from_broker(performative: u8) -> Self {
-        if performative == 0x12 { Self::Attached } else { Self::Other }
+    fn from_broker(_: u16, performative: u8, fields: &[u8]) -> Self {
+        match performative {
+            0x12 => Self::Attached { link: link_name(fields) },
+            _ => Self::Other,
+        }
     }
+}
+
+/// The first field of an attach: a string, in a list.
+fn link_name(fields: &[u8]) -> Vec<u8> {
+    let name = match fields {
+        [0xc0, _, _, rest @ ..] | [0xd0, _, _, _, _, _, _, _, _, rest @ ..] => rest,
+        _ => panic!("an attach is no list: {fields:?}"),
+    };
+    let (length, rest) = match name {
+        [0xa1, length, rest @ ..] => (usize::from(*length), rest),
+        [0xb1, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, rest),
+        _ => panic!("an attach names no link: {fields:?}"),
+    };
+    rest.get(..length).unwrap().to_vec()
 }
 
 /// Passes frames on after a while, for others to happen meanwhile.
 async fn pass_on(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    seen: fn(u8) -> Seen,
+    seen: fn(u16, u8, &[u8]) -> Seen,
     noted: &Mutex<Vec<Seen>>,
 ) {
     let mut bytes = Vec::new();
@@ -191,8 +208,10 @@ async fn pass_on(
                 break;
             }
             // A body begins with a descriptor: 0x00, 0x53 and the performative.
-            if let Some([0x00, 0x53, performative]) = frame.get(8..11).filter(|_| size > 8) {
-                noted.lock().unwrap_or_else(PoisonError::into_inner).push(seen(*performative));
+            if let Some([0x00, 0x53, performative, fields @ ..]) = frame.get(8..size) {
+                let channel = u16::from_be_bytes([frame[6], frame[7]]);
+                let seen = seen(channel, *performative, fields);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
             }
             whole += size;
         }
@@ -220,13 +239,17 @@ async fn given_up(url: String) -> Checked {
     session.apply(&Change::VerifyQueue(queue.clone())).await?;
     session.apply(&Change::DeleteQueue(queue.name.clone())).await?;
     session.close(Instant::now() + PATIENCE).await;
-    let (mut unanswered, mut ends) = (0, 0);
+    let (mut unanswered, mut ends) = (Vec::new(), 0);
     for frame in seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         match frame {
-            Seen::Attach => unanswered += 1,
-            Seen::Attached => unanswered -= 1,
-            Seen::End if unanswered > 0 => return Err("a session ended during an attach".into()),
-            Seen::End => ends += 1,
+            Seen::Attach { channel, link } => unanswered.push((*channel, link)),
+            Seen::Attached { link } => unanswered.retain(|(_, attached)| *attached != link),
+            Seen::End { channel } => {
+                if unanswered.iter().any(|(on, _)| on == channel) {
+                    return Err("a session ended before the attach on it was answered".into());
+                }
+                ends += 1;
+            }
             Seen::Other => {}
         }
     }
