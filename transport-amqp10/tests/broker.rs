@@ -173,18 +173,18 @@ impl Seen {
     }
 }
 
-/// The first field of an attach: a string, in a list.
+/// The first field of an attach: a string, in a list. Empty where it is none, which no link is called.
 fn link_name(fields: &[u8]) -> Vec<u8> {
     let name = match fields {
         [0xc0, _, _, rest @ ..] | [0xd0, _, _, _, _, _, _, _, _, rest @ ..] => rest,
-        _ => panic!("an attach is no list: {fields:?}"),
+        _ => &[],
     };
     let (length, rest) = match name {
         [0xa1, length, rest @ ..] => (usize::from(*length), rest),
         [0xb1, a, b, c, d, rest @ ..] => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, rest),
-        _ => panic!("an attach names no link: {fields:?}"),
+        _ => (0, name),
     };
-    rest.get(..length).unwrap().to_vec()
+    rest.get(..length).unwrap_or_default().to_vec()
 }
 
 /// Passes frames on after a while, for others to happen meanwhile.
@@ -208,8 +208,8 @@ async fn pass_on(
                 break;
             }
             // A body begins with a descriptor: 0x00, 0x53 and the performative.
-            if let Some([0x00, 0x53, performative, fields @ ..]) = frame.get(8..size) {
-                let channel = u16::from_be_bytes([frame[6], frame[7]]);
+            if let Some([a, b, 0x00, 0x53, performative, fields @ ..]) = frame.get(6..size) {
+                let channel = u16::from_be_bytes([*a, *b]);
                 let seen = seen(channel, *performative, fields);
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
             }
@@ -242,6 +242,9 @@ async fn given_up(url: String) -> Checked {
     let (mut unanswered, mut ends) = (Vec::new(), 0);
     for frame in seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         match frame {
+            Seen::Attach { link, .. } if link.is_empty() => {
+                return Err("the name of a link was not found in its attach".into());
+            }
             Seen::Attach { channel, link } => unanswered.push((*channel, link)),
             Seen::Attached { link } => unanswered.retain(|(_, attached)| *attached != link),
             Seen::End { channel } => {

@@ -1,11 +1,12 @@
 //! What a program awaits it can also spawn: every future is `Send`, and owns or borrows no more
 //! than it says.
 
+use std::time::Duration;
+
 use enoki_core::{
-    Broker, Capability, Confirm, Confirmed, Delivery, Publisher, Route, RunningService,
-    Service, Subscription, Topic, Topology, WorkQueue, transport::Change,
+    Broker, Capability, Confirm, Confirmed, Delivery, Publisher, Route, RunningService, Service,
+    Subscription, Topic, Topology, WorkQueue, transport::Change,
 };
-use tokio::time::Instant;
 
 const SHOP: Topic = Topic::new("shop");
 const PLACED: Route<String> = SHOP.route("order.placed");
