@@ -315,22 +315,44 @@ async fn ends_as_its_queue_goes(stage: &Stage, kind: QueueKind) -> Result<(), Fa
     let mut queue = stage.queue("q")?;
     queue.kind = kind;
     let delete = Change::DeleteQueue(queue.name.clone());
-    for round in 0..30 {
+    // RabbitMQ 4.3 ends the connection itself when a consumer of a replicated queue is cancelled while the
+    // queue goes: its channel has no case for that (`rabbit_channel:cancel_consumer`, 4.3.6). Such ends come
+    // last, and what they may not do is to keep the neighbour's messages back.
+    let (ends, may_break) = match kind {
+        QueueKind::Replicated => (0..40, 30..40),
+        _ => (0..30, 0..0),
+    };
+    for round in ends {
+        if round == may_break.start {
+            expect_eq("how often it subscribed", neighbour.health().borrow().subscribed, 1)?;
+        }
         fill(&broker, &queue, [1]).await?;
         let mut subscription = subscribe(&broker, &queue, 1).await?;
-        // One with a delivery, and one without.
-        let held = if round % 3 == 1 { Some(next(&mut subscription).await?) } else { None };
-        if round % 3 == 2 {
+        let stops = if may_break.is_empty() { round % 3 == 2 } else { may_break.contains(&round) };
+        // One with a delivery, and one without. To stop waits for what is held.
+        let holds = round % 3 == 1 && !stops;
+        let held = if holds { Some(next(&mut subscription).await?) } else { None };
+        if stops {
             // That it ends is all that counts: an end on both sides may be an error.
             let (_, deleted) = tokio::join!(subscription.stop(soon()), broker.apply(&delete));
-            deleted?;
+            if may_break.is_empty() {
+                deleted?;
+            }
         } else {
             drop(subscription);
             broker.apply(&delete).await?;
         }
         drop(held);
         to_neighbour.publish(&round).await?;
-        expect_eq("the neighbour's message", take(&mut neighbour, 1).await?, [round])?;
+        if may_break.contains(&round) {
+            // What it had acknowledged on a connection that broke may come again.
+            while take(&mut neighbour, 1).await? != [round] {}
+        } else {
+            expect_eq("the neighbour's message", take(&mut neighbour, 1).await?, [round])?;
+        }
     }
-    expect_eq("how often the neighbour subscribed", neighbour.health().borrow().subscribed, 1)
+    if may_break.is_empty() {
+        expect_eq("how often it subscribed", neighbour.health().borrow().subscribed, 1)?;
+    }
+    Ok(())
 }
