@@ -303,7 +303,7 @@ impl Supervisor {
         self.set(State::Closed);
     }
 
-    /// Opens the connection whenever somebody wants it, until nobody does any more.
+    /// Opens the connection whenever a handle asks for it, until the last handle is gone.
     async fn serve_all(&mut self, mut is_wanted: bool) {
         while is_wanted || matches!(self.inbox.recv().await, Some(Command::Open)) {
             is_wanted = false;

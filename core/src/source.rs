@@ -88,7 +88,7 @@ impl Source {
             .remedy("1 to 65535"))
     }
 
-    /// The last receiver ended for this reason, and nobody asked for it. Returns what to say of it.
+    /// The last receiver ended for this reason, without being asked to. Returns what to say of it.
     pub(crate) fn interrupted(&mut self, reason: Error) -> Error {
         let lived = self.opened.elapsed();
         self.pauses.ended_after(lived);

@@ -258,7 +258,7 @@ async fn keep(
             deadline = is_over(&mut over) => break deadline,
             reply = inbox.recv() => reply,
         };
-        // A session that is dropped without being closed has nobody left to wait for it either.
+        // No caller is left to wait for a session that is dropped without being closed.
         let Some(reply) = reply else { break deadline(LAST_WORDS) };
         if reply.is_closed() {
             continue;
@@ -302,7 +302,7 @@ async fn begin(
         if let Ok(begun) = timeout(patience, fe2o3_amqp::Session::begin(client)).await {
             return Some(begun);
         }
-        // fe2o3-amqp gives its channel to nobody else.
+        // fe2o3-amqp gives its channel to no other session.
         room.forget_permits(1);
     }
     None
@@ -331,5 +331,5 @@ const RECENT: Duration = Duration::from_secs(5);
 /// How often the broker is asked for an AMQP session, where an answer may be lost.
 const BEGIN_TRIES: u32 = 4;
 
-/// How long the end of a connection may take that nobody waits for.
+/// How long the end of a connection may take that no caller waits for.
 const LAST_WORDS: Duration = Duration::from_secs(1);

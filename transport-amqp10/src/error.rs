@@ -209,7 +209,7 @@ pub(crate) fn refused_by(error: &definitions::Error) -> Option<RefusedBy> {
 }
 
 impl RefusedBy {
-    /// Whether the queue may take the message later though nobody consumes: it has no leader for the time
+    /// Whether the queue may take the message later though no consumer takes one: it has no leader for the time
     /// being.
     pub(crate) fn passes(&self) -> bool {
         self.why == "unavailable"

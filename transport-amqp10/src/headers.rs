@@ -118,7 +118,7 @@ fn annotations_out(
 /// begin with `x-` to consumers here as annotations.
 fn annotation(name: &str, value: &Value) -> Option<String> {
     if name.starts_with("x-") {
-        // A null there ends RabbitMQ's session with whoever consumes it, and a headers exchange compares
+        // A null there ends RabbitMQ's session with the consumer that gets it, and a headers exchange compares
         // no boolean there; seen up to 4.3.
         (!matches!(value, Value::Null | Value::Bool(_))).then(|| name.to_owned())
     } else if matches!(value, Value::List(_) | Value::Table(_)) {

@@ -27,7 +27,7 @@ pub(crate) struct Pool {
     first: Arc<Connection>,
     /// All of them, in the order they were opened.
     connections: Mutex<Vec<Arc<Connection>>>,
-    /// Held by whoever adds a connection: when and why the last could not be added.
+    /// Held by the call that adds a connection: when and why the last could not be added.
     adding: tokio::sync::Mutex<Option<(Instant, Error)>>,
     /// Exclusive queues, which the broker keeps for the connection that declared them.
     homes: Mutex<HashMap<ShortStr, Home>>,

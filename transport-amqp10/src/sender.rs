@@ -74,7 +74,7 @@ struct Failed {
 enum Link {
     /// It can take the next.
     Free(Box<fe2o3_amqp::Sender>),
-    /// It takes one, as soon as there is credit. Whoever waits for that may go away: the message is never
+    /// It takes one, as soon as there is credit. A call that waits for that may go away: the message is never
     /// given up halfway.
     Sending(BoxFuture<'static, Sent>),
     #[default]

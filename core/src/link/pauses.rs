@@ -121,7 +121,7 @@ struct Growing {
 /// What a further try costs.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
-    /// Little: there is nobody, or the broker lets this program in.
+    /// Little: no broker answers, or the broker lets this program in.
     Away,
     /// The broker some work: it answers, and cannot for the time being.
     Busy,

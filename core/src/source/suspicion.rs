@@ -7,8 +7,8 @@ use crate::error::{Error, ErrorKind};
 /// Suspects a consumer whose deliveries end its connection or session again and again.
 ///
 /// RabbitMQ fails on a message that it cannot convert to the consumer's protocol, ends the connection
-/// or the AMQP session, and does so again with the next consumer of that queue. Whoever shares that
-/// connection is interrupted as often; and the broker does not say which queue it was.
+/// or the AMQP session, and does so again with the next consumer of that queue. Each consumer on that
+/// connection is interrupted as often, and the broker does not say which queue it was.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     strikes: u32,

@@ -292,7 +292,7 @@ async fn a_delivery_that_waits_for_its_turn_when_the_service_stops_is_released()
     receiver.settles(2).await;
 }
 
-/// The broker delivers it again, whoever's turn it is now.
+/// The broker delivers it again, whichever worker's turn it is now.
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_waits_for_its_turn_when_the_connection_breaks_is_not_handled() {
     let gate = Gate::default();

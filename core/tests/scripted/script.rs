@@ -258,7 +258,7 @@ impl ScriptedSession {
         });
     }
 
-    /// Whoever waits for its end finds that this panics.
+    /// A task that waits for its end finds that this panics.
     pub(crate) fn panic_on_end(&self) {
         self.state.change(|state| state.end_panics = true);
     }
@@ -279,7 +279,7 @@ impl ScriptedSession {
         receivers.iter().map(|receiver| receiver.change(|it| it.queue.clone())).collect()
     }
 
-    /// The connection ends, and nobody on it has noticed yet.
+    /// The connection ends, and no sender or receiver on it has noticed yet.
     pub(crate) fn end(&self, reason: Error) {
         self.state.change(|state| state.ended = Some(reason));
     }

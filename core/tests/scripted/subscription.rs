@@ -231,7 +231,7 @@ fn other(change: &Change) -> Option<Trouble> {
     Some(Trouble::Fails(error.because("it is other")))
 }
 
-/// A queue that was deleted and made anew by somebody else, for instance.
+/// A queue that was deleted and made anew by another program, for instance.
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_cannot_be_resumed_says_why_and_for_how_long_it_tried() {
     let (mut subscription, _, _broker, script) = subscribe(2).await;
@@ -491,7 +491,7 @@ async fn each_handle_has_a_temporary_queue_of_its_own() {
     assert_ne!(names[0], names[1]);
 }
 
-/// A log that warns at every deploy is one that nobody reads.
+/// A log that warns at every deploy is not read.
 #[tokio::test(start_paused = true)]
 async fn closing_a_broker_with_a_subscription_open_warns_of_nothing() {
     let log = Log::default();

@@ -296,7 +296,7 @@ async fn what_is_passive_is_found_by_name_and_never_created(stage: &Stage) -> Re
     Ok(())
 }
 
-/// Brokers drop dead letters that have no exchange, or no queue of that name, and tell nobody.
+/// Brokers drop dead letters that have no exchange, or no queue of that name, and say nothing of it.
 async fn dead_letters_to_what_is_missing_are_refused_at_start(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let mut queue = stage.queue("q")?;

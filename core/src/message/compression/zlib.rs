@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(codecs().decode::<String>(&message).unwrap(), text, "{name}");
             let unpacked = codecs().unpack(&message).unwrap().into_owned();
             assert_eq!(unpacked.properties.content_encoding.as_deref(), then, "{name}");
-            // Whoever does not read compressed bodies is told what it is.
+            // A consumer that does not read compressed bodies is told what it is.
             let said = Codecs::default().decode::<String>(&message).unwrap_err().to_string();
             assert!(said.contains("compressed as"), "{said}");
         }

@@ -177,8 +177,8 @@ async fn refusals(ground: &Ground) -> Checked<Vec<String>> {
         ("one active, replicated", REPLICATED, |queue| queue.single_active_consumer = true),
         ("a mode", |_| {}, |queue| argument(queue, "x-queue-mode", "lazy")),
         ("a mode, replicated", REPLICATED, |queue| argument(queue, "x-queue-mode", "lazy")),
-        ("what nobody knows", |_| {}, |queue| argument(queue, "x-enoki-nothing", 1)),
-        ("what nobody knows, replicated", REPLICATED, |queue| {
+        ("what no broker knows", |_| {}, |queue| argument(queue, "x-enoki-nothing", 1)),
+        ("what no broker knows, replicated", REPLICATED, |queue| {
             argument(queue, "x-enoki-nothing", 1);
         }),
         ("a strategy", |_| {}, |queue| argument(queue, "x-dead-letter-strategy", "at-least-once")),
