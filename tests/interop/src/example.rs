@@ -39,6 +39,14 @@ impl Example {
 
     fn cargo(&self, command: &str, url: Option<&str>) -> Result<Output, String> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // Dependencies ask for these. With those of the test's own package, cargo would build ring and what
+        // needs it anew, while another cargo reads what it writes.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_")) {
+                cargo.env_remove(name);
+            }
+        }
+        cargo.env_remove("CARGO_MANIFEST_DIR");
         cargo.args([command, "--quiet", "--package", "enoki", "--all-features", "--example"]);
         cargo.arg(self.name).envs(url.map(|url| ("BROKER_URL", url)));
         let output = cargo.output().map_err(|error| format!("cargo {command}: {error}"))?;
