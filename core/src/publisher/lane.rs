@@ -98,7 +98,7 @@ impl Reply {
                     && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::Refused)
                 {
                     log(
-                        || tracing::warn!(%error, "a message is stored nowhere, and nobody awaits its outcome"),
+                        || tracing::warn!(%error, "a message is stored nowhere, and no caller awaits its outcome"),
                     );
                 }
             }

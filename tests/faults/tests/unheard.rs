@@ -40,7 +40,7 @@ async fn p06_a_mandatory_message_without_a_queue_is_never_silent() {
     drop(publisher.enqueue(&1).await.unwrap());
     broker.close(Duration::from_secs(5)).await;
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(said.contains("nobody awaits its outcome"), "{said}");
+    assert!(said.contains("no caller awaits its outcome"), "{said}");
     assert!(said.contains("\"nowhere\""), "{said}");
     assert!(said.contains("no queue is bound for it"), "{said}");
 }
