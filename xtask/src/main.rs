@@ -12,16 +12,39 @@ mod report;
 mod results;
 mod screen;
 mod shell;
+mod style;
 mod test;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("test") => test::main(arguments.collect()),
+        Some("style") => check_style(),
         _ => {
-            eprintln!("xtask: the one command is `test`; see `dev/test --help`");
+            eprintln!("xtask: the commands are `test` (see `dev/test --help`) and `style`");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Shows every place that does not follow "How we write".
+fn check_style() -> ExitCode {
+    match style::check(Path::new(".")) {
+        Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
+        Ok(findings) => {
+            for finding in &findings {
+                eprintln!("{finding}");
+            }
+            eprintln!(
+                "{} places do not follow \"How we write\" in CONTRIBUTING.md",
+                findings.len()
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("xtask style: {error}");
             ExitCode::from(2)
         }
     }
