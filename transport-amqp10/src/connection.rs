@@ -1,7 +1,7 @@
 //! One connection to the broker: opened, lent out in AMQP sessions, and closed.
 //!
 //! A session of the interface has one of them, and more when its links need more AMQP sessions than
-//! the broker lets one connection have: see `pool.rs`.
+//! the broker lets one connection have: see `connections.rs`.
 
 mod refusal;
 
@@ -26,12 +26,12 @@ use tokio::{
 };
 
 use crate::{
-    artemis::Artemis,
-    channel::{Channel, Idle},
     error::{self, Cause},
-    management::Management,
+    io::stream::{self, FRAME_MAX, Line},
+    management::{artemis::Artemis, rabbitmq::Management},
     options::Options,
-    wire::{self, FRAME_MAX, Line, OVERHEAD},
+    proto::inbound::OVERHEAD,
+    session_pool::{Channel, Idle},
 };
 
 /// Why the connections of a session are over, once they are: they end together.
@@ -167,7 +167,7 @@ pub(crate) enum Unbegun {
 }
 
 async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
-    let wire = wire::open(options, line).await?;
+    let wire = stream::open(options, line).await?;
     let hostname = options.hostname();
     let mut properties = Fields::new();
     for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
@@ -283,7 +283,7 @@ async fn is_over(over: &mut watch::Receiver<Option<Ended>>) -> Instant {
     }
 }
 
-/// Begins an AMQP session; `None` when the broker does not answer. See `channel.rs` for why the
+/// Begins an AMQP session; `None` when the broker does not answer. See `session_pool.rs` for why the
 /// channel of a session that ended a moment ago rests a while, and why there may all the same be no
 /// answer: the next try gets another channel. On a channel that is new the answer is only slow.
 async fn begin(

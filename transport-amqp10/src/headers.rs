@@ -29,9 +29,11 @@ use enoki_core::{
 
 use crate::{
     address,
-    decode::{self, Body, Sections},
-    encode::Encoder,
     peer::Dialect,
+    proto::{
+        decode::{self, Body, Sections},
+        encode::Encoder,
+    },
 };
 
 /// A whole message for this address.

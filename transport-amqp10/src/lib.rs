@@ -44,22 +44,21 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
 mod address;
-mod artemis;
-mod channel;
 mod connection;
-mod decode;
-mod encode;
+mod connections;
 mod error;
 mod headers;
+mod io;
 mod management;
 mod options;
 mod peer;
-mod pool;
+mod proto;
+mod publishing;
 mod receiver;
 mod sender;
 mod session;
+mod session_pool;
 mod topology;
-mod wire;
 
 use std::sync::Arc;
 

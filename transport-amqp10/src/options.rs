@@ -50,7 +50,7 @@ impl Options {
                 username: user.to_owned(),
                 password: self.password.reveal().to_owned(),
             },
-            // What becomes of it on the wire, `wire/login.rs` says.
+            // What becomes of it on the wire, `proto/login.rs` says.
             None => SaslProfile::Anonymous,
         }
     }

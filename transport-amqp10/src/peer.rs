@@ -2,7 +2,7 @@
 
 use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
 
-use crate::wire::Greeting;
+use crate::proto::inbound::Greeting;
 
 /// The peer behind a greeting, or why it is of no use.
 ///

@@ -34,14 +34,14 @@ use tokio::{
 
 use crate::{
     address,
-    channel::Channel,
     connection::{Ended, REPLY_TIMEOUT},
     error::{self, Cause},
     headers::{Incoming, incoming},
+    io::link_progress::Gauge,
     peer::{self, Dialect},
     session::{self, Amqp10Session},
+    session_pool::Channel,
     topology,
-    wire::Gauge,
 };
 
 /// A consumer.

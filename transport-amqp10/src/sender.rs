@@ -1,8 +1,6 @@
 //! Publishing, pipelined: messages are written in order as long as there is credit, and nobody waits
 //! for one to be confirmed.
 
-mod last_words;
-
 use std::{
     collections::VecDeque,
     fmt,
@@ -27,15 +25,15 @@ use fe2o3_amqp::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::watch;
 
-use self::last_words::{LastWords, Taken};
 use crate::{
     address,
-    channel::Channel,
     connection::Ended,
     error::{self, Cause},
     headers,
     peer::{self, Dialect},
+    publishing::close_reason::{LastWords, Taken},
     session::{self, Amqp10Session},
+    session_pool::Channel,
 };
 
 /// A link to the anonymous terminus: each message says where it goes, and an error is its own.
@@ -95,11 +93,11 @@ struct Encoded {
 }
 
 /// What has to be known of a message to judge its outcome.
-struct Fate {
-    id: u64,
-    mandatory: bool,
-    exchange: ShortStr,
-    routing_key: ShortStr,
+pub(crate) struct Fate {
+    pub(crate) id: u64,
+    pub(crate) mandatory: bool,
+    pub(crate) exchange: ShortStr,
+    pub(crate) routing_key: ShortStr,
 }
 
 /// A message that the broker has not answered yet.

@@ -22,16 +22,15 @@ use tokio::{
 };
 
 use crate::{
-    artemis::Artemis,
-    channel::Channel,
     connection::{Connection, Ended, REPLY_TIMEOUT, end},
+    connections::Pool,
     error::{self, Cause},
-    management::Management,
+    management::{artemis::Artemis, rabbitmq::Management},
     options::Options,
     peer,
-    pool::Pool,
     receiver::Amqp10Receiver,
     sender::Amqp10Sender,
+    session_pool::Channel,
     topology,
 };
 
@@ -42,7 +41,7 @@ pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Amq
     Ok(Amqp10Session { options, peer, pool })
 }
 
-/// One incarnation of a connection to the broker, which may be several: see `pool.rs`.
+/// One incarnation of a connection to the broker, which may be several: see `connections.rs`.
 pub(crate) struct Amqp10Session {
     options: Arc<Options>,
     peer: Peer,
@@ -69,7 +68,7 @@ impl Amqp10Session {
     }
 
     /// Attaches a link. Where the caller gives up, a task waits for the broker all the same, and then
-    /// lets go of the link and its session: see `channel.rs`.
+    /// lets go of the link and its session: see `session_pool.rs`.
     pub(crate) async fn attach<L, E>(
         &self,
         operation: &'static str,

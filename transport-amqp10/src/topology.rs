@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use crate::{
     address::{self, segment},
     error::{Cause, INTERNAL, LOCKED, condition},
-    management::{Answer, refused},
+    management::rabbitmq::{Answer, refused},
     peer,
     session::{Amqp10Session, At},
 };

@@ -8,8 +8,8 @@ use fe2o3_amqp::connection::OpenError;
 
 use crate::{
     error::{self, Cause},
+    io::stream::{CONNECT, Line, Stage},
     options::Options,
-    wire::{CONNECT, Line, Stage},
 };
 
 /// Why a connection was not opened.

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::queue_subject;
 use crate::{
     address,
-    artemis::{Answer, refused},
+    management::artemis::{Answer, refused},
     session::At,
 };
 

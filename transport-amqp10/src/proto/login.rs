@@ -5,11 +5,11 @@
 
 use enoki_core::Value;
 
-use crate::decode::{Cursor, Fault};
+use super::decode::{Cursor, Fault};
 
 /// Which login a broker offers, besides others.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(crate) enum Offer {
     /// One by certificate.
     External,
     /// None of that kind, but these.
@@ -17,7 +17,7 @@ pub(super) enum Offer {
 }
 
 /// What a frame offers to log in with, if that is what it is about.
-pub(super) fn offer(frame: &[u8]) -> Option<Offer> {
+pub(crate) fn offer(frame: &[u8]) -> Option<Offer> {
     let mechanisms = first_field(frame, MECHANISMS)?.ok()?;
     let names: Vec<_> = match &mechanisms {
         Value::List(names) => names.iter().filter_map(Value::as_str).collect(),
@@ -31,7 +31,7 @@ pub(super) fn offer(frame: &[u8]) -> Option<Offer> {
 }
 
 /// Whether fe2o3-amqp has chosen its login in this frame.
-pub(super) fn is_choice(frame: &[u8]) -> bool {
+pub(crate) fn is_choice(frame: &[u8]) -> bool {
     first_field(frame, INIT).is_some()
 }
 
@@ -47,11 +47,11 @@ fn first_field(frame: &[u8], wanted: u64) -> Option<Result<Value, Fault>> {
 }
 
 /// What fe2o3-amqp is offered.
-pub(super) const ANONYMOUS: &[u8] =
+pub(crate) const ANONYMOUS: &[u8] =
     b"\0\0\0\x19\x02\x01\0\0\0\x53\x40\xc0\x0c\x01\xa3\x09ANONYMOUS";
 
 /// What the broker gets for it: nothing but the name, since the certificate says the rest.
-pub(super) const EXTERNAL: &[u8] =
+pub(crate) const EXTERNAL: &[u8] =
     b"\0\0\0\x1a\x02\x01\0\0\0\x53\x41\xc0\x0d\x02\xa3\x08EXTERNAL\xa0\0";
 
 const MECHANISMS: u64 = 0x40;
@@ -87,7 +87,7 @@ mod tests {
     fn what_takes_the_place_of_frames_are_frames() {
         for frame in [ANONYMOUS, EXTERNAL] {
             assert_eq!(frame.len(), usize::from(frame[3]));
-            assert_eq!(super::super::check::check(frame), Ok(()));
+            assert_eq!(super::super::guard::check(frame), Ok(()));
         }
         let read = |frame: &[u8]| FrameCodec {}.decode(&mut BytesMut::from(&frame[4..])).unwrap();
         assert!(matches!(read(ANONYMOUS), Some(Frame::Mechanisms(_))));

@@ -16,11 +16,13 @@ use serde_json::Value as Json;
 
 use crate::{
     address,
-    channel::Channel,
-    decode::{self, Body},
-    encode::Encoder,
     error::{self, Cause},
+    proto::{
+        decode::{self, Body},
+        encode::Encoder,
+    },
     session::{At, Node},
+    session_pool::Channel,
 };
 
 /// A link to the management address, and one from a queue of this connection's for the answers.

@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 
 use super::{
+    decode::Fault,
     frame::{ATTACH, OPEN, Opened, TRANSFER, open, transferred},
     inbound::OVERHEAD,
-    pair::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
+    link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
 };
-use crate::decode::Fault;
 
 /// What goes out.
 #[derive(Debug, Default)]
-pub(super) struct Outbound {
+pub(crate) struct Outbound {
     /// Links by channel and handle in the middle of a message of several frames.
     unfinished: HashSet<(u16, u32)>,
 }
 
 impl Outbound {
     /// Passes a whole frame on to the broker.
-    pub(super) fn pass(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn pass(&mut self, frame: &[u8], out: &mut Vec<u8>) {
         match open(frame) {
             Some(opened) if opened.code == TRANSFER => {
                 if self.begins(&opened).unwrap_or(false) {

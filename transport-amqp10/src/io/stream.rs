@@ -2,25 +2,14 @@
 //!
 //! What it does on the way:
 //!
-//! - it lets no frame pass that fe2o3-amqp could fail at: see `wire/check.rs`;
+//! - it lets no frame pass that fe2o3-amqp could fail at: see `proto/guard.rs`;
 //! - it hands fe2o3-amqp every message as one opaque data section, and takes outgoing ones out of it:
-//!   see `decode.rs` and `encode.rs` for why;
-//! - it makes a login by certificate of an anonymous one: see `wire/login.rs`;
+//!   see `proto/decode.rs` and `proto/encode.rs` for why;
+//! - it makes a login by certificate of an anonymous one: see `proto/login.rs`;
 //! - it gives the two links of the management pair the one name that RabbitMQ asks for;
 //! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
-//! - it asks a broker that is quiet for a sign that it hears: see `wire/pulse.rs`;
+//! - it asks a broker that is quiet for a sign that it hears: see `io/liveness.rs`;
 //! - it writes to the socket what has gathered since the last time, not each frame by itself.
-
-mod check;
-mod frame;
-mod inbound;
-mod links;
-mod login;
-mod outbound;
-mod pair;
-mod pulse;
-#[cfg(test)]
-mod tests;
 
 use std::{
     fmt, io,
@@ -42,13 +31,20 @@ use tokio::{
     time::Sleep,
 };
 
-use self::{inbound::Inbound, login::Offer, outbound::Outbound, pulse::Pulse};
-pub(crate) use self::{
-    inbound::{Greeting, OVERHEAD},
-    links::{Alarm, Gauge, Links},
-    pair::{PAIR_RECEIVER, PAIR_SENDER, paired},
+use super::{
+    link_progress::{Alarm, Links},
+    liveness::{self, Pulse},
 };
-use crate::{decode::Fault, options::Options};
+use crate::{
+    options::Options,
+    proto::{
+        decode::Fault,
+        frame, guard,
+        inbound::{Greeting, Inbound},
+        login::{self, Offer},
+        outbound::Outbound,
+    },
+};
 
 /// Opens the socket.
 pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire> {
@@ -290,9 +286,9 @@ impl Wire {
             let rest = self.received.get(from..).unwrap_or_default();
             let Some(length) = frame::length(rest, FRAME_MAX)? else { break };
             let Some(whole) = rest.get(..length) else { break };
-            check::check(whole)?;
+            guard::check(whole)?;
             from += length;
-            heard |= length > pulse::HEARTBEAT.len();
+            heard |= length > liveness::HEARTBEAT.len();
             match login::offer(whole).filter(|_| self.logging_in) {
                 Some(Offer::External) => {
                     self.ready.extend_from_slice(login::ANONYMOUS);
@@ -309,7 +305,7 @@ impl Wire {
             }
             let before = self.ready.len();
             if self.pulse.takes(whole) {
-                self.ready.extend_from_slice(pulse::HEARTBEAT);
+                self.ready.extend_from_slice(liveness::HEARTBEAT);
             } else if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
                 let open = self.ready.get_mut(before..).unwrap_or_default();
                 self.line.last_channel.store(self.pulse.opened(open, now), Ordering::Release);

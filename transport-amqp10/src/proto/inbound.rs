@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::{
+    decode::{Cursor, Fault},
     frame::{
         ATTACH, BEGIN, DETACH, END, FLOW, OPEN, Opened, TRANSFER, Transferred, open, transferred,
     },
-    links::{Gauge, Links},
-    pair::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
+    link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
 };
-use crate::decode::{Cursor, Fault};
+use crate::io::link_progress::{Gauge, Links};
 
 /// What a broker says of itself when it opens a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) struct Greeting {
 
 /// What comes in.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     links: Arc<Links>,
     /// The receivers' links, by the broker's channel and handle.
     gauges: HashMap<(u16, u32), Arc<Gauge>>,
@@ -36,7 +36,7 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    pub(super) fn new(links: Arc<Links>, max_message: usize) -> Self {
+    pub(crate) fn new(links: Arc<Links>, max_message: usize) -> Self {
         Self {
             links,
             gauges: HashMap::new(),
@@ -47,7 +47,7 @@ impl Inbound {
     }
 
     /// Passes a whole frame on to fe2o3-amqp, which may read it. What this cannot read, it leaves to it.
-    pub(super) fn pass(
+    pub(crate) fn pass(
         &mut self,
         frame: &[u8],
         out: &mut Vec<u8>,

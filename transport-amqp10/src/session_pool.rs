@@ -13,7 +13,7 @@ use enoki_core::transport::spawn;
 use fe2o3_amqp::session::SessionHandle;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
-use crate::{connection::REPLY_TIMEOUT, error::Cause, wire::Line};
+use crate::{connection::REPLY_TIMEOUT, error::Cause, io::stream::Line};
 
 /// An AMQP session for one link.
 #[derive(Debug)]

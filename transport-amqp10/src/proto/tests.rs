@@ -5,13 +5,13 @@ use std::sync::Arc;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
+    encode::Encoder,
     frame::length,
     inbound::{Greeting, Inbound, OVERHEAD},
-    links::{Alarm, Links},
+    link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     outbound::Outbound,
-    pair::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
 };
-use crate::encode::Encoder;
+use crate::io::link_progress::{Alarm, Links};
 
 /// So many bytes a message may have here.
 const MOST: usize = 20;

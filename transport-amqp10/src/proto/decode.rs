@@ -2,7 +2,7 @@
 //!
 //! fe2o3-amqp would decode the sections of a message by recursion without a limit, so that forty
 //! kilobytes of nested lists end the process. It is therefore given every message as opaque bytes
-//! (see `wire.rs`), and this is what reads them.
+//! (see `io/stream.rs`), and this is what reads them.
 //!
 //! | on the wire | here |
 //! |---|---|

@@ -3,10 +3,10 @@
 //! A frame is a length (4 bytes), an offset of the body in words, a type, a channel (2 bytes), and
 //! the body: a performative, which is a described list, and in a transfer the bytes of a message.
 
-use crate::decode::{Cursor, Fault};
+use super::decode::{Cursor, Fault};
 
 /// The length of the frame that begins here, once enough of it is there. It has so many bytes at most.
-pub(super) fn length(bytes: &[u8], most: usize) -> Result<Option<usize>, Fault> {
+pub(crate) fn length(bytes: &[u8], most: usize) -> Result<Option<usize>, Fault> {
     let Some(head) = bytes.first_chunk::<8>() else { return Ok(None) };
     let [length @ .., _, _, _, _] = *head;
     // Between the layers of a connection each side names the next one, without a frame.
@@ -24,16 +24,16 @@ pub(super) fn length(bytes: &[u8], most: usize) -> Result<Option<usize>, Fault> 
 }
 
 /// Which performative a frame carries on which channel, and where its fields begin.
-pub(super) struct Opened<'a> {
-    pub(super) channel: u16,
-    pub(super) code: u64,
-    pub(super) fields: Cursor<'a>,
-    pub(super) count: usize,
+pub(crate) struct Opened<'a> {
+    pub(crate) channel: u16,
+    pub(crate) code: u64,
+    pub(crate) fields: Cursor<'a>,
+    pub(crate) count: usize,
     /// What follows the performative: in a transfer, the message.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
-pub(super) fn open(frame: &[u8]) -> Option<Opened<'_>> {
+pub(crate) fn open(frame: &[u8]) -> Option<Opened<'_>> {
     let [l0, _, _, _, offset, kind, high, low] = *frame.first_chunk::<8>()?;
     if kind != 0 || (l0 == b'A' && frame.starts_with(b"AMQP")) {
         return None;
@@ -55,16 +55,16 @@ pub(super) fn open(frame: &[u8]) -> Option<Opened<'_>> {
 }
 
 /// What a transfer says of its message.
-pub(super) struct Transferred {
+pub(crate) struct Transferred {
     /// There is more of it.
-    pub(super) more: bool,
+    pub(crate) more: bool,
     /// There will be no more of it, and what there was is void.
-    pub(super) aborted: bool,
+    pub(crate) aborted: bool,
 }
 
 /// After the handle: delivery-id, delivery-tag, message-format, settled, more, rcv-settle-mode, state,
 /// resume, aborted.
-pub(super) fn transferred(fields: &mut Cursor<'_>, count: usize) -> Result<Transferred, Fault> {
+pub(crate) fn transferred(fields: &mut Cursor<'_>, count: usize) -> Result<Transferred, Fault> {
     let mut found = Transferred { more: false, aborted: false };
     if count >= 6 {
         for _ in 0..4 {
@@ -81,10 +81,10 @@ pub(super) fn transferred(fields: &mut Cursor<'_>, count: usize) -> Result<Trans
     Ok(found)
 }
 
-pub(super) const OPEN: u64 = 0x10;
-pub(super) const BEGIN: u64 = 0x11;
-pub(super) const ATTACH: u64 = 0x12;
-pub(super) const FLOW: u64 = 0x13;
-pub(super) const TRANSFER: u64 = 0x14;
-pub(super) const DETACH: u64 = 0x16;
-pub(super) const END: u64 = 0x17;
+pub(crate) const OPEN: u64 = 0x10;
+pub(crate) const BEGIN: u64 = 0x11;
+pub(crate) const ATTACH: u64 = 0x12;
+pub(crate) const FLOW: u64 = 0x13;
+pub(crate) const TRANSFER: u64 = 0x14;
+pub(crate) const DETACH: u64 = 0x16;
+pub(crate) const END: u64 = 0x17;

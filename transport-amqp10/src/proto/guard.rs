@@ -6,12 +6,12 @@
 //! if there is one way to read it, from end to end, and nothing goes too deep. The message in a
 //! transfer it does not read.
 
-use crate::decode::{Fault, MAX_DEPTH, MAX_VALUES};
+use super::decode::{Fault, MAX_DEPTH, MAX_VALUES};
 
 type Check<T> = Result<T, Fault>;
 
 /// Whether fe2o3-amqp may read a frame that came in.
-pub(super) fn check(frame: &[u8]) -> Check<()> {
+pub(crate) fn check(frame: &[u8]) -> Check<()> {
     let Some(([_, _, _, _, offset, kind, _, _], body)) = frame.split_first_chunk::<8>() else {
         return Ok(());
     };

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 
 use enoki_core::ShortStr;
 
-use super::Fate;
+use crate::sender::Fate;
 
 /// What the broker says when it ends a link, or its session, for a message on it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LastWords<'a> {
+pub(crate) struct LastWords<'a> {
     text: &'a str,
     /// Whether they are about a routing key of an exchange, and not about all of it.
     is_topic: bool,
@@ -17,7 +17,7 @@ pub(super) struct LastWords<'a> {
 impl<'a> LastWords<'a> {
     /// `write access to exchange 'shop' in vhost '/' refused for user 'u'`, or of a routing key
     /// `write access to topic 'eu' in exchange 'shop' in vhost …`.
-    pub(super) fn read(text: &'a str) -> Self {
+    pub(crate) fn read(text: &'a str) -> Self {
         Self { text, is_topic: text.contains("access to topic '") }
     }
 
@@ -37,7 +37,7 @@ impl<'a> LastWords<'a> {
     /// It reads a session's messages in their order, and nothing behind the one that it refuses. So of
     /// those that it names it took no more than all but the newest. And it remembers what it permitted a
     /// session: where it took none before, the first of them was refused.
-    pub(super) fn refused(self, lost: &[Fate], taken: &Taken) -> Vec<u64> {
+    pub(crate) fn refused(self, lost: &[Fate], taken: &Taken) -> Vec<u64> {
         let mut named: Vec<_> = lost.iter().filter(|fate| self.name(fate)).collect();
         named.sort_unstable_by_key(|fate| Reverse(fate.id));
         let newest_only = named.iter().any(|fate| taken.has(fate, self.is_topic));
@@ -48,10 +48,10 @@ impl<'a> LastWords<'a> {
 
 /// Where messages of this sender went that the broker took, as far as there is room to note it.
 #[derive(Debug, Default)]
-pub(super) struct Taken(Vec<(ShortStr, ShortStr)>);
+pub(crate) struct Taken(Vec<(ShortStr, ShortStr)>);
 
 impl Taken {
-    pub(super) fn note(&mut self, fate: &Fate) {
+    pub(crate) fn note(&mut self, fate: &Fate) {
         if self.0.len() < NOTED && !self.has(fate, true) {
             self.0.push((fate.exchange.clone(), fate.routing_key.clone()));
         }

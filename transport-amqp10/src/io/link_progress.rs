@@ -60,12 +60,12 @@ impl Alarm {
 
 impl Links {
     /// Those of a connection whose session has this alarm.
-    pub(super) fn new(alarm: Arc<Alarm>) -> Self {
+    pub(crate) fn new(alarm: Arc<Alarm>) -> Self {
         Self { alarm, ..Self::default() }
     }
 
     /// The broker takes no messages, or takes them again. It does not say why.
-    pub(super) fn block(&self, is_blocked: bool) {
+    pub(crate) fn block(&self, is_blocked: bool) {
         if self.blocked.swap(is_blocked, Ordering::AcqRel) != is_blocked {
             self.alarm.count(is_blocked);
         }
@@ -80,11 +80,11 @@ impl Links {
         gauge
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Arc<Gauge>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Gauge>> {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
     }
 
-    pub(super) fn session_ended(&self) {
+    pub(crate) fn session_ended(&self) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
@@ -103,11 +103,11 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    pub(super) fn delivered(&self) {
+    pub(crate) fn delivered(&self) {
         self.deliveries.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(super) fn drained(&self) {
+    pub(crate) fn drained(&self) {
         self.drained.store(true, Ordering::Release);
         self.changed.notify_one();
     }

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use tokio_util::codec::Decoder;
 
 use super::*;
-use crate::encode::Encoder;
+use crate::proto::encode::Encoder;
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 8).unwrap();

@@ -11,4 +11,4 @@ const PAIR: &str = "enoki-management-pair-";
 pub(crate) const PAIR_SENDER: u8 = b'S';
 /// What the receiver's name ends with, inside this process.
 pub(crate) const PAIR_RECEIVER: u8 = b'R';
-pub(super) const PAIR_ON_THE_WIRE: u8 = b'P';
+pub(crate) const PAIR_ON_THE_WIRE: u8 = b'P';

@@ -13,15 +13,17 @@ use std::time::Duration;
 use enoki_core::transport::later;
 use tokio::time::Instant;
 
-use super::frame::{self, BEGIN, END, Opened};
-use crate::encode::Encoder;
+use crate::proto::{
+    encode::Encoder,
+    frame::{self, BEGIN, END, Opened},
+};
 
 /// What stands for a frame that is not passed on, so that fe2o3-amqp hears as often from the broker.
-pub(super) const HEARTBEAT: &[u8] = &[0, 0, 0, 8, 2, 0, 0, 0];
+pub(crate) const HEARTBEAT: &[u8] = &[0, 0, 0, 8, 2, 0, 0, 0];
 
 /// Asks, and waits for the answers.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     /// How long it may be quiet, and how long an answer may take.
     every: Duration,
     /// The channel of its session, once the broker has said how many there are.
@@ -39,7 +41,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(every: Duration) -> Self {
+    pub(crate) fn new(every: Duration) -> Self {
         Self {
             every,
             channel: None,
@@ -52,18 +54,18 @@ impl Pulse {
     }
 
     /// So many bytes are on their way to the broker.
-    pub(super) fn wrote(&mut self, bytes: usize) {
+    pub(crate) fn wrote(&mut self, bytes: usize) {
         self.written = self.written.saturating_add(bytes);
     }
 
     /// Something came that is no heartbeat, or a part of it.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(crate) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.written = 0;
     }
 
     /// Whether a whole frame is an answer, and none of fe2o3-amqp's business.
-    pub(super) fn takes(&mut self, frame: &[u8]) -> bool {
+    pub(crate) fn takes(&mut self, frame: &[u8]) -> bool {
         if self.channel.is_none() {
             return false;
         }
@@ -88,7 +90,7 @@ impl Pulse {
 
     /// The broker's open: takes the last channel for itself, and says which is the last of the others.
     /// A broker that has no second one is not asked.
-    pub(super) fn opened(&mut self, open: &mut [u8], now: Instant) -> u16 {
+    pub(crate) fn opened(&mut self, open: &mut [u8], now: Instant) -> u16 {
         self.heard(now);
         let length = open.len();
         let Some(place) = last_channel(open) else {
@@ -108,7 +110,7 @@ impl Pulse {
     }
 
     /// When there is something to do again.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.channel?;
         Some(match self.asked {
             None if self.owes => self.heard,
@@ -122,7 +124,7 @@ impl Pulse {
     }
 
     /// Does what is due: writes a question, or says that there was no answer to the last.
-    pub(super) fn beat(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Deaf> {
+    pub(crate) fn beat(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Deaf> {
         let (Some(channel), Some(next)) = (self.channel, self.next()) else { return Ok(()) };
         if now < next {
             return Ok(());
@@ -141,7 +143,7 @@ impl Pulse {
 
 /// The broker does not answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Deaf;
+pub(crate) struct Deaf;
 
 /// How long so many bytes may take.
 fn at_the_slowest(bytes: usize) -> Duration {

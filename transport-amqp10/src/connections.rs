@@ -10,12 +10,12 @@ use enoki_core::{Error, ErrorKind, Result, ShortStr, transport::deadline};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
-    channel::Channel,
     connection::{Connection, Ended, Health, REPLY_TIMEOUT, Unbegun},
     error::{self, Cause},
+    io::{link_progress::Alarm, stream::Line},
     options::Options,
     session,
-    wire::{Alarm, Line},
+    session_pool::Channel,
 };
 
 /// The connections of a session.

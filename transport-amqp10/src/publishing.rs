@@ -1,0 +1,3 @@
+//! What publishing has to know of messages without an outcome.
+
+pub(crate) mod close_reason;
