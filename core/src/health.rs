@@ -89,12 +89,22 @@ impl fmt::Display for Health {
 pub struct BrokerHealth {
     /// The connection that publishes.
     pub publishing: Health,
+    /// How often the connection that publishes has been opened: 1 until it is opened again after a loss.
+    /// A loss that is over before a watcher looks shows here alone.
+    pub publishing_opened: u64,
     /// The connection that consumes, and declares.
     pub consuming: Health,
+    /// How often the connection that consumes has been opened, like `publishing_opened`.
+    pub consuming_opened: u64,
 }
 
 impl BrokerHealth {
-    pub(crate) const IDLE: Self = Self { publishing: Health::Idle, consuming: Health::Idle };
+    pub(crate) const IDLE: Self = Self {
+        publishing: Health::Idle,
+        publishing_opened: 0,
+        consuming: Health::Idle,
+        consuming_opened: 0,
+    };
 
     /// Whether at least one of them is open, and none that was needed is not.
     pub fn is_ready(&self) -> bool {

@@ -425,8 +425,8 @@ impl Supervisor {
             State::Closed => Health::Stopped { reason: None },
         };
         self.options.health.send_modify(|both| match self.options.purpose {
-            Purpose::Publish => both.publishing = health,
-            Purpose::Consume => both.consuming = health,
+            Purpose::Publish => (both.publishing, both.publishing_opened) = (health, self.epoch),
+            Purpose::Consume => (both.consuming, both.consuming_opened) = (health, self.epoch),
         });
         self.state.send_replace(state);
     }

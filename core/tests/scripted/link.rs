@@ -475,6 +475,7 @@ async fn the_health_of_a_connection_can_be_watched_through_its_life() {
     );
     assert!(seen[1].contains("connection refused"), "{seen:?}");
     assert_eq!(seen[2..], ["ready"]);
+    assert_eq!((health.borrow().publishing_opened, health.borrow().consuming_opened), (2, 0));
     broker.close(Duration::ZERO).await;
     assert!(matches!(health.borrow().publishing, Health::Stopped { reason: None }));
 }

@@ -3,6 +3,7 @@
     amqp091.py publish QUEUE          the messages on standard input, each confirmed
     amqp091.py consume QUEUE NUMBER   so many messages to standard output, each acknowledged
     amqp091.py others QUEUE           messages with what nothing here publishes, each confirmed
+    amqp091.py unreadable QUEUE       one message that RabbitMQ cannot convert to AMQP 1.0, confirmed
 
 The broker's URL is in BROKER_URL: an argument would be there for everybody to read.
 """
@@ -100,6 +101,11 @@ def others(channel, queue):
         channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True, timeout=30)
 
 
+def unreadable(channel, queue):
+    message = amqp.Message(b"7", content_type="application/json", application_headers={"price": Decimal("19.99")})
+    channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True, timeout=30)
+
+
 def main(verb, queue, number="0"):
     with connect() as connection:
         channel = connection.channel()
@@ -107,6 +113,8 @@ def main(verb, queue, number="0"):
             publish(channel, queue)
         elif verb == "others":
             others(channel, queue)
+        elif verb == "unreadable":
+            unreadable(channel, queue)
         else:
             consume(connection, channel, queue, int(number))
 

@@ -3,6 +3,7 @@
     amqp10.py publish QUEUE          the messages on standard input, each accepted
     amqp10.py consume QUEUE NUMBER   so many messages to standard output, each accepted
     amqp10.py others QUEUE           messages in forms that AMQP 0-9-1 does not have, each accepted
+    amqp10.py unreadable QUEUE       one message that RabbitMQ cannot convert to AMQP 0-9-1, accepted
     amqp10.py ask QUEUE REPLY-QUEUE  requests with ids of every type; which answers had theirs, to standard output
 
 The broker's URL is in BROKER_URL: an argument would be there for everybody to read.
@@ -176,6 +177,11 @@ def others(connection, queue):
         sender.send(message, timeout=30)
 
 
+def unreadable(connection, queue):
+    message = Message(body=b"7", inferred=True, content_type="application/json", properties={"id": UUID(int=7)})
+    connection.create_sender(address(queue)).send(message, timeout=30)
+
+
 def kind_of(value):
     """An id and its type: Proton reads a ulong as an int, and bytes as a view of them."""
     if isinstance(value, (bytes, memoryview)):
@@ -207,6 +213,8 @@ def main(verb, queue, argument="0"):
             publish(connection, queue)
         elif verb == "others":
             others(connection, queue)
+        elif verb == "unreadable":
+            unreadable(connection, queue)
         elif verb == "ask":
             ask(connection, queue, argument)
         else:

@@ -15,6 +15,7 @@ mod crossing {
     pub(super) mod path;
     pub(super) mod refused;
     pub(super) mod rows;
+    pub(super) mod unreadable;
 }
 
 use std::{process::ExitCode, sync::Arc};

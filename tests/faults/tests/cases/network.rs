@@ -179,10 +179,11 @@ pub(crate) async fn r17_what_was_deleted_stays_away_and_what_was_exclusive_comes
     broker.apply(&Change::DeleteQueue(deleted.name.clone())).await?;
     for _ in 0..2 {
         let mut health = broker.health();
+        let opened = health.borrow().consuming_opened;
         stage.proxy.cut(Cut::Reset);
-        let broken = health.wait_for(|health| !health.consuming.is_ready());
-        timeout(PATIENCE, broken).await??;
-        // The next thing that needs the connection opens it, and finds what there was.
+        let opens_again = health.wait_for(|health| health.consuming_opened > opened);
+        timeout(PATIENCE, opens_again).await??;
+        // What needs the connection now finds what there was.
         let back = timeout(PATIENCE, async {
             loop {
                 match broker.queue_status(&of(&mine)).await {

@@ -33,6 +33,11 @@ pub(crate) async fn others(protocol: Protocol, url: &str, queue: &str) -> Checke
     run(protocol, url, &["others", queue], String::new()).await.map(drop)
 }
 
+/// Publishes what RabbitMQ cannot convert to the other protocol.
+pub(crate) async fn unreadable(protocol: Protocol, url: &str, queue: &str) -> Checked {
+    run(protocol, url, &["unreadable", queue], String::new()).await.map(drop)
+}
+
 /// Asks at the queue, and says of each kind of id whether the answer had it.
 pub(crate) async fn ask(url: &str, queue: &str, answers: &str) -> Checked<Vec<(String, bool)>> {
     let lines = run(Protocol::Amqp10, url, &["ask", queue, answers], String::new()).await?;

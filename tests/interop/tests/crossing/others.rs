@@ -11,13 +11,13 @@ use enoki_interop::{Broker, Checked};
 use libtest_mimic::{Completion, Failed};
 use tokio::time::timeout;
 
-use super::{client::Protocol, foreign, ours};
+use super::{client::Protocol, foreign, ours, unreadable};
 
 type Running = Pin<Box<dyn Future<Output = Checked>>>;
 type Test = (&'static str, fn(Broker) -> Running);
 
 /// By name; those with `amqp_10` in it need a broker that speaks AMQP 1.0.
-pub(crate) fn tests() -> [Test; 5] {
+pub(crate) fn tests() -> [Test; 7] {
     [
         ("others_of_amqp_10_over_amqp_10", |broker| Box::pin(of_amqp_10(broker, Protocol::Amqp10))),
         ("others_of_amqp_10_over_amqp_091", |broker| {
@@ -30,6 +30,14 @@ pub(crate) fn tests() -> [Test; 5] {
         ("a_requester_over_amqp_10_knows_its_answer_over_amqp_091", |broker| {
             Box::pin(answers(broker, Protocol::Amqp091))
         }),
+        (
+            "a_message_of_amqp_10_that_the_broker_cannot_convert_stops_its_own_consumer_alone",
+            |broker| Box::pin(unreadable::stops_its_own_consumer(broker, Protocol::Amqp091)),
+        ),
+        (
+            "a_message_of_amqp_091_that_the_broker_cannot_convert_stops_its_own_consumer_over_amqp_10_alone",
+            |broker| Box::pin(unreadable::stops_its_own_consumer(broker, Protocol::Amqp10)),
+        ),
     ]
 }
 

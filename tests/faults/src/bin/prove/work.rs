@@ -165,22 +165,28 @@ pub(crate) async fn serve(
 
 /// Writes down every connection that is lost.
 pub(crate) async fn watch_losses(mut health: watch::Receiver<BrokerHealth>, desk: Arc<Desk>) {
-    let is_up = |health: &Health| matches!(health, Health::Ready | Health::Blocked { .. });
-    let (mut publishing, mut consuming) = (false, false);
+    let (mut publishing, mut consuming) = (0, 0);
     loop {
         let now = health.borrow_and_update().clone();
-        for (was_up, now, purpose) in [
-            (&mut publishing, &now.publishing, Purpose::Publish),
-            (&mut consuming, &now.consuming, Purpose::Consume),
+        for (told, lost, purpose) in [
+            (&mut publishing, losses(&now.publishing, now.publishing_opened), Purpose::Publish),
+            (&mut consuming, losses(&now.consuming, now.consuming_opened), Purpose::Consume),
         ] {
-            if std::mem::replace(was_up, is_up(now)) && !*was_up {
+            for _ in *told..lost {
                 desk.ledger.lost(purpose);
             }
+            *told = lost.max(*told);
         }
         if health.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// How often a connection was lost that was opened so often: also where this task did not see it down.
+fn losses(health: &Health, opened: u64) -> u64 {
+    let is_up = matches!(health, Health::Ready | Health::Blocked { .. });
+    opened.saturating_sub(u64::from(is_up))
 }
 
 /// How many messages may be published by now.
