@@ -23,13 +23,14 @@
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
-mod channel;
+mod connection;
 mod cursor;
 mod error;
 mod frames;
 mod greeting;
 mod guard;
 mod headers;
+mod limits;
 mod line;
 mod options;
 mod outbound;
@@ -49,7 +50,7 @@ use enoki_core::{
 };
 use tokio::time::Instant;
 
-use crate::options::Options;
+use crate::{options::Options, session::Amqp091Session};
 
 /// The URL schemes of this transport.
 pub const SCHEMES: &[&str] = &["amqp091", "amqp091s"];
@@ -89,6 +90,6 @@ impl Transport for Amqp091Transport {
     }
 
     async fn connect(&self, _purpose: Purpose, deadline: Instant) -> Result<Arc<dyn Session>> {
-        Ok(Arc::new(session::open(self.options.clone(), deadline).await?))
+        Ok(Arc::new(Amqp091Session::open(self.options.clone(), deadline).await?))
     }
 }

@@ -31,9 +31,10 @@ use tokio::{sync::watch, time::timeout};
 
 use self::unsettled::{Frame, Unsettled};
 use crate::{
+    connection::{Connection, Ended},
     error,
     headers::{Incoming, from_short, incoming, short},
-    session::{Amqp091Session, Health, REPLY_TIMEOUT},
+    limits::REPLY_TIMEOUT,
 };
 
 /// A consumer.
@@ -42,19 +43,19 @@ pub(crate) struct Amqp091Receiver {
     tag: ShortString,
     channel: Channel,
     consumer: Consumer,
-    health: watch::Receiver<Health>,
+    connection_ended: watch::Receiver<Option<Ended>>,
     unsettled: Unsettled,
     frames: Vec<Frame>,
     stopping: bool,
     /// Whether it is still the queue's consumer, and gives back nothing before it is closed.
     lingers: bool,
     closed: bool,
-    ended: Option<Ended>,
+    ended: Option<Ending>,
 }
 
 /// An end that can be told again.
 #[derive(Debug, Clone)]
-enum Ended {
+enum Ending {
     Stopped,
     Cancelled,
     Lost(Option<lapin::Error>),
@@ -63,7 +64,7 @@ enum Ended {
 impl Amqp091Receiver {
     /// Starts to consume.
     pub(crate) async fn open(
-        session: &Amqp091Session,
+        connection: &Connection,
         queue: &ShortStr,
         prefetch: u16,
     ) -> Result<Self> {
@@ -76,22 +77,22 @@ impl Amqp091Receiver {
         }
         let tag = ShortString::from(format!("enoki-{}", NEXT_TAG.fetch_add(1, Ordering::Relaxed)));
         let name = short(queue)?;
-        let channel = session.channel(CONSUME, &subject).await?;
+        let channel = connection.channel(CONSUME, &subject).await?;
         let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
-        session.answered(CONSUME, &subject, qos).await?;
+        connection.answered(CONSUME, &subject, qos).await?;
         let consume = channel.basic_consume(
             name,
             tag.clone(),
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let consumer = session.answered(CONSUME, &subject, consume).await?;
+        let consumer = connection.answered(CONSUME, &subject, consume).await?;
         Ok(Self {
             queue: queue.clone(),
             tag,
             channel: channel.keep(),
             consumer,
-            health: session.health(),
+            connection_ended: connection.ended(),
             unsettled: Unsettled::default(),
             frames: Vec::new(),
             stopping: false,
@@ -118,30 +119,29 @@ impl Amqp091Receiver {
 
     /// Why lapin's stream is over. It ends in the same way for a deleted queue, for a cancel of
     /// ours, and for a channel that was closed on this side.
-    fn end_of_stream(&self) -> Ended {
+    fn end_of_stream(&self) -> Ending {
         match (self.channel.status().connected(), self.stopping) {
-            (true, true) => Ended::Stopped,
-            (true, false) => Ended::Cancelled,
-            (false, _) if self.closed => Ended::Stopped,
-            (false, _) => Ended::Lost(None),
+            (true, true) => Ending::Stopped,
+            (true, false) => Ending::Cancelled,
+            (false, _) if self.closed => Ending::Stopped,
+            (false, _) => Ending::Lost(None),
         }
     }
 
-    fn end(&self, ended: &Ended) -> End {
+    fn end(&self, ended: &Ending) -> End {
         match ended {
-            Ended::Stopped => End::Stopped,
-            Ended::Cancelled => End::Cancelled(
+            Ending::Stopped => End::Stopped,
+            Ending::Cancelled => End::Cancelled(
                 Error::new(ErrorKind::NotFound, CONSUME)
                     .on(subject(&self.queue))
                     .because("the broker cancelled the consumer, as it does when a queue goes"),
             ),
-            Ended::Lost(error) => End::Lost(self.lost(error.as_ref())),
+            Ending::Lost(error) => End::Lost(self.lost(error.as_ref())),
         }
     }
 
     fn lost(&self, error: Option<&lapin::Error>) -> Error {
-        let health = self.health.borrow();
-        match (error, &health.ended) {
+        match (error, &*self.connection_ended.borrow()) {
             (Some(error), _) => error::failed(CONSUME, subject(&self.queue), error),
             (None, Some(ended)) => ended.error(CONSUME, subject(&self.queue)),
             (None, None) => Error::new(ErrorKind::Connection, CONSUME)
@@ -211,7 +211,7 @@ impl Receiver for Amqp091Receiver {
                         taken += 1;
                         continue;
                     }
-                    Poll::Ready(Some(Err(error))) => Ended::Lost(Some(error)),
+                    Poll::Ready(Some(Err(error))) => Ending::Lost(Some(error)),
                     Poll::Ready(None) => self.end_of_stream(),
                     Poll::Pending if taken > 0 => break,
                     Poll::Pending => return Poll::Pending,
@@ -263,7 +263,7 @@ impl Receiver for Amqp091Receiver {
         if self.ended.is_none() {
             self.stopping = true;
             self.lingers = true;
-            self.ended = Some(Ended::Stopped);
+            self.ended = Some(Ending::Stopped);
         }
         Ok(())
     }

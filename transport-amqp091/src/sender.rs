@@ -11,14 +11,15 @@ use enoki_core::{
     Error, ErrorKind, Result,
     transport::{Outgoing, PublishOutcome, Sender, spawn},
 };
-use lapin::Channel;
+use lapin::{Channel, options::ConfirmSelectOptions};
 use tokio::{sync::watch, time::timeout};
 
 use self::outlet::{Closed, Outlet};
 use crate::{
+    connection::{Connection, Ended},
     error, frames,
+    limits::REPLY_TIMEOUT,
     line::Line,
-    session::{Ended, Health, REPLY_TIMEOUT},
 };
 
 /// A confirm channel.
@@ -28,7 +29,7 @@ pub(crate) struct Amqp091Sender {
     line: Arc<Line>,
     outlet: Arc<Outlet>,
     window: usize,
-    health: watch::Receiver<Health>,
+    ended: watch::Receiver<Option<Ended>>,
     /// The login, which the broker compares with the user id of messages, if it is known here.
     login: Option<String>,
     /// Outcomes of messages that were never sent.
@@ -46,23 +47,24 @@ enum Failed {
 }
 
 impl Amqp091Sender {
-    pub(crate) fn new(
-        channel: Channel,
-        line: Arc<Line>,
-        health: watch::Receiver<Health>,
-        login: Option<String>,
-        window: usize,
-    ) -> Self {
-        Self {
-            outlet: line.attach(channel.id()),
+    /// Opens a channel in confirm mode.
+    pub(crate) async fn open(connection: &Connection, window: usize) -> Result<Self> {
+        let options = connection.options();
+        let subject = options.subject();
+        let channel = connection.channel(OPEN, &subject).await?;
+        let select = channel.confirm_select(ConfirmSelectOptions::default());
+        connection.answered(OPEN, &subject, select).await?;
+        let channel = channel.keep();
+        Ok(Self {
+            outlet: connection.line().attach(channel.id()),
             channel,
-            line,
+            line: connection.line().clone(),
             window: window.max(1),
-            health,
-            login,
+            ended: connection.ended(),
+            login: options.user().map(str::to_owned),
             unsent: Vec::new(),
             failed: None,
-        }
+        })
     }
 
     /// What the broker would answer by closing the channel, with everything under way on it.
@@ -89,13 +91,6 @@ impl Amqp091Sender {
         self.check(outgoing)?;
         let head = frames::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
         Ok(self.outlet.take(outgoing, head))
-    }
-
-    /// Whether the session is over.
-    fn look_at_session(&mut self) {
-        if let Some(ended) = &self.health.borrow_and_update().ended {
-            self.failed = Some(Failed::Session(ended.clone()));
-        }
     }
 
     fn error(&self, failed: &Failed) -> Error {
@@ -173,12 +168,12 @@ impl Sender for Amqp091Sender {
                     false => Err(self.error(failed)),
                 };
             }
-            let Self { outlet, health, .. } = self;
+            let Self { outlet, ended, .. } = self;
             let closed = tokio::select! {
                 biased;
                 closed = poll_fn(|cx| outlet.poll(cx, into)) => closed,
-                _ = health.changed() => {
-                    self.look_at_session();
+                ended = Ended::wait(ended) => {
+                    self.failed = Some(Failed::Session(ended));
                     continue;
                 }
             };
@@ -188,12 +183,8 @@ impl Sender for Amqp091Sender {
                     Some(Failed::ChannelOfOthers(error))
                 }
                 Some(Closed::Broker { error, explained: false }) => Some(Failed::Channel(error)),
-                // Why, the session knows, perhaps in a moment.
-                Some(Closed::Here) => {
-                    let ended = health.wait_for(|health| health.ended.is_some()).await;
-                    let ended = ended.ok().and_then(|health| health.ended.clone());
-                    Some(Failed::Session(ended.unwrap_or(Ended::Lost)))
-                }
+                // The connection learns the reason slightly later.
+                Some(Closed::Here) => Some(Failed::Session(Ended::wait(ended).await)),
             };
         }
     }
@@ -212,6 +203,8 @@ fn closed_by(error: &lapin::Error) -> Error {
         _ => error::failed("publish", "", error),
     }
 }
+
+const OPEN: &str = "open a sender at";
 
 const PUBLISH: &str = "publish to";
 

@@ -14,22 +14,22 @@ use lapin::{
 };
 
 use crate::{
+    connection::Connection,
     headers::{short, table_out},
-    session::Amqp091Session,
 };
 
 /// Makes one change.
-pub(crate) async fn apply(session: &Amqp091Session, change: &Change) -> Result<Found> {
+pub(crate) async fn apply(connection: &Connection, change: &Change) -> Result<Found> {
     match change {
-        Change::DeclareExchange(spec) => declare_exchange(session, spec).await?,
-        Change::VerifyExchange(spec) => verify_exchange(session, spec).await?,
-        Change::DeleteExchange(name) => delete_exchange(session, name).await?,
-        Change::DeclareQueue(spec) => return declare_queue(session, "declare", spec).await,
-        Change::VerifyQueue(spec) => return verify_queue(session, spec).await,
-        Change::DeleteQueue(name) => return delete_queue(session, name).await,
-        Change::PurgeQueue(name) => return purge_queue(session, name).await,
-        Change::Bind(spec) => bind(session, spec).await?,
-        Change::Unbind(spec) => unbind(session, spec).await?,
+        Change::DeclareExchange(spec) => declare_exchange(connection, spec).await?,
+        Change::VerifyExchange(spec) => verify_exchange(connection, spec).await?,
+        Change::DeleteExchange(name) => delete_exchange(connection, name).await?,
+        Change::DeclareQueue(spec) => return declare_queue(connection, "declare", spec).await,
+        Change::VerifyQueue(spec) => return verify_queue(connection, spec).await,
+        Change::DeleteQueue(name) => return delete_queue(connection, name).await,
+        Change::PurgeQueue(name) => return purge_queue(connection, name).await,
+        Change::Bind(spec) => bind(connection, spec).await?,
+        Change::Unbind(spec) => unbind(connection, spec).await?,
         other => {
             return Err(enoki_core::Error::new(ErrorKind::Unsupported, "change the topology")
                 .because(format!("this transport does not know {other:?}")));
@@ -38,21 +38,21 @@ pub(crate) async fn apply(session: &Amqp091Session, change: &Change) -> Result<F
     Ok(Found::default())
 }
 
-async fn declare_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Result<()> {
+async fn declare_exchange(connection: &Connection, spec: &ExchangeSpec) -> Result<()> {
     if spec.is_predeclared() {
         return Ok(());
     }
-    active_exchange(session, "declare", spec).await
+    active_exchange(connection, "declare", spec).await
 }
 
 /// Looks first, so that what is missing is not created, then compares by declaring it.
-async fn verify_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Result<()> {
+async fn verify_exchange(connection: &Connection, spec: &ExchangeSpec) -> Result<()> {
     if spec.name.is_empty() {
         return Ok(());
     }
     let (name, kind) = (short(&spec.name)?, kind(&spec.kind));
     let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
-    session
+    connection
         .request("verify", &spec.subject(), async |channel| {
             channel.exchange_declare(name, kind, options, FieldTable::default()).await
         })
@@ -60,11 +60,11 @@ async fn verify_exchange(session: &Amqp091Session, spec: &ExchangeSpec) -> Resul
     if spec.is_predeclared() || spec.passive {
         return Ok(());
     }
-    active_exchange(session, "verify", spec).await
+    active_exchange(connection, "verify", spec).await
 }
 
 async fn active_exchange(
-    session: &Amqp091Session,
+    connection: &Connection,
     operation: &'static str,
     spec: &ExchangeSpec,
 ) -> Result<()> {
@@ -82,24 +82,24 @@ async fn active_exchange(
         // RabbitMQ answers a kind it does not know by closing the connection, and takes everything
         // else on it down: so it gets one that carries nothing else.
         ExchangeKind::Plugin(plugin) => {
-            let declared = session.request_apart(operation, &spec.subject(), declare).await;
+            let declared = connection.request_apart(operation, &spec.subject(), declare).await;
             declared.map_err(|error| match error.kind() {
                 ErrorKind::Unsupported => error.remedy(format!(
                     "enable the plugin for {:?} on the broker ({})",
                     plugin.as_str(),
-                    session.options().subject()
+                    connection.options().subject()
                 )),
                 _ => error,
             })
         }
-        _ => session.request(operation, &spec.subject(), declare).await,
+        _ => connection.request(operation, &spec.subject(), declare).await,
     }
 }
 
-async fn delete_exchange(session: &Amqp091Session, name: &ShortStr) -> Result<()> {
+async fn delete_exchange(connection: &Connection, name: &ShortStr) -> Result<()> {
     let subject = format!("exchange {:?}", name.as_str());
     let name = short(name)?;
-    let deleted = session
+    let deleted = connection
         .request("delete", &subject, async |channel| {
             channel.exchange_delete(name, Default::default()).await
         })
@@ -108,7 +108,7 @@ async fn delete_exchange(session: &Amqp091Session, name: &ShortStr) -> Result<()
 }
 
 async fn declare_queue(
-    session: &Amqp091Session,
+    connection: &Connection,
     operation: &'static str,
     spec: &QueueSpec,
 ) -> Result<Found> {
@@ -123,18 +123,18 @@ async fn declare_queue(
     let declare = async |channel: &Channel| channel.queue_declare(name, options, arguments).await;
     // Brokers that have given up transient queues answer by closing the connection (RabbitMQ 4.3).
     let declared = if spec.durable || spec.exclusive {
-        session.request(operation, &spec.subject(), declare).await
+        connection.request(operation, &spec.subject(), declare).await
     } else {
-        session.request_apart(operation, &spec.subject(), declare).await
+        connection.request_apart(operation, &spec.subject(), declare).await
     };
     declared.map(found)
 }
 
 /// Looks first, so that what is missing is not created, then compares by declaring it.
-async fn verify_queue(session: &Amqp091Session, spec: &QueueSpec) -> Result<Found> {
+async fn verify_queue(connection: &Connection, spec: &QueueSpec) -> Result<Found> {
     let name = short(&spec.name)?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    let there = session
+    let there = connection
         .request("verify", &spec.subject(), async |channel| {
             channel.queue_declare(name, options, FieldTable::default()).await
         })
@@ -142,13 +142,13 @@ async fn verify_queue(session: &Amqp091Session, spec: &QueueSpec) -> Result<Foun
     if spec.passive {
         return Ok(found(there));
     }
-    declare_queue(session, "verify", spec).await
+    declare_queue(connection, "verify", spec).await
 }
 
-async fn delete_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found> {
+async fn delete_queue(connection: &Connection, name: &ShortStr) -> Result<Found> {
     let subject = format!("queue {:?}", name.as_str());
     let name = short(name)?;
-    let deleted = session
+    let deleted = connection
         .request("delete", &subject, async |channel| {
             channel.queue_delete(name, Default::default()).await
         })
@@ -156,10 +156,10 @@ async fn delete_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found
     or_missing(deleted).map(messages)
 }
 
-async fn purge_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found> {
+async fn purge_queue(connection: &Connection, name: &ShortStr) -> Result<Found> {
     let subject = format!("queue {:?}", name.as_str());
     let name = short(name)?;
-    session
+    connection
         .request("purge", &subject, async |channel| {
             channel.queue_purge(name, Default::default()).await
         })
@@ -167,11 +167,11 @@ async fn purge_queue(session: &Amqp091Session, name: &ShortStr) -> Result<Found>
         .map(messages)
 }
 
-async fn bind(session: &Amqp091Session, spec: &BindingSpec) -> Result<()> {
+async fn bind(connection: &Connection, spec: &BindingSpec) -> Result<()> {
     let (source, key) = (short(&spec.source)?, short(&spec.key)?);
     let arguments = table_out(&spec.arguments)?;
     let to = destination(&spec.destination)?;
-    session
+    connection
         .request("bind", &spec.subject(), async |channel| match &spec.destination {
             Destination::Queue(_) => {
                 let options = QueueBindOptions::default();
@@ -185,11 +185,11 @@ async fn bind(session: &Amqp091Session, spec: &BindingSpec) -> Result<()> {
         .await
 }
 
-async fn unbind(session: &Amqp091Session, spec: &BindingSpec) -> Result<()> {
+async fn unbind(connection: &Connection, spec: &BindingSpec) -> Result<()> {
     let (source, key) = (short(&spec.source)?, short(&spec.key)?);
     let arguments = table_out(&spec.arguments)?;
     let from = destination(&spec.destination)?;
-    let unbound = session
+    let unbound = connection
         .request("unbind", &spec.subject(), async |channel| match &spec.destination {
             Destination::Queue(_) => channel.queue_unbind(from, source, key, arguments).await,
             Destination::Exchange(_) => {

@@ -6,19 +6,19 @@ use enoki_core::transport::spawn;
 use lapin::{Channel, options::BasicQosOptions, protocol::constants::REPLY_SUCCESS};
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::session::REPLY_TIMEOUT;
+use crate::limits::REPLY_TIMEOUT;
 
-/// A channel with a request under way, until [`Tentative::keep`].
+/// A channel with a request under way, until [`PendingChannel::keep`].
 ///
 /// When the caller goes away first, the request is answered all the same: by a consumer that lapin
-/// keeps and nobody reads, or by the broker closing the channel. If this side closed it at that
+/// keeps and that is never read, or by the broker closing the channel. If this side closed it at that
 /// moment, lapin would give up the connection. So it is closed after the answer.
-pub(crate) struct Tentative {
+pub(crate) struct PendingChannel {
     channel: Channel,
     kept: bool,
 }
 
-impl Tentative {
+impl PendingChannel {
     pub(crate) fn new(channel: Channel) -> Self {
         Self { channel, kept: false }
     }
@@ -30,7 +30,7 @@ impl Tentative {
     }
 }
 
-impl Deref for Tentative {
+impl Deref for PendingChannel {
     type Target = Channel;
 
     fn deref(&self) -> &Channel {
@@ -38,7 +38,7 @@ impl Deref for Tentative {
     }
 }
 
-impl Drop for Tentative {
+impl Drop for PendingChannel {
     fn drop(&mut self) {
         if self.kept || !self.channel.status().connected() {
             return;

@@ -1,0 +1,318 @@
+//! One connection to the broker: opened, asked, watched, and closed. The session, its sender, its receivers and
+//! its topology are made of it.
+
+mod pending_channel;
+mod refusal;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use enoki_core::{
+    Error, ErrorKind, Result,
+    transport::{deadline, printable, spawn},
+};
+use futures_util::StreamExt;
+use lapin::{Channel, Event, protocol::constants::REPLY_SUCCESS};
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+pub(crate) use self::pending_channel::PendingChannel;
+use crate::{
+    error, greeting::Greeting, limits::REPLY_TIMEOUT, line::Line, options::Options, socket,
+};
+
+/// One connection to the broker.
+pub(crate) struct Connection {
+    options: Arc<Options>,
+    client: lapin::Connection,
+    line: Arc<Line>,
+    /// Why the connection is over, once it is. The first reason stays.
+    ended: Arc<watch::Sender<Option<Ended>>>,
+    /// Why the broker reads nothing from this connection for the time being, if it said so.
+    blocked: watch::Receiver<Option<Arc<str>>>,
+    watcher: AbortHandle,
+    /// A channel for changes of the topology, between two of them. Publishers and consumers have
+    /// channels of their own, since a refused declaration closes the one it came on.
+    admin: Mutex<Option<Channel>>,
+}
+
+impl Connection {
+    /// Opens one, within the deadline.
+    pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Self> {
+        let (client, line) = connect(&options, deadline).await?;
+        let events = client.events_listener();
+        let ended = Arc::new(watch::Sender::new(None));
+        let (block, blocked) = watch::channel(None);
+        let status = client.status().clone();
+        let watching = watch_over(events, status, line.clone(), ended.clone(), block);
+        let lost = (line.clone(), ended.clone());
+        let watcher = spawn("watch a connection", watching, move |_| {
+            let (line, ended) = lost;
+            end(&ended, Ended::Lost);
+            line.cut();
+        });
+        Ok(Self {
+            options,
+            client,
+            line,
+            ended,
+            blocked,
+            watcher: watcher.abort_handle(),
+            admin: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The socket below lapin.
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    /// Who the broker said it is.
+    pub(crate) fn greeting(&self) -> Greeting {
+        self.line.greeting()
+    }
+
+    /// Why the broker reads nothing from this connection, as it changes.
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.blocked.clone()
+    }
+
+    /// Why the connection is over, once it is.
+    pub(crate) fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.ended.subscribe()
+    }
+
+    /// Closes the connection, and cuts it at the deadline.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        end(&self.ended, Ended::Closed);
+        // While the broker blocks the connection not even this gets through.
+        let _ = timeout_at(deadline, self.client.close(REPLY_SUCCESS, "OK".into())).await;
+        self.line.cut();
+    }
+
+    /// A new channel.
+    pub(crate) async fn channel(
+        &self,
+        operation: &'static str,
+        subject: &str,
+    ) -> Result<PendingChannel> {
+        let opened = self.answered(operation, subject, self.client.create_channel()).await;
+        opened.map(PendingChannel::new)
+    }
+
+    /// Waits for an answer of the broker, and not longer than [`REPLY_TIMEOUT`].
+    pub(crate) async fn answered<T>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        answer: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T> {
+        match timeout(REPLY_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(operation, subject, &error)),
+            Err(_) => Err(self.timed_out(operation, subject)),
+        }
+    }
+
+    /// The error behind lapin's, which after the end of a connection says only that it is closed.
+    pub(crate) fn failed(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        error: &lapin::Error,
+    ) -> Error {
+        match (error.kind(), &*self.ended.borrow()) {
+            (lapin::ErrorKind::InvalidConnectionState(_), Some(ended))
+            | (lapin::ErrorKind::InvalidChannelState(..), Some(ended)) => {
+                ended.error(operation, subject.to_owned())
+            }
+            _ => error::failed(operation, subject, error),
+        }
+    }
+
+    fn timed_out(&self, operation: &'static str, subject: &str) -> Error {
+        let timed_out = error::timed_out(operation, subject);
+        match &*self.blocked.borrow() {
+            Some(reason) => {
+                timed_out.because(format!("the broker blocks this connection: {reason}"))
+            }
+            None => timed_out,
+        }
+    }
+
+    /// Runs one request on a channel that no other request uses.
+    pub(crate) async fn request<T>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
+    ) -> Result<T> {
+        let kept = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let channel = match kept.filter(|channel| channel.status().connected()) {
+            Some(channel) => PendingChannel::new(channel),
+            None => self.channel(operation, subject).await?,
+        };
+        let answer = self.answered(operation, subject, request(&channel)).await;
+        // After a refusal the broker closes the channel; after a timeout its answer may yet come.
+        if answer.is_ok() {
+            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.keep());
+        }
+        answer
+    }
+
+    /// Runs one request on a connection of its own, for what may cost the connection.
+    pub(crate) async fn request_apart<T>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
+    ) -> Result<T> {
+        let deadline = deadline(REPLY_TIMEOUT);
+        let (client, line) = connect(&self.options, deadline).await?;
+        let _cut = CutOnDrop(Some(line));
+        let channel = self.answered(operation, subject, client.create_channel()).await?;
+        let answer = self.answered(operation, subject, request(&channel)).await;
+        let _ = timeout(LAST_WORDS, client.close(REPLY_SUCCESS, "OK".into())).await;
+        answer
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("broker", &self.options.subject())
+            .field("ended", &*self.ended.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.watcher.abort();
+        // It was not closed, and no one waits for it any more.
+        self.line.cut();
+    }
+}
+
+/// Opens a connection of lapin's and the line below it, within the deadline.
+async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connection, Arc<Line>)> {
+    let line = Arc::new(Line::new(options.max_body));
+    // Whether the deadline passes or the caller goes away: the line ends with this call, unless
+    // there is a connection. lapin would keep its thread and the socket.
+    let cut = CutOnDrop(Some(line.clone()));
+    let opening = socket::open(options, &line);
+    let connection = match timeout_at(deadline, opening).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return Err(refusal::refused(options, &error, line.stage())),
+        Err(_) => return Err(refusal::silent(options, line.stage())),
+    };
+    cut.keep();
+    Ok((connection, line))
+}
+
+/// Cuts a line when the future that wanted it is over without a connection.
+struct CutOnDrop(Option<Arc<Line>>);
+
+impl CutOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.cut();
+        }
+    }
+}
+
+/// Why a connection is over.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    /// This side closed it.
+    Closed,
+    /// It failed.
+    Failed(lapin::Error),
+    /// lapin let go of the socket and gave no reason.
+    Lost,
+}
+
+impl Ended {
+    /// Waits until the connection is over.
+    pub(crate) async fn wait(ended: &mut watch::Receiver<Option<Self>>) -> Self {
+        let found = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        found.unwrap_or(Self::Lost)
+    }
+
+    /// As an error of this operation.
+    pub(crate) fn error(&self, operation: &'static str, subject: String) -> Error {
+        match self {
+            Self::Closed => error::about(Error::new(ErrorKind::Closed, operation), subject)
+                .because("the session was closed on this side"),
+            Self::Failed(error) => error::failed(operation, subject, error),
+            Self::Lost => error::about(Error::new(ErrorKind::Connection, operation), subject)
+                .because("the connection was lost"),
+        }
+    }
+}
+
+/// Follows a connection until it is over. The only listener: lapin splits events among them.
+async fn watch_over(
+    events: impl futures_util::Stream<Item = Event>,
+    status: lapin::ConnectionStatus,
+    line: Arc<Line>,
+    ended: Arc<watch::Sender<Option<Ended>>>,
+    blocked: watch::Sender<Option<Arc<str>>>,
+) {
+    tokio::pin!(events);
+    let lost = async {
+        line.ended().await;
+        // lapin says why, if it knows, a moment later.
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::pin!(lost);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut lost => None,
+        };
+        match event {
+            // It closed a channel, and whoever uses that learns it there.
+            Some(Event::Error(_)) if status.connected() => {}
+            Some(Event::Error(error)) => return end(&ended, Ended::Failed(error)),
+            Some(Event::ConnectionBlocked(reason)) => {
+                tracing::warn!(reason = %printable(&*reason), "the broker blocks this connection");
+                blocked.send_replace(Some(reason.into()));
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker no longer blocks this connection");
+                blocked.send_replace(None);
+            }
+            Some(_) => {}
+            None => return end(&ended, Ended::Lost),
+        }
+    }
+}
+
+/// The first reason is the reason.
+fn end(ended: &watch::Sender<Option<Ended>>, reason: Ended) {
+    ended.send_if_modified(|ended| {
+        let first = ended.is_none();
+        ended.get_or_insert(reason);
+        first
+    });
+}
+
+/// How long the end of a connection may take to be explained.
+const LAST_WORDS: Duration = Duration::from_millis(200);
