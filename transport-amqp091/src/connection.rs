@@ -24,7 +24,11 @@ use tokio::{
 
 pub(crate) use self::pending_channel::PendingChannel;
 use crate::{
-    error, greeting::Greeting, limits::REPLY_TIMEOUT, line::Line, options::Options, socket,
+    error,
+    io::{connection_io::Line, stream},
+    limits::REPLY_TIMEOUT,
+    options::Options,
+    proto::peer_properties::Greeting,
 };
 
 /// One connection to the broker.
@@ -210,7 +214,7 @@ async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connect
     // Whether the deadline passes or the caller goes away: the line ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(line.clone()));
-    let opening = socket::open(options, &line);
+    let opening = stream::open(options, &line);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(refusal::refused(options, &error, line.stage())),

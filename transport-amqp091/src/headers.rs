@@ -26,7 +26,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
 
-use crate::{frames::no_type, guard::Fault};
+use crate::proto::{encode::no_type, guard::Fault};
 
 /// A text as lapin takes it, which panics on longer ones.
 pub(crate) fn short(text: &str) -> Result<ShortString> {
@@ -236,7 +236,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::frames;
+    use crate::proto::encode;
 
     fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
         let mut table = FieldTable::default();
@@ -473,7 +473,7 @@ mod tests {
             mandatory: true,
             message: Arc::new(message.clone()),
         };
-        let head = frames::head(1, &outgoing, usize::MAX).unwrap();
+        let head = encode::head(1, &outgoing, usize::MAX).unwrap();
         let (rest, _) = parse_frame(head.as_slice()).unwrap();
         let Ok(([], AMQPFrame::Header(1, header))) = parse_frame(rest) else { panic!("no header") };
         assert_eq!(header.body_size, message.body.len() as u64);

@@ -24,21 +24,17 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
 mod connection;
-mod cursor;
 mod error;
-mod frames;
-mod greeting;
-mod guard;
 mod headers;
+mod io;
 mod limits;
-mod line;
 mod options;
-mod outbound;
 mod peer;
+mod proto;
+mod publishing;
 mod receiver;
 mod sender;
 mod session;
-mod socket;
 mod topology;
 
 use std::sync::Arc;

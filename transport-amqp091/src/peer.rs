@@ -2,7 +2,7 @@
 
 use enoki_core::{Capability, Peer};
 
-use crate::greeting::Greeting;
+use crate::proto::peer_properties::Greeting;
 
 /// The peer behind a greeting. A broker that is not known gets what the protocol itself promises.
 pub(crate) fn peer(greeting: Greeting) -> Peer {

@@ -1,9 +1,5 @@
 //! Publishing, pipelined: frames are written in order and nobody waits for one to be confirmed.
 
-mod flights;
-mod last_words;
-pub(crate) mod outlet;
-
 use std::{collections::VecDeque, fmt, future::poll_fn, sync::Arc};
 
 use async_trait::async_trait;
@@ -14,12 +10,16 @@ use enoki_core::{
 use lapin::{Channel, options::ConfirmSelectOptions};
 use tokio::{sync::watch, time::timeout};
 
-use self::outlet::{Closed, Outlet};
 use crate::{
     connection::{Connection, Ended},
-    error, frames,
+    error,
+    io::connection_io::Line,
     limits::REPLY_TIMEOUT,
-    line::Line,
+    proto::encode,
+    publishing::{
+        channel::{Closed, Outlet},
+        unconfirmed::{PUBLISH, target},
+    },
 };
 
 /// A confirm channel.
@@ -89,7 +89,7 @@ impl Amqp091Sender {
     /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
     fn take(&self, outgoing: &Outgoing) -> Result<bool> {
         self.check(outgoing)?;
-        let head = frames::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
+        let head = encode::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
         Ok(self.outlet.take(outgoing, head))
     }
 
@@ -205,14 +205,3 @@ fn closed_by(error: &lapin::Error) -> Error {
 }
 
 const OPEN: &str = "open a sender at";
-
-const PUBLISH: &str = "publish to";
-
-/// How an error names where a message was published to.
-fn target(exchange: &str) -> String {
-    if exchange.is_empty() {
-        "the default exchange".to_owned()
-    } else {
-        format!("exchange {exchange:?}")
-    }
-}

@@ -3,7 +3,7 @@
 use enoki_core::{Error, ErrorKind};
 use enoki_socket::tls_error;
 
-use crate::{error, guard::Broken, line::Stage, options::Options};
+use crate::{error, io::connection_io::Stage, options::Options, proto::guard::Broken};
 
 /// Why a connection was not opened.
 pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {

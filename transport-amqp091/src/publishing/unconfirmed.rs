@@ -14,7 +14,7 @@ use enoki_core::{
     transport::{Outgoing, PublishOutcome},
 };
 
-use super::{PUBLISH, last_words::LastWords, target};
+use super::close_reason::LastWords;
 use crate::error;
 
 /// The messages that the broker has not answered, by the number it knows them by.
@@ -203,6 +203,17 @@ impl Seen {
         what.hash(&mut hasher);
         let [word, bit, ..] = hasher.finish().to_be_bytes();
         (usize::from(word % 64), 1 << (bit % 64))
+    }
+}
+
+pub(crate) const PUBLISH: &str = "publish to";
+
+/// How an error names where a message was published to.
+pub(crate) fn target(exchange: &str) -> String {
+    if exchange.is_empty() {
+        "the default exchange".to_owned()
+    } else {
+        format!("exchange {exchange:?}")
     }
 }
 

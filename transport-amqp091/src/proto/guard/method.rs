@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Broken, table};
-use crate::cursor::Cursor;
+use crate::proto::decode::Cursor;
 
 /// A method that lapin can read.
 #[derive(Debug)]

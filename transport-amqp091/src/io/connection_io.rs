@@ -7,9 +7,6 @@
 //!   lapin ───── Socket ───────────┘
 //! ```
 
-mod output;
-mod task;
-
 use std::{
     fmt, io,
     sync::{
@@ -23,51 +20,52 @@ use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use self::output::Output;
-pub(crate) use self::task::run;
+use super::output::Output;
 use crate::{
-    greeting::Greeting,
-    guard::{FRAME_MAX, Guard},
-    outbound::{Outbound, Said},
-    sender::outlet::Outlet,
+    proto::{
+        guard::{FRAME_MAX, Guard},
+        outbound::{Outbound, Said},
+        peer_properties::Greeting,
+    },
+    publishing::channel::Outlet,
 };
 
 /// What both ends of a socket's life share: the task that has it, lapin, the session and its senders.
 pub(crate) struct Line {
-    opened: AtomicBool,
-    greeting: OnceLock<Greeting>,
+    pub(super) opened: AtomicBool,
+    pub(super) greeting: OnceLock<Greeting>,
     /// Whether anything came after the greeting.
-    answered: AtomicBool,
-    cut: AtomicBool,
+    pub(super) answered: AtomicBool,
+    pub(super) cut: AtomicBool,
     /// How large the frames may be that are written.
-    frame_max: AtomicU32,
-    traffic: Mutex<Traffic>,
+    pub(super) frame_max: AtomicU32,
+    pub(super) traffic: Mutex<Traffic>,
     /// The task that has the socket.
-    task: AtomicWaker,
-    ended: AtomicBool,
-    ending: Notify,
+    pub(super) task: AtomicWaker,
+    pub(super) ended: AtomicBool,
+    pub(super) ending: Notify,
 }
 
 /// What came, and what is to be written.
-struct Traffic {
-    guard: Guard,
-    outbound: Outbound,
+pub(super) struct Traffic {
+    pub(super) guard: Guard,
+    pub(super) outbound: Outbound,
     /// Whole frames that lapin wrote. They go before the next message, so lapin waits for nothing but the
     /// socket, however busy the senders are.
-    lapin: BytesMut,
-    output: Output,
+    pub(super) lapin: BytesMut,
+    pub(super) output: Output,
     /// lapin, when it waits for something to read.
-    reader: Option<Waker>,
+    pub(super) reader: Option<Waker>,
     /// lapin, when it waits for room to write.
-    writer: Option<Waker>,
+    pub(super) writer: Option<Waker>,
     /// Whether lapin has let go.
-    released: bool,
+    pub(super) released: bool,
     /// How the socket ended.
-    over: Option<Over>,
+    pub(super) over: Option<Over>,
 }
 
 /// How a socket ended.
-enum Over {
+pub(super) enum Over {
     /// The broker hung up.
     HungUp,
     /// It failed, for this reason; whoever asks first gets it.
@@ -108,7 +106,7 @@ impl Line {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Traffic> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,7 +154,7 @@ impl Line {
         }
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         if self.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,
@@ -289,10 +287,7 @@ pub(crate) enum Stage {
 }
 
 /// How much is read before lapin has taken it.
-const READ_AHEAD: usize = 64 * 1024;
+pub(super) const READ_AHEAD: usize = 64 * 1024;
 
 /// How much is taken from lapin, and as much from senders, before the socket has.
-const WRITE_AHEAD: usize = 128 * 1024;
-
-#[cfg(test)]
-mod tests;
+pub(super) const WRITE_AHEAD: usize = 128 * 1024;

@@ -2,7 +2,7 @@
 //!
 //! lapin reads the server's properties and keeps none of them.
 
-use crate::cursor::Cursor;
+use crate::proto::decode::Cursor;
 
 /// What a broker says of itself before the login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

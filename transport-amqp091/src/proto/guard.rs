@@ -39,10 +39,12 @@ use lapin::{
 
 use self::{header::Header, inbox::Inbox};
 use crate::{
-    cursor::Cursor,
-    frames::OVERHEAD,
-    greeting::{self, Greeting},
-    sender::outlet::{Answer, Outlet},
+    proto::{
+        decode::Cursor,
+        encode::OVERHEAD,
+        peer_properties::{self, Greeting},
+    },
+    publishing::channel::{Answer, Outlet},
 };
 
 /// Looks at what came in before lapin does.
@@ -257,7 +259,7 @@ impl Guard {
         self.expected(frame.channel);
         let Some(bytes) = self.inbox.pending_mut().get_mut(..frame.length) else { return Ok(()) };
         if self.greeting.is_none() {
-            self.greeting = Some(greeting::read(bytes));
+            self.greeting = Some(peer_properties::read(bytes));
         }
         let found = method::check(bytes.get_mut(7..frame.length - 1).unwrap_or_default())?;
         if found.method == method::TUNE && found.frame_max.is_some_and(|max| max < FRAME_MIN) {

@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Line, Over, READ_AHEAD, Traffic, WRITE_AHEAD};
+use super::connection_io::{Line, Over, READ_AHEAD, Traffic, WRITE_AHEAD};
 
 /// Reads and writes until lapin lets go of the line, the line is cut, or the socket ends.
 pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, line: Arc<Line>) {

@@ -3,7 +3,7 @@
 //! lapin opens sockets itself and then neither says who answered, nor lets go of a broker that
 //! stays silent or blocks: its thread and its connection live on behind a call that was given up.
 //! It writes frames on channels that have closed, there is much that it cannot read
-//! ([`Guard`](crate::guard::Guard)), and publishing through it is slow.
+//! ([`Guard`](crate::proto::guard::Guard)), and publishing through it is slow.
 //! [`lapin::Connection::connector`] takes a socket of ours instead, as long as its type is the one
 //! that the runtime names, hence [`Kit`].
 
@@ -26,10 +26,8 @@ use tracing::{
     subscriber::{DefaultGuard, NoSubscriber, set_default, with_default},
 };
 
-use crate::{
-    line::{self, Line},
-    options::Options,
-};
+use super::{connection_io::Line, task};
+use crate::options::Options;
 
 /// Opens the socket, and then a lapin connection over it.
 ///
@@ -40,7 +38,7 @@ use crate::{
 /// lapin.
 pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> lapin::Result<lapin::Connection> {
     let io = options.connector.connect(|| line.opened()).await?;
-    let running = line::run(io, line.clone()).with_subscriber(NoSubscriber::default());
+    let running = task::run(io, line.clone()).with_subscriber(NoSubscriber::default());
     spawn("read and write a connection", running, drop);
     let runtime = Runtime::new(Kit { tokio: Tokio::current() });
     let line = line.clone();

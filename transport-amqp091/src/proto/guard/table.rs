@@ -1,7 +1,7 @@
 //! Tables and lists, with everything in them.
 
 use super::{Fault, MAX_DEPTH};
-use crate::cursor::Cursor;
+use crate::proto::decode::Cursor;
 
 /// Whether lapin reads this table. Follows what is nested without recursion, and not too far.
 pub(super) fn check(table: &[u8]) -> Result<(), Fault> {

@@ -1,4 +1,10 @@
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use enoki_core::{Message, Properties, ShortStr, transport::Outgoing};
@@ -9,8 +15,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::*;
-use crate::sender::outlet::Closed;
+use super::{
+    connection_io::{Line, WRITE_AHEAD},
+    task::run,
+};
+use crate::{
+    proto::{encode, guard::FRAME_MAX},
+    publishing::channel::{Closed, Outlet},
+};
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![kind];
@@ -77,7 +89,7 @@ impl Scene {
 
     fn publishes(&self, outlet: &Outlet, id: u64, body: usize) {
         let outgoing = outgoing(id, body);
-        let head = crate::frames::head(outlet.channel(), &outgoing, self.line.frame_max()).unwrap();
+        let head = encode::head(outlet.channel(), &outgoing, self.line.frame_max()).unwrap();
         assert!(outlet.take(&outgoing, head));
         self.line.wake();
     }
@@ -338,7 +350,7 @@ impl Narrow {
         let outlet = self.line.attach(channel);
         let outgoing = Outgoing { mandatory: false, ..outgoing(1, body) };
         for _ in 0..(32 << 20) / body {
-            let head = crate::frames::head(channel, &outgoing, self.line.frame_max()).unwrap();
+            let head = encode::head(channel, &outgoing, self.line.frame_max()).unwrap();
             assert!(outlet.take(&outgoing, head));
         }
         self.line.wake();
@@ -417,7 +429,7 @@ async fn senders_that_are_busy_have_equal_shares_and_one_that_is_not_gets_throug
 
         let third = narrow.line.attach(5);
         let outgoing = outgoing(1, 10);
-        let head = crate::frames::head(5, &outgoing, narrow.line.frame_max()).unwrap();
+        let head = encode::head(5, &outgoing, narrow.line.frame_max()).unwrap();
         let before = narrow.seen.len();
         assert!(third.take(&outgoing, head));
         narrow.line.wake();

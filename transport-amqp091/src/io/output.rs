@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io::IoSlice};
 use bytes::{Buf, Bytes, BytesMut};
 use lapin::protocol::constants::FRAME_END;
 
-use crate::frames;
+use crate::proto::encode;
 
 /// Frames on their way to the socket. Large bodies are not copied.
 #[derive(Debug, Default)]
@@ -37,10 +37,10 @@ impl Output {
     pub(super) fn message(&mut self, channel: u16, head: &[u8], body: &Bytes, frame_max: usize) {
         self.tail.reserve(RESERVE);
         self.put(head);
-        let most = frame_max.saturating_sub(frames::OVERHEAD).max(1);
+        let most = frame_max.saturating_sub(encode::OVERHEAD).max(1);
         for from in (0..body.len()).step_by(most) {
             let part = from..body.len().min(from + most);
-            self.put(&frames::body(channel, part.len()));
+            self.put(&encode::body(channel, part.len()));
             if part.len() < SHARED {
                 self.put(body.get(part).unwrap_or_default());
             } else {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use enoki_core::transport::{Outgoing, PublishOutcome};
 use lapin::{ChannelState, protocol::AMQPError, types::ShortString};
 
-pub(crate) use super::flights::Answer;
-use super::flights::Flights;
+pub(crate) use super::unconfirmed::Answer;
+use super::unconfirmed::Flights;
 
 /// A channel in confirm mode: lapin opens and closes it, and the messages on it pass lapin by.
 pub(crate) struct Outlet {
@@ -83,7 +83,7 @@ impl Outlet {
 impl Outlet {
     /// Whether this message can be taken now. One whose id another has waits for that one's outcome:
     /// the broker returns messages by nothing else.
-    pub(super) fn has_room_for(&self, outgoing: &Outgoing, window: usize) -> bool {
+    pub(crate) fn has_room_for(&self, outgoing: &Outgoing, window: usize) -> bool {
         let state = self.lock();
         let message_id = &outgoing.message.properties.message_id;
         state.closed.is_none()
@@ -130,7 +130,7 @@ impl Outlet {
     }
 
     /// Whether no message waits for an answer, and lapin may close the channel.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.lock().is_done()
     }
 

@@ -1,7 +1,7 @@
 //! The header before a body: its length, and the properties of the message.
 
 use super::{FRAME_END, Fault, HEADER, STAND_IN, table};
-use crate::cursor::Cursor;
+use crate::proto::decode::Cursor;
 
 /// A content header (§4.2.6.1).
 #[derive(Debug, Clone, Copy)]
