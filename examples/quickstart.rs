@@ -12,8 +12,10 @@
 use std::time::Duration;
 
 use enoki::{
-    Attempt, Body, Broker, Delivery, ErrorKind, Failure, Handler, OnError, Outcome, Publisher,
-    Route, Service, State, Table, Topic, Topology, WorkQueue,
+    Body, Broker, ErrorKind, Failure, Outcome, Publisher, Route, Service, State, Topic, WorkQueue,
+    consume::{Attempt, Delivery, Handler, OnError},
+    message::Table,
+    topology::Topology,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;

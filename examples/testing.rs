@@ -10,7 +10,8 @@
 use std::{sync::Arc, time::Duration};
 
 use enoki::{
-    Body, Broker, Failure, Handler, OnError, Publisher, Route, Service, State, Topic, WorkQueue,
+    Body, Broker, Failure, Publisher, Route, Service, State, Topic, WorkQueue,
+    consume::{Handler, OnError},
     testing::EntrypointWaiter,
 };
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ fn billing() -> impl Handler<Order, Desk, (State<Desk>, Body<Order>)> {
 #[tokio::main]
 async fn main() -> enoki::Result<()> {
     let broker = enoki::connect("memory:").await?;
-    broker.declare(&enoki::Topology::new().with_queue(&RECEIPTS)).await?;
+    broker.declare(&enoki::topology::Topology::new().with_queue(&RECEIPTS)).await?;
     let receipts = broker.publisher(&RECEIPT).await?;
     let running =
         service(broker.clone(), Desk { rates: Arc::new(Table), receipts }).start().await?;
@@ -96,7 +97,7 @@ async fn main() -> enoki::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use enoki::{Outcome, Topology, testing::EntrypointHook};
+    use enoki::{Outcome, testing::EntrypointHook, topology::Topology};
 
     use super::*;
 
@@ -188,7 +189,8 @@ mod tests {
         };
 
         use enoki::{
-            Error, ErrorKind, Peer,
+            Error, ErrorKind,
+            broker::Peer,
             mock::{MockSender, MockSession, MockTransport},
             transport::{Found, PublishOutcome},
         };

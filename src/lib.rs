@@ -47,53 +47,133 @@
 //!     .await?;
 //!
 //! broker.publisher(&PLACED).await?.publish(&OrderPlaced { id: 7 }).await?;
-//! let receipt = archive.next().await?.expect("what is subscribed to goes on");
+//! let receipt = archive.next().await?.expect("a subscription goes on until it is stopped");
 //! assert_eq!(receipt.decode::<Receipt>()?.order, 7);
 //! receipt.settle(Outcome::Ack);
 //! service.stop(Duration::from_secs(5)).await
 //! # }
 //! ```
 //!
+//! # Where things are
+//!
+//! The names of every day are at the root. Everything has its place in the module of its task:
+//!
+//! | task | module |
+//! |---|---|
+//! | reach a broker: options, TLS, logins, health | [`broker`] |
+//! | publish messages | [`publish`] |
+//! | handle deliveries | [`consume`] |
+//! | start, watch and stop a service | [`service`] |
+//! | declare exchanges, queues and bindings | [`topology`] |
+//! | choose an encoding | [`codec`] |
+//! | read properties and headers | [`message`] |
+//! | follow a call from service to service | [`context`] |
+//! | test handlers and services | [`testing`], `mock` |
+//! | write a transport | [`transport`] |
+//!
+//! Some names are also those of other crates, such as axum's `State` and `Body`: [`consume`] shows an
+//! import that does not collide. The repository has a page for each task, in `docs/`.
+//!
 //! # Features
 //!
-//! A feature adds, and changes nothing else: which transport is used is the URL's decision, which
-//! encoding a value that the program gives.
+//! A feature adds, and changes nothing else: the URL decides which transport is used, and a value that the
+//! program gives decides the encoding.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `memory` (default) | `memory:`, `memory://name`, `memory://name?as=rabbitmq-4.0`: a broker in this process, nothing to install |
 //! | `amqp091` | `amqp091://`: RabbitMQ and others, over AMQP 0-9-1 |
-//! | `amqp10` | `amqp10://`: RabbitMQ 4 and later, over AMQP 1.0 |
-//! | `tls` | `amqp091s://`, `amqp10s://`: the same over TLS, with [`Tls`] to say whom to trust |
-//! | `msgpack` | `MessagePack`, as kombu and nameko write and read it |
-//! | `postcard` | `Postcard`, for programs built from the same types |
-//! | `bincode` | `Bincode`, for peers that speak it already; the crate is no longer maintained |
-//! | `compression` | `Compression`: bodies that travel compressed, as kombu and nameko write and read them |
-//! | `mock` | `enoki::mock`: mocks of the traits, by mockall, for tests |
+//! | `amqp10` | `amqp10://`: RabbitMQ 4 and later, and queues of Artemis, over AMQP 1.0 |
+//! | `tls` | `amqp091s://`, `amqp10s://`: the same over TLS, with [`broker::Tls`] to say whom to trust |
+//! | `msgpack` | `codec::MessagePack`, as kombu and nameko write and read it |
+//! | `postcard` | `codec::Postcard`, for programs built from the same types |
+//! | `bincode` | `codec::Bincode`, for peers that use it already; the crate is no longer maintained |
+//! | `compression` | `codec::Compression`: compressed bodies, as kombu and nameko write and read them |
+//! | `mock` | `mock`: mocks of the traits, by mockall, for tests |
 //!
-//! [`Json`], [`Text`] and [`Raw`] bytes are always there, and so are the tools for [`testing`].
+//! JSON, text and raw bytes are always there.
 
+// docs.rs shows which feature adds what.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
+pub mod broker;
+pub mod codec;
 mod connect;
+pub mod consume;
+pub mod context;
+pub mod message;
+pub mod publish;
+pub mod service;
+pub mod topology;
+pub mod transport;
 
-/// The programs of the README run, too: one order in, its receipt out.
+/// The programs of the README run: one order in, its receipt out.
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// So do those for who comes from nameko, and they run.
+/// The programs of the page for users of nameko run, too.
 #[cfg(all(doctest, feature = "memory", feature = "msgpack", feature = "compression"))]
 #[doc = include_str!("../docs/coming-from-nameko.md")]
 struct ComingFromNameko;
 
 pub use connect::{connect, connect_with};
-pub use enoki_core::*;
+// The names of every day. Each of these is in the module of its task, too.
+#[doc(no_inline)]
+pub use enoki_core::{
+    Body, Broker, Failure, Outcome, Publisher, Route, Service, State, Topic, WorkQueue,
+};
+pub use enoki_core::{Error, ErrorKind, Result, testing};
 
+#[cfg(feature = "mock")]
+pub use enoki_core::mock;
 #[cfg(feature = "amqp10")]
 pub use enoki_transport_amqp10 as amqp10;
 #[cfg(feature = "amqp091")]
 pub use enoki_transport_amqp091 as amqp091;
 #[cfg(feature = "memory")]
 pub use enoki_transport_memory as memory;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    const CORE: &str = include_str!("../core/src/lib.rs");
+    const FACADE: [&str; 10] = [
+        include_str!("lib.rs"),
+        include_str!("broker.rs"),
+        include_str!("codec.rs"),
+        include_str!("consume.rs"),
+        include_str!("context.rs"),
+        include_str!("message.rs"),
+        include_str!("publish.rs"),
+        include_str!("service.rs"),
+        include_str!("topology.rs"),
+        include_str!("transport.rs"),
+    ];
+
+    /// The names that `pub use` items in these lines have, without hidden ones.
+    fn exported(text: &str) -> BTreeSet<String> {
+        let text = text.split("#[doc(hidden)]\npub use").enumerate().map(|(part, text)| {
+            if part == 0 { text } else { text.split_once(';').map_or("", |(_, rest)| rest) }
+        });
+        let text: String = text.collect();
+        let uses = text.split("\npub use ").skip(1).filter_map(|it| it.split_once(';'));
+        let paths = uses.flat_map(|(it, _)| {
+            let names = it.rsplit_once("::{").map_or(it, |(_, names)| names.trim_end_matches('}'));
+            names.split(',').collect::<Vec<_>>()
+        });
+        let name = |path: &str| path.rsplit("::").next().unwrap_or_default().trim().to_owned();
+        paths.map(name).filter(|name| !name.is_empty()).collect()
+    }
+
+    #[test]
+    fn every_public_name_of_core_is_in_a_module_here() {
+        let here: BTreeSet<_> = FACADE.iter().flat_map(|text| exported(text)).collect();
+        let missing: Vec<_> = exported(CORE).difference(&here).cloned().collect();
+        assert!(missing.is_empty(), "not in the facade: {missing:?}");
+        assert!(here.contains("topic_matches") && here.contains("Broker"), "{here:?}");
+    }
+}

@@ -10,7 +10,10 @@ use std::{
 };
 
 use enoki::{
-    Body, Broker, DynamicQueue, Handler, Publisher, QueueSpec, Raw, RouteSpec, Service, State,
+    Body, Broker, Publisher, Service, State,
+    codec::Raw,
+    consume::Handler,
+    topology::{DynamicQueue, QueueSpec, RouteSpec},
 };
 use tokio::sync::Notify;
 
@@ -79,7 +82,7 @@ async fn publish_all(publisher: &Publisher<Raw>, load: &Load) -> Outcome<()> {
         if confirms.len() == usize::from(OUTSTANDING)
             && let Some(oldest) = confirms.pop_front()
         {
-            let oldest: enoki::Confirm = oldest;
+            let oldest: enoki::publish::Confirm = oldest;
             oldest.await?;
         }
         confirms.push_back(publisher.enqueue(&message).await?);

@@ -46,7 +46,7 @@ use crate::{
 /// Programs get one by `enoki::connect(url)`.
 ///
 /// ```
-/// use enoki::{Capability, Topology, WorkQueue};
+/// use enoki::{WorkQueue, broker::Capability, topology::Topology};
 /// # use std::time::Duration;
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
@@ -223,7 +223,7 @@ impl Broker {
     /// have and did not settle stay. Without the queue it is [`NotFound`](ErrorKind::NotFound).
     ///
     /// ```
-    /// # use enoki::{Topology, WorkQueue};
+    /// # use enoki::{WorkQueue, topology::Topology};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> enoki::Result<()> {
     /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");

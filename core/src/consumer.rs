@@ -42,7 +42,7 @@ use crate::{
 ///
 /// ```
 /// # use std::{sync::Arc, time::Duration};
-/// # use enoki::{Body, Consumer, Service, WorkQueue};
+/// # use enoki::{Body, Service, WorkQueue, consume::Consumer};
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
 /// async fn bill(Body(order): Body<String>) {

@@ -28,7 +28,7 @@ use crate::{
 /// argument of a handler, which then settles it itself.
 ///
 /// ```
-/// use enoki::{Delivery, Outcome, Settled, WorkQueue};
+/// use enoki::{Outcome, WorkQueue, consume::{Delivery, Settled}};
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///
@@ -50,7 +50,7 @@ use crate::{
 /// A handler has one delivery, so this does not build:
 ///
 /// ```compile_fail,E0080
-/// use enoki::{Broker, Delivery, Service, WorkQueue};
+/// use enoki::{Broker, Service, WorkQueue, consume::Delivery};
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
 ///

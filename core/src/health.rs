@@ -7,7 +7,7 @@ use crate::error::Error;
 /// How a connection or a consumer is doing.
 ///
 /// ```
-/// use enoki::Health;
+/// use enoki::broker::Health;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> enoki::Result<()> {

@@ -164,7 +164,7 @@ impl<M: Payload> Publisher<M> {
     /// A message with properties of its own.
     ///
     /// ```
-    /// # use enoki::{Topology, WorkQueue};
+    /// # use enoki::{WorkQueue, topology::Topology};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> enoki::Result<()> {
     /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
@@ -201,7 +201,7 @@ impl<M> Publisher<M> {
     /// delivery after this has succeeded: what happens in between is a second copy and not a loss.
     ///
     /// ```
-    /// # use enoki::{Outcome, Topology, WorkQueue};
+    /// # use enoki::{Outcome, WorkQueue, topology::Topology};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> enoki::Result<()> {
     /// const BILLING: WorkQueue<u32> = WorkQueue::new("billing");

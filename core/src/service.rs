@@ -32,7 +32,7 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 ///
-/// use enoki::{Body, Handler, OnError, Service, State, Topology, WorkQueue};
+/// use enoki::{Body, Service, State, WorkQueue, consume::{Handler, OnError}, topology::Topology};
 /// use tokio::sync::Notify;
 ///
 /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use enoki::{
-    Broker, ErrorKind, Outcome, Payload, Publisher, Raw, RouteSpec, Subscription, Topology,
+    Broker, ErrorKind, Outcome, Publisher,
+    codec::{Payload, Raw},
+    consume::Subscription,
+    topology::{RouteSpec, Topology},
 };
 
 use crate::{

@@ -7,8 +7,10 @@ use std::{
 };
 
 use enoki::{
-    Body, Broker, Delivery, Envelope, Failure, Fanout, Handler, OnError, Outcome, Overflow,
-    ReplicatedQueue, Route, RunningService, Service, State, Topic, Topology, WorkQueue,
+    Body, Broker, Failure, Outcome, Route, Service, State, Topic, WorkQueue,
+    consume::{Delivery, Envelope, Handler, OnError},
+    service::RunningService,
+    topology::{Fanout, Overflow, ReplicatedQueue, Topology},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;

@@ -3,7 +3,7 @@
 
 use std::{fmt, future::Future, time::Duration};
 
-use enoki::{Envelope, Outcome, Table};
+use enoki::{Outcome, consume::Envelope, message::Table};
 use tokio::{sync::watch, time::timeout};
 
 /// What happened, in the order of each message's own story. Clones write into the same one.

@@ -36,7 +36,10 @@ use crate::{
 /// ```
 /// use std::sync::Arc;
 ///
-/// use enoki::{Body, Failure, Outcome, Provided, Provider, Service, Topology, WorkQueue, WorkerInfo};
+/// use enoki::{
+///     Body, Failure, Outcome, Service, WorkQueue, consume::{Provided, Provider, WorkerInfo},
+///     topology::Topology,
+/// };
 /// use tokio::sync::Notify;
 ///
 /// #[derive(Clone)]

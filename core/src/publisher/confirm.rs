@@ -26,7 +26,7 @@ use crate::{
 /// Dropping it does not take the message back.
 ///
 /// ```
-/// # use enoki::{Topology, WorkQueue};
+/// # use enoki::{WorkQueue, topology::Topology};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> enoki::Result<()> {
 /// const BILLING: WorkQueue<u32> = WorkQueue::new("billing");

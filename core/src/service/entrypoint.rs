@@ -23,7 +23,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use enoki::{Entrypoint, Result, Scope, Service};
+/// use enoki::{Result, Service, service::{Entrypoint, Scope}};
 /// use tokio::{task::JoinHandle, time::{Instant, interval}};
 ///
 /// struct Heartbeat(Option<JoinHandle<()>>);

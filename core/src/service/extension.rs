@@ -17,7 +17,7 @@ use crate::{error::Result, service::entrypoint::Scope};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use enoki::{Extension, Result, Scope, Service};
+/// use enoki::{Result, Service, service::{Extension, Scope}};
 ///
 /// struct Pool;
 ///

@@ -12,7 +12,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use enoki::{Error, ErrorKind, Purpose, Result, Transport, transport::Session};
+use enoki::{
+    Error, ErrorKind, Result,
+    transport::{Purpose, Session, Transport},
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enoki::Purpose;
+use enoki::transport::Purpose;
 use tokio::time::Instant;
 
 use self::record::{Delivered, Fault, Forgot, Lane, Record, Settled};

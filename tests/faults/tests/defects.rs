@@ -4,8 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use enoki::{
-    Broker, Publisher, PublisherOptions, Purpose, QueueSpec, RouteSpec, Topology,
+    Broker, Publisher,
     memory::MemoryTransport,
+    publish::PublisherOptions,
+    topology::{QueueSpec, RouteSpec, Topology},
+    transport::Purpose,
 };
 use enoki_faults::interposed::{Between, Reach};
 use tokio::time::{Instant, sleep};

@@ -4,10 +4,13 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use enoki::{
-    ErrorKind, Message, Outcome, Purpose, QueueSpec, ShortStr, Transport,
+    ErrorKind, Outcome,
     memory::MemoryTransport,
+    message::{Message, ShortStr},
+    topology::QueueSpec,
     transport::{
-        Change, Delivered, End, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
+        Change, Delivered, End, Outgoing, PublishOutcome, Purpose, Receiver, Sender, Session,
+        Settle, Transport,
     },
 };
 use enoki_faults::interposed::{Between, Reach};

@@ -5,8 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use enoki::{
-    Broker, ErrorKind, Health, Outcome, Publisher, PublisherOptions, Purpose, QueueSpec, Result,
-    RouteSpec, Topology, Transport, memory::MemoryTransport, transport::Session,
+    Broker, ErrorKind, Outcome, Publisher, Result,
+    broker::Health,
+    memory::MemoryTransport,
+    publish::PublisherOptions,
+    topology::{QueueSpec, RouteSpec, Topology},
+    transport::{Purpose, Session, Transport},
 };
 use enoki_faults::interposed::{Between, Reach};
 use tokio::{

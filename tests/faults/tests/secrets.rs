@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use enoki::{BrokerOptions, BrokerUrl, PublisherOptions, WorkQueue};
+use enoki::{
+    WorkQueue,
+    broker::{BrokerOptions, BrokerUrl},
+    publish::PublisherOptions,
+};
 use enoki_faults::peer::{Peer, Script, amqp10, amqp091};
 use tokio::time::timeout;
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use enoki::{Broker, RouteSpec, memory::MemoryTransport};
+use enoki::{Broker, memory::MemoryTransport, topology::RouteSpec};
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use enoki::Tls;
+use enoki::broker::Tls;
 
 use crate::{Broker, Checked, given};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki::{Message, Properties, ShortStr, Table, Timestamp, Value};
+use enoki::message::{Message, Properties, ShortStr, Table, Timestamp, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::Checked;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use enoki::Capability;
+use enoki::broker::Capability;
 use enoki_interop::{given, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, process::ExitCode};
 
-use enoki::Capability;
+use enoki::broker::Capability;
 use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, example::Example, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 

@@ -4,7 +4,11 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use enoki::{Body, BrokerOptions, QueueSpec, RouteSpec, Service, State};
+use enoki::{
+    Body, Service, State,
+    broker::BrokerOptions,
+    topology::{QueueSpec, RouteSpec},
+};
 use enoki_interop::{Checked, given, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::{

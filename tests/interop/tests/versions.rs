@@ -8,7 +8,7 @@ mod versions {
 
 use std::process::ExitCode;
 
-use enoki::Capability;
+use enoki::broker::Capability;
 use enoki_interop::{Broker, Checked, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use versions::cases::{CASES, Case, Ground};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use enoki::{
-    Error, ErrorKind, Peer, Result, ShortStr,
+    Error, ErrorKind, Result,
+    broker::Peer,
+    message::ShortStr,
     transport::{Change, Found, Receiver, Sender, Session},
 };
 use tokio::{sync::watch, time::Instant};

@@ -6,7 +6,9 @@ use std::{
 };
 
 use enoki::{
-    Broker, BrokerHealth, BrokerOptions, ErrorKind, Health, Outcome, Publisher, PublisherOptions,
+    Broker, ErrorKind, Outcome, Publisher,
+    broker::{BrokerHealth, BrokerOptions, Health},
+    publish::PublisherOptions,
 };
 use enoki_faults::{
     broker_process::Alarm,
@@ -121,7 +123,7 @@ pub(crate) async fn p16_an_alarm_before_connecting_or_that_flaps_loses_nothing(
     let broker = timeout(PATIENCE, stage.broker()).await??;
     let publisher = {
         let broker = broker.clone();
-        let route = enoki::RouteSpec::<u32>::to_queue(queue.name.as_str())?;
+        let route = enoki::topology::RouteSpec::<u32>::to_queue(queue.name.as_str())?;
         async move {
             let publisher = broker.publisher(route).await?;
             publisher.publish(&0).await?;
@@ -324,8 +326,9 @@ pub(crate) async fn r28_a_connection_closed_by_an_administrator_says_so_and_come
     let mut pair = Pair::open(&stage, CALM).await?;
     let mut health = pair.broker.health();
     let reasons = async {
-        let broken =
-            |health: &enoki::BrokerHealth| matches!(health.consuming, Health::Reconnecting { .. });
+        let broken = |health: &enoki::broker::BrokerHealth| {
+            matches!(health.consuming, Health::Reconnecting { .. })
+        };
         let health = health.wait_for(broken).await?.to_string();
         Checked::Ok(health)
     };

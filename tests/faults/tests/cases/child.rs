@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use enoki::{Outcome, QueueSpec};
+use enoki::{Outcome, topology::QueueSpec};
 use tokio::{process::Command, time::timeout};
 
 use crate::{

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use enoki::{
-    Body, ErrorKind, Handler, Health, Outcome, PublisherOptions, QueueSpec, RouteSpec, Service,
-    Settled, Topology, transport::Change,
+    Body, ErrorKind, Outcome, Service,
+    broker::Health,
+    consume::{Handler, Settled},
+    publish::PublisherOptions,
+    topology::{QueueSpec, RouteSpec, Topology},
+    transport::Change,
 };
 use enoki_faults::proxy::{Act, Cut, Direction, Kind};
 use tokio::time::timeout;
@@ -124,7 +128,7 @@ pub(crate) async fn k11_an_exclusive_queue_of_a_dead_connection_is_waited_for(
     let queue = queue.of::<u32>();
     let mut deliveries = broker.subscribe(&queue, 1).await?;
     let other = stage.broker().await?;
-    let route = enoki::RouteSpec::<u32>::to_queue(broker.queue_name(&queue)?.as_str())?;
+    let route = enoki::topology::RouteSpec::<u32>::to_queue(broker.queue_name(&queue)?.as_str())?;
     let publisher = other.publisher_with(route, PublisherOptions::new().optional()).await?;
     // From here on the broker hears nothing from the consumer's connection, not even its end.
     let deaf = stage.proxy.arm(Direction::ToBroker, Kind::Settlement, 1, Act::Hold);

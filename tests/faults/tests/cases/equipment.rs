@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use enoki::{Publisher, RouteSpec, Topology};
+use enoki::{
+    Publisher,
+    topology::{RouteSpec, Topology},
+};
 use enoki_faults::{
     broker_process::Alarm,
     proxy::{Direction, Kind, Traffic},

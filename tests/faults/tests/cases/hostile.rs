@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use enoki::{Broker, BrokerOptions, ErrorKind, PublisherOptions, WorkQueue};
+use enoki::{Broker, ErrorKind, WorkQueue, broker::BrokerOptions, publish::PublisherOptions};
 use enoki_faults::peer::{Peer, Script, amqp10, amqp091};
 use tokio::{task::JoinSet, time::timeout};
 

@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use enoki::{BrokerOptions, ErrorKind, PublisherOptions, QueueSpec, Topology, transport::Change};
+use enoki::{
+    ErrorKind,
+    broker::BrokerOptions,
+    publish::PublisherOptions,
+    topology::{QueueSpec, Topology},
+    transport::Change,
+};
 use enoki_faults::proxy::{Act, Cut, Direction, Door, Flow, Kind};
 use tokio::time::timeout;
 

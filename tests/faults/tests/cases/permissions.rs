@@ -1,7 +1,8 @@
 //! What a login may not do.
 
 use enoki::{
-    BindingSpec, Destination, ErrorKind, ExchangeSpec, Outcome, RouteSpec, Topology,
+    ErrorKind, Outcome,
+    topology::{BindingSpec, Destination, ExchangeSpec, RouteSpec, Topology},
     transport::Change,
 };
 use tokio::time::timeout;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use enoki::{
-    BrokerHealth, BrokerOptions, ErrorKind, Health, Outcome, PublisherOptions, RetryPolicy,
+    ErrorKind, Outcome,
+    broker::{BrokerHealth, BrokerOptions, Health},
+    publish::{PublisherOptions, RetryPolicy},
 };
 use enoki_faults::proxy::{Act, Cut, Direction, Door, Flow, Kind};
 use tokio::time::timeout;

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use enoki::{Broker, BrokerOptions, BrokerUrl, ExchangeKind, ExchangeSpec, QueueSpec};
+use enoki::{
+    Broker,
+    broker::{BrokerOptions, BrokerUrl},
+    topology::{ExchangeKind, ExchangeSpec, QueueSpec},
+};
 use enoki_faults::{
     broker_process::{BrokerProcess, Unavailable},
     proxy::Proxy,

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use enoki::{
-    Broker, BrokerHealth, Delivery, Health, Outcome, Publisher, PublisherOptions, QueueSpec,
-    RouteSpec, ShortStr, Subscription, Topology,
+    Broker, Outcome, Publisher,
+    broker::{BrokerHealth, Health},
+    consume::{Delivery, Subscription},
+    message::ShortStr,
+    publish::PublisherOptions,
+    topology::{QueueSpec, RouteSpec, Topology},
 };
 use enoki_faults::proxy::{Act, Direction, Kind};
 use tokio::time::timeout;

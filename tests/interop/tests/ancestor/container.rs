@@ -7,8 +7,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use enoki::{
-    Body, Entrypoint, Error, ErrorKind, Extension, Failure, Handler, OnError, Outcome, Provided,
-    Provider, Scope, Service, WorkerInfo, testing::EntrypointWaiter,
+    Body, Error, ErrorKind, Failure, Outcome, Service,
+    consume::{Handler, OnError, Provided, Provider, WorkerInfo},
+    service::{Entrypoint, Extension, Scope},
+    testing::EntrypointWaiter,
 };
 use enoki_interop::Checked;
 use tokio::{

@@ -1,8 +1,12 @@
 //! `test/test_call_id_stack.py`.
 
 use enoki::{
-    Body, BrokerOptions, Context, ExchangeKind, Failure, Handler, Publisher, RouteSpec, Service,
-    State, Value,
+    Body, Failure, Publisher, Service, State,
+    broker::BrokerOptions,
+    consume::Handler,
+    context::Context,
+    message::Value,
+    topology::{ExchangeKind, RouteSpec},
 };
 use enoki_interop::Checked;
 use tokio::sync::mpsc;

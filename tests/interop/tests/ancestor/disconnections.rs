@@ -4,9 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use enoki::{
-    Body, Broker, BrokerHealth, ConsumerHealth, Envelope, ErrorKind, Failure, Handler, Health,
-    OnError, Publisher, PublisherOptions, QueueSpec, RetryPolicy, RouteSpec, RunningService,
-    Service, Topology,
+    Body, Broker, ErrorKind, Failure, Publisher, Service,
+    broker::{BrokerHealth, Health},
+    consume::{ConsumerHealth, Envelope, Handler, OnError},
+    publish::{PublisherOptions, RetryPolicy},
+    service::RunningService,
+    topology::{QueueSpec, RouteSpec, Topology},
 };
 use enoki_faults::proxy::{Cut, Direction, Door, Flow};
 use enoki_interop::Checked;

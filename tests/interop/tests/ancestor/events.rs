@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use enoki::{
-    Body, DynamicQueue, Envelope, ErrorKind, ExchangeKind, ExchangeSpec, Failure, Handler, OnError,
-    Outcome, Publisher, QueueSpec, RouteSpec, RunningService, Service, Topology,
+    Body, ErrorKind, Failure, Outcome, Publisher, Service,
+    consume::{Envelope, Handler, OnError},
+    service::RunningService,
+    topology::{DynamicQueue, ExchangeKind, ExchangeSpec, QueueSpec, RouteSpec, Topology},
 };
 use enoki_interop::Checked;
 use tokio::sync::mpsc;

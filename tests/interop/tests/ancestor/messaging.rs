@@ -3,9 +3,14 @@
 use std::sync::Arc;
 
 use enoki::{
-    Body, BrokerOptions, Context, DeadLetter, Envelope, ExchangeKind, Failure, Handler, OnError,
-    Outcome, PrefixCodec, PublisherOptions, RouteSpec, Service, ShortStr, Table, Topology, Value,
+    Body, Failure, Outcome, Service,
+    broker::BrokerOptions,
+    consume::{Envelope, Handler, OnError},
+    context::{Context, PrefixCodec},
+    message::{ShortStr, Table, Value},
+    publish::PublisherOptions,
     testing::EntrypointWaiter,
+    topology::{DeadLetter, ExchangeKind, RouteSpec, Topology},
 };
 use enoki_interop::Checked;
 use tokio::sync::{Notify, mpsc};

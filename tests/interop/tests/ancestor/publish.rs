@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use enoki::{
-    Broker, BrokerOptions, Codecs, Compression, Delivery, ErrorKind, ExchangeKind, Json,
-    MessagePack, Outcome, Payload, Publication, Publisher, PublisherOptions, QueueSpec, Raw,
-    Result, RouteSpec, ShortStr, Table, Timestamp, Topology, Value,
+    Broker, ErrorKind, Outcome, Publisher, Result,
+    broker::BrokerOptions,
+    codec::{Codecs, Compression, Json, MessagePack, Payload, Raw},
+    consume::Delivery,
+    message::{ShortStr, Table, Timestamp, Value},
+    publish::{Publication, PublisherOptions},
+    topology::{ExchangeKind, QueueSpec, RouteSpec, Topology},
 };
 use enoki_interop::Checked;
 

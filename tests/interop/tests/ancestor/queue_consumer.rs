@@ -6,7 +6,10 @@ use std::{
 };
 
 use enoki::{
-    Body, Context, Envelope, Failure, Handler, Outcome, Publisher, Service, Started, State,
+    Body, Failure, Outcome, Publisher, Service, State,
+    consume::{Envelope, Handler},
+    context::Context,
+    service::Started,
 };
 use enoki_faults::proxy::{Cut, Door};
 use enoki_interop::Checked;
@@ -182,8 +185,8 @@ pub(crate) async fn stop_while_starting(stage: &Stage) -> Checked {
             .consume(&stage.queue("one")?.of::<String>(), async |_: Body<String>| {})
             .consume(&stage.queue("two")?.of::<String>(), async |_: Body<String>| {});
         let signal = async move {
-            let tries = |health: &enoki::BrokerHealth| {
-                matches!(health.consuming, enoki::Health::Connecting { .. })
+            let tries = |health: &enoki::broker::BrokerHealth| {
+                matches!(health.consuming, enoki::broker::Health::Connecting { .. })
             };
             let _ = health.wait_for(tries).await;
         };

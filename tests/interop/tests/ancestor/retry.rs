@@ -1,6 +1,10 @@
 //! `test_retry` and `test_retry_policy` of `test/amqp/test_publish.py`: how often a message is sent.
 
-use enoki::{ErrorKind, PublisherOptions, RetryPolicy, RouteSpec, Topology};
+use enoki::{
+    ErrorKind,
+    publish::{PublisherOptions, RetryPolicy},
+    topology::{RouteSpec, Topology},
+};
 use enoki_faults::proxy::{Act, Cut, Direction, Kind};
 use enoki_interop::Checked;
 

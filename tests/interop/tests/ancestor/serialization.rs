@@ -2,8 +2,13 @@
 
 use bytes::Bytes;
 use enoki::{
-    Body, BrokerOptions, Codec, CodecError, Codecs, Envelope, ExchangeKind, Handler, Json,
-    MessagePack, PublisherOptions, RouteSpec, Service, ShortStr, Topology, Visit, erased_serde,
+    Body, Service,
+    broker::BrokerOptions,
+    codec::{Codec, CodecError, Codecs, Json, MessagePack, Visit, erased_serde},
+    consume::{Envelope, Handler},
+    message::ShortStr,
+    publish::PublisherOptions,
+    topology::{ExchangeKind, RouteSpec, Topology},
 };
 use enoki_interop::Checked;
 use tokio::sync::mpsc;

@@ -2,8 +2,11 @@
 //! left out: it is PLAIN in another spelling.
 
 use enoki::{
-    Body, Broker, BrokerOptions, ExchangeKind, Handler, Login, OnError, Outcome, PublisherOptions,
-    RouteSpec, Service, Topology,
+    Body, Broker, Outcome, Service,
+    broker::{BrokerOptions, Login},
+    consume::{Handler, OnError},
+    publish::PublisherOptions,
+    topology::{ExchangeKind, RouteSpec, Topology},
 };
 use enoki_interop::Checked;
 use tokio::sync::mpsc;

@@ -3,9 +3,17 @@
 use std::{cell::RefCell, fmt::Debug, net::SocketAddr, time::Duration};
 
 use enoki::{
-    BindingSpec, Broker, BrokerOptions, BrokerUrl, Context, Delivery, Destination, DynamicQueue,
-    ExchangeKind, ExchangeSpec, Outcome, Payload, Publisher, PublisherOptions, QueueSpec,
-    RouteSpec, Subscription, Topology, transport::Change,
+    Broker, Outcome, Publisher,
+    broker::{BrokerOptions, BrokerUrl},
+    codec::Payload,
+    consume::{Delivery, Subscription},
+    context::Context,
+    publish::PublisherOptions,
+    topology::{
+        BindingSpec, Destination, DynamicQueue, ExchangeKind, ExchangeSpec, QueueSpec, RouteSpec,
+        Topology,
+    },
+    transport::Change,
 };
 use enoki_faults::proxy::Proxy;
 use enoki_interop::{Checked, encrypted::Encrypted};
@@ -182,7 +190,7 @@ pub(crate) fn same<T: Debug + PartialEq<U>, U: Debug>(what: &str, is: T, expecte
 }
 
 /// The context of a call from outside, with these values.
-pub(crate) fn call<const N: usize>(values: [(&str, enoki::Value); N]) -> Checked<Context> {
+pub(crate) fn call<const N: usize>(values: [(&str, enoki::message::Value); N]) -> Checked<Context> {
     let mut context = Context::new();
     for (name, value) in values {
         context.set(name, value)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use enoki::Message;
+use enoki::message::Message;
 use enoki_interop::Checked;
 
 use super::{foreign, ours};

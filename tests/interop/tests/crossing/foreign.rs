@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use enoki::Message;
+use enoki::message::Message;
 use enoki_interop::{Checked, PYTHON, given, neutral};
 use tokio::{io::AsyncWriteExt, process::Command};
 

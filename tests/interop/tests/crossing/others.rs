@@ -4,7 +4,9 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use enoki::{
-    Message, Outcome, QueueSpec, ShortStr, Table, Timestamp, Value,
+    Outcome,
+    message::{Message, ShortStr, Table, Timestamp, Value},
+    topology::QueueSpec,
     transport::{Change, Delivered, Outgoing, PublishOutcome, Session, Settle},
 };
 use enoki_interop::{Broker, Checked};

@@ -3,8 +3,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use enoki::{
-    BrokerUrl, Limits, Message, Outcome, Purpose, ShortStr, Transport,
-    transport::{Delivered, Outgoing, PublishOutcome, Session, Settle},
+    Outcome,
+    broker::BrokerUrl,
+    message::{Limits, Message, ShortStr},
+    transport::{Delivered, Outgoing, PublishOutcome, Purpose, Session, Settle, Transport},
 };
 use enoki_interop::Checked;
 use tokio::time::Instant;

@@ -4,7 +4,8 @@
 use std::{fmt::Debug, sync::OnceLock, time::Duration};
 
 use enoki::{
-    Message, QueueSpec, ShortStr, Table, Value,
+    message::{Message, ShortStr, Table, Value},
+    topology::QueueSpec,
     transport::{Change, crossing::Id},
 };
 use enoki_interop::{Broker, Checked};

@@ -4,8 +4,12 @@
 use std::time::Duration;
 
 use enoki::{
-    Broker, Error, Publication, QueueSpec, Raw, Result, RouteSpec, ShortStr, Table, Timestamp,
-    Value, transport::Change,
+    Broker, Error, Result,
+    codec::Raw,
+    message::{ShortStr, Table, Timestamp, Value},
+    publish::Publication,
+    topology::{QueueSpec, RouteSpec},
+    transport::Change,
 };
 use enoki_interop::Checked;
 use libtest_mimic::Failed;
@@ -172,7 +176,7 @@ async fn publish(url: &str, row: usize) -> Checked {
     let queue =
         QueueSpec::new(format!("enoki-crossing {} {scheme} {}", row.name, std::process::id()))?;
     let (name, queue) = (queue.name.clone(), queue.of::<Raw>());
-    broker.declare(&enoki::Topology::new().with_queue(&queue)).await?;
+    broker.declare(&enoki::topology::Topology::new().with_queue(&queue)).await?;
     let refused = all_refused(&broker, &name, row).await;
     let status = broker.queue_status(&queue).await?;
     broker.apply(&Change::DeleteQueue(name)).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enoki::{Message, ShortStr, Table, Timestamp, Value};
+use enoki::message::{Message, ShortStr, Table, Timestamp, Value};
 
 use super::client::Protocol;
 

@@ -4,7 +4,11 @@
 use std::time::Duration;
 
 use enoki::{
-    Body, Broker, ConsumerHealth, Health, QueueSpec, RouteSpec, RunningService, Service, State,
+    Body, Broker, Service, State,
+    broker::Health,
+    consume::ConsumerHealth,
+    service::RunningService,
+    topology::{QueueSpec, RouteSpec},
 };
 use enoki_interop::{Broker as RealBroker, Checked};
 use tokio::{sync::mpsc, time::timeout};

@@ -1,6 +1,9 @@
 //! What travels: bodies of every sort, headers and context of every type.
 
-use enoki::{Context, Table, Timestamp, Value};
+use enoki::{
+    context::Context,
+    message::{Table, Timestamp, Value},
+};
 use enoki_interop::Checked;
 use serde_json::{Value as Json, json};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use enoki::{ShortStr, Table, Value};
+use enoki::message::{ShortStr, Table, Value};
 use enoki_interop::Checked;
 use serde_json::json;
 

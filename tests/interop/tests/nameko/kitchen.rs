@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use enoki::{
-    BindingSpec, Body, Broker, Context, Destination, Envelope, ExchangeKind, ExchangeSpec, Failure,
-    Message, Publisher, QueueSpec, RouteSpec, RunningService, Service, State, Table,
+    Body, Broker, Failure, Publisher, Service, State,
+    consume::Envelope,
+    context::Context,
+    message::{Message, Table},
+    service::RunningService,
+    topology::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, QueueSpec, RouteSpec},
     transport::Change,
 };
 use enoki_interop::Checked;

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, process::Stdio, time::Duration};
 
-use enoki::Table;
+use enoki::message::Table;
 use enoki_interop::{Checked, PYTHON, given, neutral};
 use serde_json::{Value as Json, json};
 use tokio::{

@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use enoki::{BrokerOptions, PrefixCodec, ShortStr};
+use enoki::{broker::BrokerOptions, context::PrefixCodec, message::ShortStr};
 use enoki_interop::{Broker, Checked};
 use tokio::{sync::mpsc, time::timeout};
 

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use enoki::{BrokerOptions, BrokerUrl, Error, Login, Tls};
+use enoki::{
+    Error,
+    broker::{BrokerOptions, BrokerUrl, Login, Tls},
+};
 use enoki_interop::{Checked, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3};
 use tokio::task::JoinSet;
 

@@ -4,8 +4,13 @@
 use std::time::Duration;
 
 use enoki::{
-    Body, Broker, BrokerOptions, ExchangeKind, ExchangeSpec, Failure, Handler, OnError, Outcome,
-    Publisher, PublisherOptions, QueueSpec, Raw, RouteSpec, Service, Topology, transport::Change,
+    Body, Broker, Failure, Outcome, Publisher, Service,
+    broker::BrokerOptions,
+    codec::Raw,
+    consume::{Handler, OnError},
+    publish::PublisherOptions,
+    topology::{ExchangeKind, ExchangeSpec, QueueSpec, RouteSpec, Topology},
+    transport::Change,
 };
 use enoki_interop::Checked;
 

@@ -1,6 +1,9 @@
 //! Brokers that offer both logins, and note which one is taken.
 
-use enoki::{BrokerOptions, ErrorKind, Login, Tls};
+use enoki::{
+    ErrorKind,
+    broker::{BrokerOptions, Login, Tls},
+};
 use enoki_interop::Checked;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -19,8 +19,11 @@ use std::{
 };
 
 use enoki::{
-    Broker, BrokerOptions, BrokerUrl, Error, ErrorKind, Outcome, Publisher, QueueSpec, Raw,
-    RouteSpec, Tls, Topology, Transport,
+    Broker, Error, ErrorKind, Outcome, Publisher,
+    broker::{BrokerOptions, BrokerUrl, Tls},
+    codec::Raw,
+    topology::{QueueSpec, RouteSpec, Topology},
+    transport::Transport,
 };
 use enoki_interop::{Checked, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, encrypted::Encrypted, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -299,7 +302,7 @@ fn led(url: &str, scheme_and_login: &str, host: &str, port: u16) -> String {
 }
 
 fn parts(url: &str) -> Checked<(String, String)> {
-    let parsed = enoki::BrokerUrl::parse(url)?;
+    let parsed = enoki::broker::BrokerUrl::parse(url)?;
     let broker = format!("{}:{}", parsed.host().ok_or("no host")?, parsed.port().ok_or("no port")?);
     let password = parsed.password().ok_or("no password")?.reveal();
     let user = parsed.username().ok_or("no user")?;

@@ -3,7 +3,7 @@
 
 use std::{env, fs, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
-use enoki::BrokerOptions;
+use enoki::broker::BrokerOptions;
 use enoki_interop::{Checked, given};
 use tokio::process::Command;
 

@@ -1,6 +1,9 @@
 //! Brokers that listen with TLS.
 
-use enoki::{BrokerOptions, ErrorKind, Login, Tls};
+use enoki::{
+    ErrorKind,
+    broker::{BrokerOptions, Login, Tls},
+};
 use enoki_interop::{Checked, encrypted::Encrypted};
 use tokio::time::Duration;
 

@@ -7,9 +7,15 @@ use std::{
 };
 
 use enoki::{
-    BindingSpec, Broker, DeadLetter, Delivery, Destination, ExchangeKind, ExchangeSpec, Outcome,
-    Overflow, PublisherOptions, QueueKind, QueueSpec, RetryPolicy, RouteSpec, ShortStr,
-    Subscription, Table, Timestamp, Value, transport::Change,
+    Broker, Outcome,
+    consume::{Delivery, Subscription},
+    message::{ShortStr, Table, Timestamp, Value},
+    publish::{PublisherOptions, RetryPolicy},
+    topology::{
+        BindingSpec, DeadLetter, Destination, ExchangeKind, ExchangeSpec, Overflow, QueueKind,
+        QueueSpec, RouteSpec,
+    },
+    transport::Change,
 };
 use enoki_interop::Checked;
 use tokio::time::{sleep, timeout};

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use enoki::{Broker, RunningService};
+use enoki::{Broker, service::RunningService};
 use enoki_faults::{
     ledger::Report,
     seed::{self, Placed, Seed},

@@ -2,7 +2,12 @@
 
 use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
 
-use enoki::{Broker, Purpose, ShortStr, Transport, memory::MemoryTransport, transport::Change};
+use enoki::{
+    Broker,
+    memory::MemoryTransport,
+    message::ShortStr,
+    transport::{Change, Purpose, Transport},
+};
 use enoki_faults::{
     broker_process::{BrokerProcess, Unavailable},
     interposed::{Between, Reach},

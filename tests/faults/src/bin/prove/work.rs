@@ -8,9 +8,13 @@ use std::{
 };
 
 use enoki::{
-    Body, Broker, BrokerHealth, Envelope, ErrorKind, Failure, Handler, Health,
-    Outcome as Settlement, Publisher, PublisherOptions, Purpose, QueueKind, QueueSpec, RouteSpec,
-    RunningService, Service, State, Topology, transport::Found,
+    Body, Broker, ErrorKind, Failure, Outcome as Settlement, Publisher, Service, State,
+    broker::{BrokerHealth, Health},
+    consume::{Envelope, Handler},
+    publish::PublisherOptions,
+    service::RunningService,
+    topology::{QueueKind, QueueSpec, RouteSpec, Topology},
+    transport::{Found, Purpose},
 };
 use enoki_faults::{
     ledger::{Answer, Arrival, Capacity, DeliveryOf, Expect, How, Ledger, Ordered},

@@ -1,0 +1,4 @@
+//! The interface for authors of transports. Programs need none of it.
+
+pub use enoki_core::transport::*;
+pub use enoki_core::{Purpose, Transport};
