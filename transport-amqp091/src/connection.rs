@@ -25,17 +25,17 @@ use tokio::{
 pub(crate) use self::pending_channel::PendingChannel;
 use crate::{
     error,
-    io::{connection_io::Line, stream},
+    io::{connection_io::ConnectionIo, stream},
     limits::REPLY_TIMEOUT,
     options::Options,
-    proto::peer_properties::Greeting,
+    proto::peer_properties::PeerProperties,
 };
 
 /// One connection to the broker.
 pub(crate) struct Connection {
     options: Arc<Options>,
     client: lapin::Connection,
-    line: Arc<Line>,
+    io: Arc<ConnectionIo>,
     /// Why the connection is over, once it is. The first reason stays.
     ended: Arc<watch::Sender<Option<Ended>>>,
     /// Why the broker reads nothing from this connection for the time being, if it said so.
@@ -49,22 +49,22 @@ pub(crate) struct Connection {
 impl Connection {
     /// Opens one, within the deadline.
     pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Self> {
-        let (client, line) = connect(&options, deadline).await?;
+        let (client, io) = connect(&options, deadline).await?;
         let events = client.events_listener();
         let ended = Arc::new(watch::Sender::new(None));
         let (block, blocked) = watch::channel(None);
         let status = client.status().clone();
-        let watching = watch_over(events, status, line.clone(), ended.clone(), block);
-        let lost = (line.clone(), ended.clone());
+        let watching = watch_over(events, status, io.clone(), ended.clone(), block);
+        let lost = (io.clone(), ended.clone());
         let watcher = spawn("watch a connection", watching, move |_| {
-            let (line, ended) = lost;
+            let (io, ended) = lost;
             end(&ended, Ended::Lost);
-            line.cut();
+            io.cut();
         });
         Ok(Self {
             options,
             client,
-            line,
+            io,
             ended,
             blocked,
             watcher: watcher.abort_handle(),
@@ -77,13 +77,13 @@ impl Connection {
     }
 
     /// The socket below lapin.
-    pub(crate) fn line(&self) -> &Arc<Line> {
-        &self.line
+    pub(crate) fn io(&self) -> &Arc<ConnectionIo> {
+        &self.io
     }
 
     /// Who the broker said it is.
-    pub(crate) fn greeting(&self) -> Greeting {
-        self.line.greeting()
+    pub(crate) fn greeting(&self) -> PeerProperties {
+        self.io.greeting()
     }
 
     /// Why the broker reads nothing from this connection, as it changes.
@@ -101,7 +101,7 @@ impl Connection {
         end(&self.ended, Ended::Closed);
         // While the broker blocks the connection not even this gets through.
         let _ = timeout_at(deadline, self.client.close(REPLY_SUCCESS, "OK".into())).await;
-        self.line.cut();
+        self.io.cut();
     }
 
     /// A new channel.
@@ -182,8 +182,8 @@ impl Connection {
         request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
     ) -> Result<T> {
         let deadline = deadline(REPLY_TIMEOUT);
-        let (client, line) = connect(&self.options, deadline).await?;
-        let _cut = CutOnDrop(Some(line));
+        let (client, io) = connect(&self.options, deadline).await?;
+        let _cut = CutOnDrop(Some(io));
         let channel = self.answered(operation, subject, client.create_channel()).await?;
         let answer = self.answered(operation, subject, request(&channel)).await;
         let _ = timeout(LAST_WORDS, client.close(REPLY_SUCCESS, "OK".into())).await;
@@ -204,28 +204,31 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.watcher.abort();
         // It was not closed, and no one waits for it any more.
-        self.line.cut();
+        self.io.cut();
     }
 }
 
-/// Opens a connection of lapin's and the line below it, within the deadline.
-async fn connect(options: &Options, deadline: Instant) -> Result<(lapin::Connection, Arc<Line>)> {
-    let line = Arc::new(Line::new(options.max_body));
-    // Whether the deadline passes or the caller goes away: the line ends with this call, unless
+/// Opens a connection of lapin's and the connection below it, within the deadline.
+async fn connect(
+    options: &Options,
+    deadline: Instant,
+) -> Result<(lapin::Connection, Arc<ConnectionIo>)> {
+    let io = Arc::new(ConnectionIo::new(options.max_body));
+    // Whether the deadline passes or the caller goes away: the connection ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
-    let cut = CutOnDrop(Some(line.clone()));
-    let opening = stream::open(options, &line);
+    let cut = CutOnDrop(Some(io.clone()));
+    let opening = stream::open(options, &io);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(refusal::refused(options, &error, line.stage())),
-        Err(_) => return Err(refusal::silent(options, line.stage())),
+        Ok(Err(error)) => return Err(refusal::refused(options, &error, io.stage())),
+        Err(_) => return Err(refusal::silent(options, io.stage())),
     };
     cut.keep();
-    Ok((connection, line))
+    Ok((connection, io))
 }
 
-/// Cuts a line when the future that wanted it is over without a connection.
-struct CutOnDrop(Option<Arc<Line>>);
+/// Cuts a connection when the future that wanted it is over without a connection.
+struct CutOnDrop(Option<Arc<ConnectionIo>>);
 
 impl CutOnDrop {
     fn keep(mut self) {
@@ -235,8 +238,8 @@ impl CutOnDrop {
 
 impl Drop for CutOnDrop {
     fn drop(&mut self) {
-        if let Some(line) = &self.0 {
-            line.cut();
+        if let Some(io) = &self.0 {
+            io.cut();
         }
     }
 }
@@ -275,13 +278,13 @@ impl Ended {
 async fn watch_over(
     events: impl futures_util::Stream<Item = Event>,
     status: lapin::ConnectionStatus,
-    line: Arc<Line>,
+    io: Arc<ConnectionIo>,
     ended: Arc<watch::Sender<Option<Ended>>>,
     blocked: watch::Sender<Option<Arc<str>>>,
 ) {
     tokio::pin!(events);
     let lost = async {
-        line.ended().await;
+        io.ended().await;
         // lapin says why, if it knows, a moment later.
         tokio::time::sleep(LAST_WORDS).await;
     };

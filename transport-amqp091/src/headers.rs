@@ -26,7 +26,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
 
-use crate::proto::{encode::no_type, guard::Fault};
+use crate::proto::{encode::no_type, guard::MessageFault};
 
 /// A text as lapin takes it, which panics on longer ones.
 pub(crate) fn short(text: &str) -> Result<ShortString> {
@@ -92,7 +92,7 @@ pub(crate) fn incoming(wire: BasicProperties, body: Vec<u8>, redelivered: bool) 
     }
     if let Some(fields) = wire.headers() {
         attempt = counted(fields, attempt);
-        if let Some(fault) = Fault::told_by(fields) {
+        if let Some(fault) = MessageFault::from_headers(fields) {
             undecodable = Some(fault.to_string().into());
         } else {
             let fields = fields.into_iter().filter(|(name, _)| !is_bookkeeping(name.as_str()));

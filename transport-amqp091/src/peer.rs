@@ -2,10 +2,10 @@
 
 use enoki_core::{Capability, Peer};
 
-use crate::proto::peer_properties::Greeting;
+use crate::proto::peer_properties::PeerProperties;
 
 /// The peer behind a greeting. A broker that is not known gets what the protocol itself promises.
-pub(crate) fn peer(greeting: Greeting) -> Peer {
+pub(crate) fn peer(greeting: PeerProperties) -> Peer {
     let product = greeting.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
     let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = PROTOCOL.to_vec();
@@ -51,7 +51,10 @@ mod tests {
     use super::*;
 
     fn of(product: &str, version: &str) -> Peer {
-        peer(Greeting { product: Some(product.to_owned()), version: Some(version.to_owned()) })
+        peer(PeerProperties {
+            product: Some(product.to_owned()),
+            version: Some(version.to_owned()),
+        })
     }
 
     #[test]
@@ -63,6 +66,6 @@ mod tests {
         assert!(of("RabbitMQ", "10.0").can(Capability::UncountedRelease));
         assert!(!of("GarageMQ", "4.3").can(Capability::DeadLetter));
         assert!(of("GarageMQ", "").can(Capability::Exchanges));
-        assert_eq!(peer(Greeting::default()).capabilities(), PROTOCOL);
+        assert_eq!(peer(PeerProperties::default()).capabilities(), PROTOCOL);
     }
 }

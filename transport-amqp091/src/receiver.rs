@@ -29,7 +29,7 @@ use lapin::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use self::unsettled::{Frame, Unsettled};
+use self::unsettled::{SettleFrame, Unsettled};
 use crate::{
     connection::{Connection, Ended},
     error,
@@ -45,17 +45,17 @@ pub(crate) struct Amqp091Receiver {
     consumer: Consumer,
     connection_ended: watch::Receiver<Option<Ended>>,
     unsettled: Unsettled,
-    frames: Vec<Frame>,
+    frames: Vec<SettleFrame>,
     stopping: bool,
     /// Whether it is still the queue's consumer, and gives back nothing before it is closed.
-    lingers: bool,
+    requeues_by_close: bool,
     closed: bool,
-    ended: Option<Ending>,
+    ended: Option<ReceiverEnd>,
 }
 
 /// An end that can be told again.
 #[derive(Debug, Clone)]
-enum Ending {
+enum ReceiverEnd {
     Stopped,
     Cancelled,
     Lost(Option<lapin::Error>),
@@ -96,7 +96,7 @@ impl Amqp091Receiver {
             unsettled: Unsettled::default(),
             frames: Vec::new(),
             stopping: false,
-            lingers: false,
+            requeues_by_close: false,
             closed: false,
             ended: None,
         })
@@ -119,24 +119,24 @@ impl Amqp091Receiver {
 
     /// Why lapin's stream is over. It ends in the same way for a deleted queue, for a cancel of
     /// ours, and for a channel that was closed on this side.
-    fn end_of_stream(&self) -> Ending {
+    fn end_of_stream(&self) -> ReceiverEnd {
         match (self.channel.status().connected(), self.stopping) {
-            (true, true) => Ending::Stopped,
-            (true, false) => Ending::Cancelled,
-            (false, _) if self.closed => Ending::Stopped,
-            (false, _) => Ending::Lost(None),
+            (true, true) => ReceiverEnd::Stopped,
+            (true, false) => ReceiverEnd::Cancelled,
+            (false, _) if self.closed => ReceiverEnd::Stopped,
+            (false, _) => ReceiverEnd::Lost(None),
         }
     }
 
-    fn end(&self, ended: &Ending) -> End {
+    fn end(&self, ended: &ReceiverEnd) -> End {
         match ended {
-            Ending::Stopped => End::Stopped,
-            Ending::Cancelled => End::Cancelled(
+            ReceiverEnd::Stopped => End::Stopped,
+            ReceiverEnd::Cancelled => End::Cancelled(
                 Error::new(ErrorKind::NotFound, CONSUME)
                     .on(subject(&self.queue))
                     .because("the broker cancelled the consumer, as it does when a queue goes"),
             ),
-            Ending::Lost(error) => End::Lost(self.lost(error.as_ref())),
+            ReceiverEnd::Lost(error) => End::Lost(self.lost(error.as_ref())),
         }
     }
 
@@ -152,22 +152,22 @@ impl Amqp091Receiver {
 
     /// Writes a frame, without waiting for the socket: the first poll puts it in lapin's queue, in
     /// the order of the calls. A channel that is gone fails here and is noticed by `receive`.
-    fn say(&self, frame: Frame) {
+    fn write_frame(&self, frame: SettleFrame) {
         let channel = &self.channel;
         let _ = match frame {
-            Frame::Ack(tag) => {
+            SettleFrame::Ack(tag) => {
                 channel.basic_ack(tag, BasicAckOptions { multiple: false }).now_or_never()
             }
-            Frame::AckUpTo(tag) => {
+            SettleFrame::AckUpTo(tag) => {
                 channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never()
             }
-            Frame::Requeue(tag) => {
+            SettleFrame::Requeue(tag) => {
                 channel.basic_reject(tag, BasicRejectOptions { requeue: true }).now_or_never()
             }
-            Frame::Release(tag) => channel
+            SettleFrame::Release(tag) => channel
                 .basic_nack(tag, BasicNackOptions { multiple: false, requeue: true })
                 .now_or_never(),
-            Frame::Reject(tag) => {
+            SettleFrame::Reject(tag) => {
                 channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never()
             }
         };
@@ -211,7 +211,7 @@ impl Receiver for Amqp091Receiver {
                         taken += 1;
                         continue;
                     }
-                    Poll::Ready(Some(Err(error))) => Ending::Lost(Some(error)),
+                    Poll::Ready(Some(Err(error))) => ReceiverEnd::Lost(Some(error)),
                     Poll::Ready(None) => self.end_of_stream(),
                     Poll::Pending if taken > 0 => break,
                     Poll::Pending => return Poll::Pending,
@@ -231,7 +231,7 @@ impl Receiver for Amqp091Receiver {
 
     fn settle(&mut self, settlements: &[Settle]) {
         let mut frames = std::mem::take(&mut self.frames);
-        if self.lingers {
+        if self.requeues_by_close {
             let mut removed = settlements.to_vec();
             removed.retain(|settle| matches!(settle.outcome, Outcome::Ack | Outcome::Reject));
             self.unsettled.settle(&removed, &mut frames);
@@ -239,7 +239,7 @@ impl Receiver for Amqp091Receiver {
             self.unsettled.settle(settlements, &mut frames);
         }
         for frame in frames.drain(..) {
-            self.say(frame);
+            self.write_frame(frame);
         }
         self.frames = frames;
     }
@@ -262,8 +262,8 @@ impl Receiver for Amqp091Receiver {
     async fn stop_last(&mut self) -> Result<()> {
         if self.ended.is_none() {
             self.stopping = true;
-            self.lingers = true;
-            self.ended = Some(Ending::Stopped);
+            self.requeues_by_close = true;
+            self.ended = Some(ReceiverEnd::Stopped);
         }
         Ok(())
     }

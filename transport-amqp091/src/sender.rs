@@ -13,11 +13,11 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     connection::{Connection, Ended},
     error,
-    io::connection_io::Line,
+    io::connection_io::ConnectionIo,
     limits::REPLY_TIMEOUT,
     proto::encode,
     publishing::{
-        channel::{Closed, Outlet},
+        channel::{Closed, PublishChannel},
         unconfirmed::{PUBLISH, target},
     },
 };
@@ -26,8 +26,8 @@ use crate::{
 pub(crate) struct Amqp091Sender {
     /// Closed when the last clone of it is gone.
     channel: Channel,
-    line: Arc<Line>,
-    outlet: Arc<Outlet>,
+    io: Arc<ConnectionIo>,
+    publish_channel: Arc<PublishChannel>,
     window: usize,
     ended: watch::Receiver<Option<Ended>>,
     /// The login, which the broker compares with the user id of messages, if it is known here.
@@ -56,9 +56,9 @@ impl Amqp091Sender {
         connection.answered(OPEN, &subject, select).await?;
         let channel = channel.keep();
         Ok(Self {
-            outlet: connection.line().attach(channel.id()),
+            publish_channel: connection.io().attach(channel.id()),
             channel,
-            line: connection.line().clone(),
+            io: connection.io().clone(),
             window: window.max(1),
             ended: connection.ended(),
             login: options.user().map(str::to_owned),
@@ -89,8 +89,8 @@ impl Amqp091Sender {
     /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
     fn take(&self, outgoing: &Outgoing) -> Result<bool> {
         self.check(outgoing)?;
-        let head = encode::head(self.outlet.channel(), outgoing, self.line.frame_max())?;
-        Ok(self.outlet.take(outgoing, head))
+        let head = encode::head(self.publish_channel.channel(), outgoing, self.io.frame_max())?;
+        Ok(self.publish_channel.take(outgoing, head))
     }
 
     fn error(&self, failed: &Failed) -> Error {
@@ -113,7 +113,7 @@ impl Amqp091Sender {
 impl fmt::Debug for Amqp091Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Amqp091Sender")
-            .field("outlet", &self.outlet)
+            .field("publish_channel", &self.publish_channel)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
@@ -123,10 +123,10 @@ impl Drop for Amqp091Sender {
     /// Stays for the answers that are under way. If the broker closed the channel for one of those
     /// messages while lapin was closing it from this side, lapin would give up the connection.
     fn drop(&mut self) {
-        if !self.outlet.is_done() && tokio::runtime::Handle::try_current().is_ok() {
-            let (channel, outlet) = (self.channel.clone(), self.outlet.clone());
+        if !self.publish_channel.is_done() && tokio::runtime::Handle::try_current().is_ok() {
+            let (channel, publish_channel) = (self.channel.clone(), self.publish_channel.clone());
             let waiting = async move {
-                let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| outlet.poll_done(cx))).await;
+                let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| publish_channel.poll_done(cx))).await;
                 drop(channel);
             };
             spawn("close a sender", waiting, drop);
@@ -141,7 +141,7 @@ impl Sender for Amqp091Sender {
         // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
         while self.failed.is_none()
             && let Some(outgoing) = messages.front()
-            && self.outlet.has_room_for(outgoing, self.window)
+            && self.publish_channel.has_room_for(outgoing, self.window)
         {
             match self.take(outgoing) {
                 Ok(true) => taken = true,
@@ -151,7 +151,7 @@ impl Sender for Amqp091Sender {
             messages.pop_front();
         }
         if taken {
-            self.line.wake();
+            self.io.wake();
         }
         Ok(())
     }
@@ -163,15 +163,15 @@ impl Sender for Amqp091Sender {
         }
         loop {
             if let Some(failed) = &self.failed {
-                return match self.outlet.outcomes(into) {
+                return match self.publish_channel.outcomes(into) {
                     true => Ok(()),
                     false => Err(self.error(failed)),
                 };
             }
-            let Self { outlet, ended, .. } = self;
+            let Self { publish_channel, ended, .. } = self;
             let closed = tokio::select! {
                 biased;
-                closed = poll_fn(|cx| outlet.poll(cx, into)) => closed,
+                closed = poll_fn(|cx| publish_channel.poll(cx, into)) => closed,
                 ended = Ended::wait(ended) => {
                     self.failed = Some(Failed::Session(ended));
                     continue;

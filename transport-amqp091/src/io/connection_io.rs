@@ -2,8 +2,8 @@
 //! beside it, and so do the senders.
 //!
 //! ```text
-//!   session, senders ── outlets ──┐
-//!                                 ├── Line ── task ── socket
+//!   session, senders ── publish_channels ──┐
+//!                                 ├── ConnectionIo ── task ── socket
 //!   lapin ───── Socket ───────────┘
 //! ```
 
@@ -24,22 +24,22 @@ use super::output::Output;
 use crate::{
     proto::{
         guard::{FRAME_MAX, Guard},
-        outbound::{Outbound, Said},
-        peer_properties::Greeting,
+        outbound::{Outbound, OutboundEvent},
+        peer_properties::PeerProperties,
     },
-    publishing::channel::Outlet,
+    publishing::channel::PublishChannel,
 };
 
 /// What both ends of a socket's life share: the task that has it, lapin, the session and its senders.
-pub(crate) struct Line {
+pub(crate) struct ConnectionIo {
     pub(super) opened: AtomicBool,
-    pub(super) greeting: OnceLock<Greeting>,
+    pub(super) greeting: OnceLock<PeerProperties>,
     /// Whether anything came after the greeting.
     pub(super) answered: AtomicBool,
     pub(super) cut: AtomicBool,
     /// How large the frames may be that are written.
     pub(super) frame_max: AtomicU32,
-    pub(super) traffic: Mutex<Traffic>,
+    pub(super) state: Mutex<IoState>,
     /// The task that has the socket.
     pub(super) task: AtomicWaker,
     pub(super) ended: AtomicBool,
@@ -47,7 +47,7 @@ pub(crate) struct Line {
 }
 
 /// What came, and what is to be written.
-pub(super) struct Traffic {
+pub(super) struct IoState {
     pub(super) guard: Guard,
     pub(super) outbound: Outbound,
     /// Whole frames that lapin wrote. They go before the next message, so lapin waits for nothing but the
@@ -61,28 +61,28 @@ pub(super) struct Traffic {
     /// Whether lapin has let go.
     pub(super) released: bool,
     /// How the socket ended.
-    pub(super) over: Option<Over>,
+    pub(super) over: Option<SocketEnd>,
 }
 
 /// How a socket ended.
-pub(super) enum Over {
+pub(super) enum SocketEnd {
     /// The broker hung up.
-    HungUp,
+    ClosedByBroker,
     /// It failed, for this reason; whoever asks first gets it.
     Failed(Option<io::Error>),
 }
 
-impl Over {
+impl SocketEnd {
     fn error(&mut self) -> io::Error {
         let error = match self {
-            Self::HungUp => None,
+            Self::ClosedByBroker => None,
             Self::Failed(error) => error.take(),
         };
         error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 }
 
-impl Line {
+impl ConnectionIo {
     pub(crate) fn new(max_body: usize) -> Self {
         Self {
             opened: AtomicBool::new(false),
@@ -90,7 +90,7 @@ impl Line {
             answered: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             frame_max: AtomicU32::new(FRAME_MAX),
-            traffic: Mutex::new(Traffic {
+            state: Mutex::new(IoState {
                 guard: Guard::new(max_body),
                 outbound: Outbound::default(),
                 lapin: BytesMut::new(),
@@ -106,8 +106,8 @@ impl Line {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, IoState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// There is a socket.
@@ -119,9 +119,9 @@ impl Line {
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Release);
         self.task.wake();
-        let mut traffic = self.lock();
-        let lapin = [traffic.reader.take(), traffic.writer.take()];
-        drop(traffic);
+        let mut state = self.lock();
+        let lapin = [state.reader.take(), state.writer.take()];
+        drop(state);
         lapin.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -137,7 +137,7 @@ impl Line {
     }
 
     /// Who the broker said it is.
-    pub(crate) fn greeting(&self) -> Greeting {
+    pub(crate) fn greeting(&self) -> PeerProperties {
         self.greeting.get().cloned().unwrap_or_default()
     }
 
@@ -166,16 +166,16 @@ impl Line {
 }
 
 /// The senders' side.
-impl Line {
+impl ConnectionIo {
     /// Takes over a channel that lapin has opened and put into confirm mode.
-    pub(crate) fn attach(&self, channel: u16) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet::new(channel));
-        let mut traffic = self.lock();
-        traffic.guard.attach(outlet.clone());
-        if traffic.over.is_some() || traffic.released {
-            outlet.stop();
+    pub(crate) fn attach(&self, channel: u16) -> Arc<PublishChannel> {
+        let publish_channel = Arc::new(PublishChannel::new(channel));
+        let mut state = self.lock();
+        state.guard.attach(publish_channel.clone());
+        if state.over.is_some() || state.released {
+            publish_channel.stop();
         }
-        outlet
+        publish_channel
     }
 
     /// There is something to write.
@@ -190,7 +190,7 @@ impl Line {
 }
 
 /// lapin's side.
-impl Line {
+impl ConnectionIo {
     /// Reads what the guard lets through.
     pub(crate) fn poll_read(
         &self,
@@ -198,20 +198,20 @@ impl Line {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        let mut traffic = self.lock();
-        let full = traffic.guard.ready() >= READ_AHEAD;
-        let count = traffic.guard.take(buf)?;
+        let mut state = self.lock();
+        let full = state.guard.ready() >= READ_AHEAD;
+        let count = state.guard.take(buf)?;
         if count > 0 || buf.is_empty() {
             if full {
                 self.task.wake();
             }
             return Poll::Ready(Ok(count));
         }
-        match &mut traffic.over {
-            Some(Over::HungUp) => Poll::Ready(Ok(0)),
+        match &mut state.over {
+            Some(SocketEnd::ClosedByBroker) => Poll::Ready(Ok(0)),
             Some(over) => Poll::Ready(Err(over.error())),
             None => {
-                traffic.reader = Some(cx.waker().clone());
+                state.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -224,32 +224,34 @@ impl Line {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        let mut traffic = self.lock();
+        let mut state = self.lock();
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        let unread = traffic.guard.ready() > 0;
-        match &mut traffic.over {
+        let unread = state.guard.ready() > 0;
+        match &mut state.over {
             // It is lost, as it would be in a socket. What is left to read may say why.
-            Some(Over::HungUp) => return Poll::Ready(Ok(length)),
+            Some(SocketEnd::ClosedByBroker) => return Poll::Ready(Ok(length)),
             Some(_) if unread => return Poll::Ready(Ok(length)),
             Some(over) => return Poll::Ready(Err(over.error())),
             None => {}
         }
-        if traffic.lapin.len() >= WRITE_AHEAD {
-            traffic.writer = Some(cx.waker().clone());
+        if state.lapin.len() >= WRITE_AHEAD {
+            state.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let Traffic { guard, outbound, lapin, .. } = &mut *traffic;
+        let IoState { guard, outbound, lapin, .. } = &mut *state;
         let mut said = |said| match said {
-            Said::FrameMax(0) => {}
-            Said::FrameMax(max) => self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed),
-            Said::Close(channel) => {
-                if let Some(outlet) = guard.outlet(channel) {
-                    outlet.stop();
-                    outlet.tell();
+            OutboundEvent::FrameMax(0) => {}
+            OutboundEvent::FrameMax(max) => {
+                self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed)
+            }
+            OutboundEvent::Close(channel) => {
+                if let Some(publish_channel) = guard.publish_channel(channel) {
+                    publish_channel.stop();
+                    publish_channel.tell();
                 }
             }
-            Said::CloseOk(channel) => guard.detach(channel),
-            Said::Cancel(channel) => guard.cancels(channel),
+            OutboundEvent::CloseOk(channel) => guard.detach(channel),
+            OutboundEvent::Cancel(channel) => guard.cancels(channel),
         };
         for piece in pieces {
             outbound.take(piece, |frame| lapin.extend_from_slice(frame), &mut said);
@@ -267,9 +269,9 @@ impl Line {
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for ConnectionIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("stage", &self.stage()).finish_non_exhaustive()
+        f.debug_struct("ConnectionIo").field("stage", &self.stage()).finish_non_exhaustive()
     }
 }
 

@@ -1,11 +1,11 @@
-//! The socket below lapin: opened here, and lapin gets an end of the [`Line`] in its place.
+//! The socket below lapin: opened here, and lapin gets an end of the [`ConnectionIo`] in its place.
 //!
 //! lapin opens sockets itself and then neither says who answered, nor lets go of a broker that
 //! stays silent or blocks: its thread and its connection live on behind a call that was given up.
 //! It writes frames on channels that have closed, there is much that it cannot read
 //! ([`Guard`](crate::proto::guard::Guard)), and publishing through it is slow.
 //! [`lapin::Connection::connector`] takes a socket of ours instead, as long as its type is the one
-//! that the runtime names, hence [`Kit`].
+//! that the runtime names, hence [`SilentTokio`].
 
 use std::{
     cell::RefCell,
@@ -26,7 +26,7 @@ use tracing::{
     subscriber::{DefaultGuard, NoSubscriber, set_default, with_default},
 };
 
-use super::{connection_io::Line, task};
+use super::{connection_io::ConnectionIo, task};
 use crate::options::Options;
 
 /// Opens the socket, and then a lapin connection over it.
@@ -34,25 +34,28 @@ use crate::options::Options;
 /// In this order, because lapin starts two tasks before it asks for its socket, and ends none of them if
 /// it gets none: each connect that a broker refuses would leave them behind.
 ///
-/// The caller bounds both: what was begun ends with [`Line::cut`], since dropping this future does not stop
+/// The caller bounds both: what was begun ends with [`ConnectionIo::cut`], since dropping this future does not stop
 /// lapin.
-pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> lapin::Result<lapin::Connection> {
-    let io = options.connector.connect(|| line.opened()).await?;
-    let running = task::run(io, line.clone()).with_subscriber(NoSubscriber::default());
+pub(crate) async fn open(
+    options: &Options,
+    io: &Arc<ConnectionIo>,
+) -> lapin::Result<lapin::Connection> {
+    let socket = options.connector.connect(|| io.opened()).await?;
+    let running = task::run(socket, io.clone()).with_subscriber(NoSubscriber::default());
     spawn("read and write a connection", running, drop);
-    let runtime = Runtime::new(Kit { tokio: Tokio::current() });
-    let line = line.clone();
-    // Where lapin calls it again, the line has ended, and says so.
+    let runtime = Runtime::new(SilentTokio { tokio: Tokio::current() });
+    let io = io.clone();
+    // Where lapin calls it again, the connection has ended, and says so.
     let connect = async move |_, _| {
         silence_this_thread();
-        Ok(AsyncTcpStream::Plain(Socket(line.clone())))
+        Ok(AsyncTcpStream::Plain(Socket(io.clone())))
     };
     lapin::Connection::connector(options.uri(), runtime, connect, options.properties()).await
 }
 
 /// Keeps what lapin logs on its own thread out of the program's log: every returned message with its
 /// body (as a warning), and every frame, that with the password among them (as a trace). What it
-/// logs there as errors comes to this crate as errors. Its tasks are silenced, too ([`Kit`]).
+/// logs there as errors comes to this crate as errors. Its tasks are silenced, too ([`SilentTokio`]).
 fn silence_this_thread() {
     thread_local! {
         static SILENCE: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
@@ -62,8 +65,8 @@ fn silence_this_thread() {
     });
 }
 
-/// The socket as lapin sees it: its end of the line.
-pub(crate) struct Socket(Arc<Line>);
+/// The socket as lapin sees it: its end of the connection.
+pub(crate) struct Socket(Arc<ConnectionIo>);
 
 impl AsyncRead for Socket {
     fn poll_read(
@@ -92,12 +95,12 @@ impl AsyncWrite for Socket {
         self.0.poll_write(cx, bufs)
     }
 
-    /// The line's task writes whatever there is.
+    /// The connection's task writes whatever there is.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// The line's task closes the socket once it is released.
+    /// The connection's task closes the socket once it is released.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -111,13 +114,13 @@ impl Drop for Socket {
 
 /// Tokio, except that its sockets are [`Socket`]s, and its tasks log nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Kit {
+pub(crate) struct SilentTokio {
     tokio: Tokio,
 }
 
-impl RuntimeKit for Kit {}
+impl RuntimeKit for SilentTokio {}
 
-impl Executor for Kit {
+impl Executor for SilentTokio {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, f: F) -> T {
@@ -139,7 +142,7 @@ impl Executor for Kit {
     }
 }
 
-impl Reactor for Kit {
+impl Reactor for SilentTokio {
     type TcpStream = Socket;
     type Sleep = <Tokio as Reactor>::Sleep;
 
@@ -187,7 +190,7 @@ impl Reactor for Kit {
         &self,
         _: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        // lapin never calls it: sockets come from `open`, which knows the line.
+        // lapin never calls it: sockets come from `open`, which knows the connection.
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 }

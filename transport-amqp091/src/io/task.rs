@@ -14,11 +14,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::connection_io::{Line, Over, READ_AHEAD, Traffic, WRITE_AHEAD};
+use super::connection_io::{ConnectionIo, IoState, READ_AHEAD, SocketEnd, WRITE_AHEAD};
 
-/// Reads and writes until lapin lets go of the line, the line is cut, or the socket ends.
-pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, line: Arc<Line>) {
-    let mut task = Task { socket, line, unflushed: false, shown: Instant::now(), turn: 0 };
+/// Reads and writes until lapin lets go of the connection, the connection is cut, or the socket ends.
+pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, io: Arc<ConnectionIo>) {
+    let mut task = Task { socket, io, unflushed: false, shown: Instant::now(), turn: 0 };
     poll_fn(|cx| task.poll(cx)).await;
     // lapin is gone, and what it wrote last may say goodbye.
     let _ = timeout(LAST_WRITES, poll_fn(|cx| task.poll_close(cx))).await;
@@ -26,12 +26,12 @@ pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, line: Arc<L
 
 struct Task<S> {
     socket: S,
-    line: Arc<Line>,
+    io: Arc<ConnectionIo>,
     /// Whether the socket may hold back what was written.
     unflushed: bool,
     /// When lapin was last shown that the broker lives.
     shown: Instant,
-    /// Which outlet is asked first.
+    /// Which publish_channel is asked first.
     turn: usize,
 }
 
@@ -39,18 +39,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     /// Ready when the socket is of no use any more, or nobody needs it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Whatever changes from here on wakes again.
-        self.line.task.register(cx.waker());
+        self.io.task.register(cx.waker());
         loop {
-            if let Err(error) = self.line.check() {
-                self.over(Over::Failed(Some(error)));
+            if let Err(error) = self.io.check() {
+                self.over(SocketEnd::Failed(Some(error)));
             }
             let read = self.poll_read(cx);
             let written = self.poll_write(cx);
-            let traffic = self.line.lock();
-            if traffic.released || traffic.over.is_some() {
+            let state = self.io.lock();
+            if state.released || state.over.is_some() {
                 return Poll::Ready(());
             }
-            drop(traffic);
+            drop(state);
             if read.is_pending() && written.is_pending() {
                 return Poll::Pending;
             }
@@ -58,8 +58,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut traffic = self.line.lock();
-        let Traffic { guard, reader, over, .. } = &mut *traffic;
+        let mut state = self.io.lock();
+        let IoState { guard, reader, over, .. } = &mut *state;
         if over.is_some() || guard.has_failed() || guard.ready() >= READ_AHEAD {
             return Poll::Pending;
         }
@@ -67,12 +67,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         let result = std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room));
         let count = room.filled().len();
         let ended = match result {
-            Ok(()) if count == 0 => Some(Over::HungUp),
+            Ok(()) if count == 0 => Some(SocketEnd::ClosedByBroker),
             Ok(()) => None,
-            Err(error) => Some(Over::Failed(Some(error))),
+            Err(error) => Some(SocketEnd::Failed(Some(error))),
         };
         if let Some(ended) = ended {
-            drop(traffic);
+            drop(state);
             self.over(ended);
             return Poll::Ready(());
         }
@@ -83,33 +83,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
             guard.show_life();
             self.shown = Instant::now();
         }
-        if let (None, Some(greeting)) = (self.line.greeting.get(), guard.greeting()) {
-            let _ = self.line.greeting.set(greeting.clone());
+        if let (None, Some(greeting)) = (self.io.greeting.get(), guard.greeting()) {
+            let _ = self.io.greeting.set(greeting.clone());
         }
         if guard.answered() {
-            self.line.answered.store(true, Ordering::Release);
+            self.io.answered.store(true, Ordering::Release);
         }
         let lapin = match guard.ready() > 0 || guard.has_failed() {
             true => reader.take(),
             false => None,
         };
-        drop(traffic);
+        drop(state);
         lapin.into_iter().for_each(Waker::wake);
         Poll::Ready(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let line = self.line.clone();
-        let mut traffic = line.lock();
-        if traffic.over.is_some() {
+        let io = self.io.clone();
+        let mut state = io.lock();
+        if state.over.is_some() {
             return Poll::Pending;
         }
-        self.fill(&mut traffic);
-        let lapin = match traffic.lapin.len() < WRITE_AHEAD {
-            true => traffic.writer.take(),
+        self.fill(&mut state);
+        let lapin = match state.lapin.len() < WRITE_AHEAD {
+            true => state.writer.take(),
             false => None,
         };
-        let written = self.poll_socket(cx, traffic);
+        let written = self.poll_socket(cx, state);
         lapin.into_iter().for_each(Waker::wake);
         written
     }
@@ -118,13 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     fn poll_socket(
         &mut self,
         cx: &mut Context<'_>,
-        mut traffic: MutexGuard<'_, Traffic>,
+        mut state: MutexGuard<'_, IoState>,
     ) -> Poll<()> {
-        if traffic.output.is_empty() {
+        if state.output.is_empty() {
             return self.poll_flush(cx);
         }
         let mut slices = [IoSlice::new(&[]); PIECES];
-        let count = traffic.output.slices(&mut slices);
+        let count = state.output.slices(&mut slices);
         let socket = Pin::new(&mut self.socket);
         let result = match slices.get(..count).unwrap_or_default() {
             [only] => socket.poll_write(cx, only),
@@ -132,23 +132,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         };
         match result {
             Poll::Ready(Ok(count)) => {
-                traffic.output.gone(count);
+                state.output.gone(count);
                 self.unflushed = true;
             }
             Poll::Ready(Err(error)) => {
-                drop(traffic);
+                drop(state);
                 // What the broker said before it hung up may say why.
                 while self.poll_read(cx).is_ready() {}
-                self.over(Over::Failed(Some(error)));
+                self.over(SocketEnd::Failed(Some(error)));
             }
             Poll::Pending => return self.poll_flush(cx),
         }
         Poll::Ready(())
     }
 
-    /// Takes what lapin wrote, and then messages from the outlets in turn, as many as are written at a time.
-    fn fill(&mut self, traffic: &mut Traffic) {
-        let Traffic { guard, lapin, output, released, .. } = traffic;
+    /// Takes what lapin wrote, and then messages from the publish_channels in turn, as many as are written at a time.
+    fn fill(&mut self, state: &mut IoState) {
+        let IoState { guard, lapin, output, released, .. } = state;
         if output.len() >= WRITE_AHEAD {
             return;
         }
@@ -159,18 +159,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         if guard.blocked() || *released {
             return;
         }
-        let (frame_max, outlets) = (self.line.frame_max(), guard.outlets());
+        let (frame_max, publish_channels) = (self.io.frame_max(), guard.publish_channels());
         let mut without = 0;
-        while output.len() < most && without < outlets.len() {
-            let Some(outlet) = outlets.get(self.turn) else {
+        while output.len() < most && without < publish_channels.len() {
+            let Some(publish_channel) = publish_channels.get(self.turn) else {
                 self.turn = 0;
                 continue;
             };
             let before = output.len();
             while output.len() < before + SHARE
-                && let Some(message) = outlet.next()
+                && let Some(message) = publish_channel.next()
             {
-                output.message(outlet.channel(), &message.head, &message.body, frame_max);
+                output.message(publish_channel.channel(), &message.head, &message.body, frame_max);
             }
             without = if output.len() > before { 0 } else { without + 1 };
             self.turn += 1;
@@ -187,32 +187,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
 
     /// Writes the rest, and closes the socket.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.line.task.register(cx.waker());
-        self.line.check()?;
+        self.io.task.register(cx.waker());
+        self.io.check()?;
         while self.poll_write(cx).is_ready() {}
-        let traffic = self.line.lock();
-        if traffic.over.is_some() {
+        let state = self.io.lock();
+        if state.over.is_some() {
             return Poll::Ready(Ok(()));
         }
-        if !traffic.output.is_empty() {
+        if !state.output.is_empty() {
             return Poll::Pending;
         }
-        drop(traffic);
+        drop(state);
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
 impl<S> Task<S> {
     /// The socket is of no use any more, and for a reason: the first is the reason.
-    fn over(&self, how: Over) {
-        let mut traffic = self.line.lock();
-        traffic.over.get_or_insert(how);
-        traffic.guard.outlets().iter().for_each(|outlet| {
-            outlet.stop();
-            outlet.tell();
+    fn over(&self, how: SocketEnd) {
+        let mut state = self.io.lock();
+        state.over.get_or_insert(how);
+        state.guard.publish_channels().iter().for_each(|publish_channel| {
+            publish_channel.stop();
+            publish_channel.tell();
         });
-        let lapin = [traffic.reader.take(), traffic.writer.take()];
-        drop(traffic);
+        let lapin = [state.reader.take(), state.writer.take()];
+        drop(state);
         lapin.into_iter().flatten().for_each(Waker::wake);
     }
 }
@@ -220,11 +220,11 @@ impl<S> Task<S> {
 impl<S> Drop for Task<S> {
     /// Also when the runtime ends: lapin waits on a thread of its own.
     fn drop(&mut self) {
-        self.over(Over::Failed(None));
+        self.over(SocketEnd::Failed(None));
     }
 }
 
-/// How much an outlet may write before the next one has its turn, and a message of any size.
+/// How much an publish_channel may write before the next one has its turn, and a message of any size.
 const SHARE: usize = 16 * 1024;
 
 /// How many pieces are written at a time.

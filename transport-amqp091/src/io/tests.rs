@@ -16,12 +16,12 @@ use tokio::{
 };
 
 use super::{
-    connection_io::{Line, WRITE_AHEAD},
+    connection_io::{ConnectionIo, WRITE_AHEAD},
     task::run,
 };
 use crate::{
     proto::{encode, guard::FRAME_MAX},
-    publishing::channel::{Closed, Outlet},
+    publishing::channel::{Closed, PublishChannel},
 };
 
 fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
@@ -57,9 +57,9 @@ fn outgoing(id: u64, body: usize) -> Outgoing {
     }
 }
 
-/// A line, its task, and the broker at the other end.
+/// A connection, its task, and the broker at the other end.
 struct Scene {
-    line: Arc<Line>,
+    io: Arc<ConnectionIo>,
     task: JoinHandle<()>,
     broker: TcpStream,
 }
@@ -69,9 +69,9 @@ impl Scene {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (broker, _) = listener.accept().await.unwrap();
-        let line = Arc::new(Line::new(1 << 20));
-        let task = tokio::spawn(run(socket, line.clone()));
-        let mut scene = Self { line, task, broker };
+        let io = Arc::new(ConnectionIo::new(1 << 20));
+        let task = tokio::spawn(run(socket, io.clone()));
+        let mut scene = Self { io, task, broker };
         scene.says(&start()).await;
         scene
     }
@@ -79,7 +79,7 @@ impl Scene {
     /// The broker says this, and lapin hears it.
     async fn says(&mut self, bytes: &[u8]) {
         self.broker.write_all(bytes).await.unwrap();
-        assert_eq!(read(&self.line, bytes.len()).await, bytes);
+        assert_eq!(read(&self.io, bytes.len()).await, bytes);
     }
 
     /// The task has done whatever there was to do: it writes before lapin can read this.
@@ -87,11 +87,11 @@ impl Scene {
         self.says(&frame(8, 0, &[])).await;
     }
 
-    fn publishes(&self, outlet: &Outlet, id: u64, body: usize) {
+    fn publishes(&self, publish_channel: &PublishChannel, id: u64, body: usize) {
         let outgoing = outgoing(id, body);
-        let head = encode::head(outlet.channel(), &outgoing, self.line.frame_max()).unwrap();
-        assert!(outlet.take(&outgoing, head));
-        self.line.wake();
+        let head = encode::head(publish_channel.channel(), &outgoing, self.io.frame_max()).unwrap();
+        assert!(publish_channel.take(&outgoing, head));
+        self.io.wake();
     }
 
     /// What comes next at the broker: kind, channel, payload.
@@ -113,40 +113,40 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(60), future).await.expect("nothing happens")
 }
 
-async fn read(line: &Line, count: usize) -> Vec<u8> {
+async fn read(io: &ConnectionIo, count: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < count {
         let mut some = [0; 100];
         let room = some.len().min(count - bytes.len());
-        let read = poll_fn(|cx| line.poll_read(cx, &mut some[..room]));
+        let read = poll_fn(|cx| io.poll_read(cx, &mut some[..room]));
         let read = soon(read).await.unwrap();
         bytes.extend_from_slice(&some[..read]);
     }
     bytes
 }
 
-async fn write(line: &Line, bytes: &[u8]) -> io::Result<usize> {
-    soon(poll_fn(|cx| line.poll_write(cx, &[io::IoSlice::new(bytes)]))).await
+async fn write(io: &ConnectionIo, bytes: &[u8]) -> io::Result<usize> {
+    soon(poll_fn(|cx| io.poll_write(cx, &[io::IoSlice::new(bytes)]))).await
 }
 
 #[tokio::test]
 async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
     let mut scene = Scene::new().await;
-    let outlets = [scene.line.attach(1), scene.line.attach(3)];
+    let publish_channels = [scene.io.attach(1), scene.io.attach(3)];
     // Half a frame of lapin's has to wait for the other half.
     let (half, rest) = (&ack_of_lapin(0)[..5], &ack_of_lapin(0)[5..]);
-    write(&scene.line, half).await.unwrap();
+    write(&scene.io, half).await.unwrap();
     let bodies = [0, 1, 20_000, 300_000, 1000];
     for (id, body) in (1..).zip(bodies.into_iter().cycle().take(40)) {
-        for outlet in &outlets {
-            scene.publishes(outlet, id, body);
+        for publish_channel in &publish_channels {
+            scene.publishes(publish_channel, id, body);
         }
     }
-    write(&scene.line, rest).await.unwrap();
-    let line = scene.line.clone();
+    write(&scene.io, rest).await.unwrap();
+    let io = scene.io.clone();
     let lapin = tokio::spawn(async move {
         for tag in 1..20 {
-            write(&line, &ack_of_lapin(tag)).await.unwrap();
+            write(&io, &ack_of_lapin(tag)).await.unwrap();
         }
     });
     let (mut published, mut acknowledged) = ([0; 2], 0);
@@ -177,23 +177,23 @@ async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
 #[tokio::test]
 async fn a_broker_that_does_not_read_holds_everybody_up() {
     let mut scene = Scene::new().await;
-    let outlet = scene.line.attach(1);
+    let publish_channel = scene.io.attach(1);
     for id in 1..200 {
-        scene.publishes(&outlet, id, 1 << 20);
+        scene.publishes(&publish_channel, id, 1 << 20);
     }
     // Full, as soon as the socket is: then lapin waits, and so do the messages.
     let mut taken = 0;
     while let Ok(written) =
-        timeout(Duration::from_millis(200), write(&scene.line, &ack_of_lapin(7))).await
+        timeout(Duration::from_millis(200), write(&scene.io, &ack_of_lapin(7))).await
     {
         taken += written.unwrap();
         tokio::task::yield_now().await;
         assert!(taken < 8 << 20, "lapin's writes are held without a limit");
     }
-    assert!(scene.line.lock().output.len() < 2 << 20);
+    assert!(scene.io.lock().output.len() < 2 << 20);
     // It goes on where it stopped.
-    let line = scene.line.clone();
-    let lapin = tokio::spawn(async move { write(&line, &ack_of_lapin(9)).await });
+    let io = scene.io.clone();
+    let lapin = tokio::spawn(async move { write(&io, &ack_of_lapin(9)).await });
     while scene.hears().await != (1, 2, ack_of_lapin(9)[7..20].to_vec()) {}
     lapin.await.unwrap().unwrap();
 }
@@ -201,11 +201,11 @@ async fn a_broker_that_does_not_read_holds_everybody_up() {
 #[tokio::test]
 async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
     let mut scene = Scene::new().await;
-    let outlet = scene.line.attach(1);
+    let publish_channel = scene.io.attach(1);
     scene.says(&frame(1, 0, b"\0\x0a\0\x3c\x03low")).await;
-    scene.publishes(&outlet, 1, 10);
+    scene.publishes(&publish_channel, 1, 10);
     scene.has_had_its_turn().await;
-    write(&scene.line, &ack_of_lapin(1)).await.unwrap();
+    write(&scene.io, &ack_of_lapin(1)).await.unwrap();
     assert_eq!(scene.hears().await.1, 2);
     scene.says(&frame(1, 0, &[0, 10, 0, 61])).await;
     assert_eq!(scene.hears().await.1, 1);
@@ -214,7 +214,7 @@ async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
 #[tokio::test]
 async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
     let mut scene = Scene::new().await;
-    let (one, three) = (scene.line.attach(1), scene.line.attach(3));
+    let (one, three) = (scene.io.attach(1), scene.io.attach(3));
     // What waits for a pause to end never goes.
     for channel in [1, 3] {
         scene.says(&frame(1, channel, &[0, 20, 0, 20, 0])).await;
@@ -224,12 +224,12 @@ async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
     scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
     scene.says(&frame(1, 1, &[0, 20, 0, 20, 1])).await;
     scene.has_had_its_turn().await;
-    write(&scene.line, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
-    write(&scene.line, &frame(1, 1, &[0, 20, 0, 41])).await.unwrap();
+    write(&scene.io, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
+    write(&scene.io, &frame(1, 1, &[0, 20, 0, 41])).await.unwrap();
     scene.says(&frame(1, 3, &[0, 20, 0, 20, 1])).await;
     assert!(!one.take(&outgoing(2, 10), vec![]) && !three.take(&outgoing(2, 10), vec![]));
     scene.has_had_its_turn().await;
-    scene.line.release();
+    scene.io.release();
     assert_eq!(scene.hears().await.2[..4], [0, 20, 0, 40]);
     assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
     assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
@@ -239,48 +239,48 @@ async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
 #[tokio::test]
 async fn a_sender_learns_that_the_broker_closed_its_channel_once_lapin_knows() {
     let mut scene = Scene::new().await;
-    let outlet = scene.line.attach(1);
-    scene.publishes(&outlet, 1, 10);
+    let publish_channel = scene.io.attach(1);
+    scene.publishes(&publish_channel, 1, 10);
     scene.hears().await;
     let mut outcomes = Vec::new();
     scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
-    let early = poll_fn(|cx| Poll::Ready(outlet.poll(cx, &mut outcomes))).await;
+    let early = poll_fn(|cx| Poll::Ready(publish_channel.poll(cx, &mut outcomes))).await;
     assert!(early.is_pending(), "{early:?}");
-    assert!(poll_fn(|cx| Poll::Ready(outlet.poll_done(cx))).await.is_pending());
-    let closed = poll_fn(|cx| outlet.poll(cx, &mut outcomes));
+    assert!(poll_fn(|cx| Poll::Ready(publish_channel.poll_done(cx))).await.is_pending());
+    let closed = poll_fn(|cx| publish_channel.poll(cx, &mut outcomes));
     let close_ok = frame(1, 1, &[0, 20, 0, 41]);
-    let (closed, written) = tokio::join!(soon(closed), write(&scene.line, &close_ok));
+    let (closed, written) = tokio::join!(soon(closed), write(&scene.io, &close_ok));
     written.unwrap();
     assert!(matches!(closed, Some(Closed::Broker { .. })), "{closed:?}");
-    soon(poll_fn(|cx| outlet.poll_done(cx))).await;
+    soon(poll_fn(|cx| publish_channel.poll_done(cx))).await;
 }
 
 #[tokio::test]
 async fn the_end_of_a_socket_is_told_to_lapin_and_to_senders_after_what_came_before_it() {
     let mut scene = Scene::new().await;
-    let outlet = scene.line.attach(1);
-    scene.publishes(&outlet, 1, 10);
-    scene.publishes(&outlet, 2, 10);
+    let publish_channel = scene.io.attach(1);
+    scene.publishes(&publish_channel, 1, 10);
+    scene.publishes(&publish_channel, 2, 10);
     scene.hears().await;
     let last = frame(8, 0, &[]);
     let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     scene.broker.write_all(&[ack, last.clone()].concat()).await.unwrap();
     scene.broker.shutdown().await.unwrap();
-    assert_eq!(read(&scene.line, last.len()).await, last);
+    assert_eq!(read(&scene.io, last.len()).await, last);
     let mut some = [0; 10];
-    assert_eq!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.unwrap(), 0);
-    soon(poll_fn(|cx| outlet.poll_done(cx))).await;
-    assert!(scene.line.attach(2).next().is_none());
+    assert_eq!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.unwrap(), 0);
+    soon(poll_fn(|cx| publish_channel.poll_done(cx))).await;
+    assert!(scene.io.attach(2).next().is_none());
     soon(scene.task).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_line_that_is_cut_closes_its_socket_at_once() {
     let mut scene = Scene::new().await;
-    scene.line.cut();
+    scene.io.cut();
     let mut some = [0; 10];
-    assert!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.is_err());
-    assert!(write(&scene.line, &ack_of_lapin(1)).await.is_err());
+    assert!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&scene.io, &ack_of_lapin(1)).await.is_err());
     assert!(matches!(soon(scene.broker.read(&mut some)).await, Ok(0) | Err(_)));
     soon(scene.task).await.unwrap();
 }
@@ -290,31 +290,31 @@ async fn a_line_whose_task_ends_with_its_runtime_fails_for_lapin() {
     let scene = Scene::new().await;
     scene.task.abort();
     let mut some = [0; 10];
-    assert!(soon(poll_fn(|cx| scene.line.poll_read(cx, &mut some))).await.is_err());
-    assert!(write(&scene.line, &ack_of_lapin(1)).await.is_err());
+    assert!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&scene.io, &ack_of_lapin(1)).await.is_err());
 }
 
 #[tokio::test]
 async fn what_lapin_wrote_last_arrives_before_the_end() {
     let mut scene = Scene::new().await;
     for tag in 0..200 {
-        write(&scene.line, &ack_of_lapin(tag)).await.unwrap();
+        write(&scene.io, &ack_of_lapin(tag)).await.unwrap();
     }
-    scene.line.release();
+    scene.io.release();
     for tag in 0..200 {
         assert_eq!(scene.hears().await.2[11], tag);
     }
     assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
-    soon(scene.line.ended()).await;
+    soon(scene.io.ended()).await;
 }
 
 /// Without, it would give the connection up: the broker sends no heartbeats while it has something to say.
 #[tokio::test]
 async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders() {
     let mut scene = Scene::new().await;
-    let _outlet = scene.line.attach(1);
-    let line = scene.line.clone();
-    let heard = read(&line, 8);
+    let _outlet = scene.io.attach(1);
+    let io = scene.io.clone();
+    let heard = read(&io, 8);
     tokio::pin!(heard);
     let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     let heard = loop {
@@ -330,7 +330,7 @@ async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders()
 /// A socket that takes so little at a time, and the other end of it. What is written through it a pass at a
 /// time tells who has to wait for whom, whatever the clock says.
 struct Narrow {
-    line: Arc<Line>,
+    io: Arc<ConnectionIo>,
     broker: DuplexStream,
     seen: Vec<u8>,
 }
@@ -340,24 +340,24 @@ const NARROW: usize = 16 * 1024;
 impl Narrow {
     fn new() -> Self {
         let (socket, broker) = duplex(NARROW);
-        let line = Arc::new(Line::new(1 << 20));
-        tokio::spawn(run(socket, line.clone()));
-        Self { line, broker, seen: Vec::new() }
+        let io = Arc::new(ConnectionIo::new(1 << 20));
+        tokio::spawn(run(socket, io.clone()));
+        Self { io, broker, seen: Vec::new() }
     }
 
     /// A sender that has more to say than is ever asked for.
-    fn busy(&self, channel: u16, body: usize) -> Arc<Outlet> {
-        let outlet = self.line.attach(channel);
+    fn busy(&self, channel: u16, body: usize) -> Arc<PublishChannel> {
+        let publish_channel = self.io.attach(channel);
         let outgoing = Outgoing { mandatory: false, ..outgoing(1, body) };
         for _ in 0..(32 << 20) / body {
-            let head = encode::head(channel, &outgoing, self.line.frame_max()).unwrap();
-            assert!(outlet.take(&outgoing, head));
+            let head = encode::head(channel, &outgoing, self.io.frame_max()).unwrap();
+            assert!(publish_channel.take(&outgoing, head));
         }
-        self.line.wake();
-        outlet
+        self.io.wake();
+        publish_channel
     }
 
-    /// The broker takes what the socket has taken; then the line's task takes more.
+    /// The broker takes what the socket has taken; then the connection's task takes more.
     async fn pass(&mut self) {
         let mut some = vec![0; NARROW];
         soon(self.broker.read_exact(&mut some)).await.unwrap();
@@ -392,11 +392,11 @@ async fn lapin_waits_for_no_sender_however_busy() {
         // It asks once in each pass, and its thread is never quick enough to ask in between.
         let mut passes = 0;
         let pieces = ack_of_lapin(7);
-        let said = |line: &Line| {
+        let said = |io: &ConnectionIo| {
             let mut cx = Context::from_waker(Waker::noop());
-            line.poll_write(&mut cx, &[io::IoSlice::new(&pieces)]).is_ready()
+            io.poll_write(&mut cx, &[io::IoSlice::new(&pieces)]).is_ready()
         };
-        while !said(&narrow.line) {
+        while !said(&narrow.io) {
             passes += 1;
             assert!(passes < 100, "it waits for a sender with bodies of {body}");
             narrow.pass().await;
@@ -427,12 +427,12 @@ async fn senders_that_are_busy_have_equal_shares_and_one_that_is_not_gets_throug
         let [one, three] = [turns(1, bodies[0]), turns(3, bodies[1])];
         assert!(one.abs_diff(three) <= one / 4, "{bodies:?}: {one}% and {three}% of a turn");
 
-        let third = narrow.line.attach(5);
+        let third = narrow.io.attach(5);
         let outgoing = outgoing(1, 10);
-        let head = encode::head(5, &outgoing, narrow.line.frame_max()).unwrap();
+        let head = encode::head(5, &outgoing, narrow.io.frame_max()).unwrap();
         let before = narrow.seen.len();
         assert!(third.take(&outgoing, head));
-        narrow.line.wake();
+        narrow.io.wake();
         let at = narrow.until(&begins(5), 1000).await;
         let most = WRITE_AHEAD + bodies[0] + bodies[1] + 4 * NARROW;
         assert!(at - before <= most, "{} bytes went before it", at - before);

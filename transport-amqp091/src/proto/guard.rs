@@ -7,26 +7,26 @@
 //!
 //! | what came | what lapin gets |
 //! |---|---|
-//! | a message whose properties or headers cannot be read, or go too deep | its body, and a stand-in for the header that says why |
+//! | a message whose properties or headers cannot be read, or go too deep | its body, and a placeholder for the header that says why |
 //! | a message for an exchange or with a key that is not UTF-8 | the same, and `?` for the bytes that are not |
-//! | a message whose body is too large | no body, and a stand-in for the header that says why |
+//! | a message whose body is too large | no body, and a placeholder for the header that says why |
 //! | any other text that is not UTF-8, such as a reason that RabbitMQ cut within a character | `?` for the bytes that are not |
 //! | a frame that is too large, or that is none | an error, which ends the connection |
 //!
 //! An answer to `basic.cancel` that nothing asked for is left out, too.
 //!
-//! What the broker says of published messages goes to their sender ([`Outlet`]) in place of lapin:
+//! What the broker says of published messages goes to their sender ([`PublishChannel`]) in place of lapin:
 //! answers, and messages that nobody gets. lapin pairs a returned message with whichever answer comes
 //! next, which is wrong as soon as several are under way.
 //!
-//! The consumer turns a stand-in into [`Delivered::undecodable`](enoki_core::transport::Delivered), and
-//! rejects the delivery; the broker still has the original. A publisher may write a stand-in itself:
+//! The consumer turns a placeholder into [`Delivered::undecodable`](enoki_core::transport::Delivered), and
+//! rejects the delivery; the broker still has the original. A publisher may write a placeholder itself:
 //! its own message is then rejected, and no other.
 //!
 //! What passes, lapin's parser accepts; the tests hold the guard to that.
 
+mod buffer;
 mod header;
-mod inbox;
 mod method;
 mod table;
 
@@ -37,33 +37,33 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use self::{header::Header, inbox::Inbox};
+use self::{buffer::Buffer, header::ContentHeader};
 use crate::{
     proto::{
         decode::Cursor,
         encode::OVERHEAD,
-        peer_properties::{self, Greeting},
+        peer_properties::{self, PeerProperties},
     },
-    publishing::channel::{Answer, Outlet},
+    publishing::channel::{Answer, PublishChannel},
 };
 
 /// Looks at what came in before lapin does.
 #[derive(Debug)]
 pub(crate) struct Guard {
     max_body: u64,
-    inbox: Inbox,
-    /// Why nothing follows what is in the inbox.
-    failed: Option<Broken>,
+    buffer: Buffer,
+    /// Why nothing follows what is in the buffer.
+    failed: Option<FrameFault>,
     /// How much is left of a frame that is passed on, or left out, as it comes.
     left: usize,
     wanted: bool,
     /// What is special about the content that follows, on the few channels where something is.
     content: Vec<(u16, Content)>,
-    greeting: Option<Greeting>,
+    greeting: Option<PeerProperties>,
     /// Whether anything came after the greeting.
     answered: bool,
     /// The channels that messages are published on.
-    outlets: Vec<Arc<Outlet>>,
+    publish_channels: Vec<Arc<PublishChannel>>,
     /// The channels on which lapin cancels a consumer, until the broker's answer.
     cancels: Vec<u16>,
     /// Whether something was kept from lapin since it last got something.
@@ -76,7 +76,7 @@ pub(crate) struct Guard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// Its header belongs to a delivery that cannot be read.
-    Unreadable(Fault),
+    Unreadable(MessageFault),
     /// Its header belongs to a returned message.
     Returned,
     /// So many bytes of its body are still to be left out.
@@ -88,14 +88,14 @@ impl Guard {
     pub(crate) fn new(max_body: usize) -> Self {
         Self {
             max_body: u64::try_from(max_body).unwrap_or(u64::MAX),
-            inbox: Inbox::default(),
+            buffer: Buffer::default(),
             failed: None,
             left: 0,
             wanted: true,
             content: Vec::new(),
             greeting: None,
             answered: false,
-            outlets: Vec::new(),
+            publish_channels: Vec::new(),
             cancels: Vec::new(),
             withheld: false,
             blocked: false,
@@ -103,9 +103,9 @@ impl Guard {
     }
 
     /// From now on the broker's answers on this channel go there.
-    pub(crate) fn attach(&mut self, outlet: Arc<Outlet>) {
-        self.detach(outlet.channel());
-        self.outlets.push(outlet);
+    pub(crate) fn attach(&mut self, publish_channel: Arc<PublishChannel>) {
+        self.detach(publish_channel.channel());
+        self.publish_channels.push(publish_channel);
     }
 
     /// lapin cancels the consumer of this channel, and expects one answer.
@@ -119,21 +119,25 @@ impl Guard {
     /// The channel is gone.
     pub(crate) fn detach(&mut self, channel: u16) {
         self.cancels.retain(|other| *other != channel);
-        if let Some(at) = self.outlets.iter().position(|outlet| outlet.channel() == channel) {
-            let outlet = self.outlets.swap_remove(at);
-            outlet.stop();
-            outlet.tell();
+        if let Some(at) = self
+            .publish_channels
+            .iter()
+            .position(|publish_channel| publish_channel.channel() == channel)
+        {
+            let publish_channel = self.publish_channels.swap_remove(at);
+            publish_channel.stop();
+            publish_channel.tell();
         }
     }
 
     /// The channels that messages are published on.
-    pub(crate) fn outlets(&self) -> &[Arc<Outlet>] {
-        &self.outlets
+    pub(crate) fn publish_channels(&self) -> &[Arc<PublishChannel>] {
+        &self.publish_channels
     }
 
     /// The one with this number.
-    pub(crate) fn outlet(&self, channel: u16) -> Option<&Arc<Outlet>> {
-        self.outlets.iter().find(|outlet| outlet.channel() == channel)
+    pub(crate) fn publish_channel(&self, channel: u16) -> Option<&Arc<PublishChannel>> {
+        self.publish_channels.iter().find(|publish_channel| publish_channel.channel() == channel)
     }
 
     /// Whether the broker asks for no messages (`connection.blocked`).
@@ -143,7 +147,7 @@ impl Guard {
 
     /// How much lapin has not taken.
     pub(crate) fn ready(&self) -> usize {
-        self.inbox.ready()
+        self.buffer.ready()
     }
 
     /// Whether something was kept from lapin since it last got something.
@@ -155,7 +159,7 @@ impl Guard {
     /// has something else to say, and lapin would give it up.
     pub(crate) fn show_life(&mut self) {
         if self.left == 0 || !self.wanted {
-            self.inbox.insert(&A_HEARTBEAT);
+            self.buffer.insert(&A_HEARTBEAT);
         }
         self.withheld = false;
     }
@@ -167,22 +171,22 @@ impl Guard {
 
     /// Room for bytes from the socket.
     pub(crate) fn room(&mut self) -> &mut [u8] {
-        self.inbox.room()
+        self.buffer.room()
     }
 
     /// So many bytes came.
     pub(crate) fn came(&mut self, count: usize) {
-        self.inbox.came(count);
+        self.buffer.came(count);
         if let Err(broken) = self.judge() {
             // What came before it is still handed on.
             self.failed = Some(broken);
         }
-        self.outlets.iter().for_each(|outlet| outlet.tell());
+        self.publish_channels.iter().for_each(|publish_channel| publish_channel.tell());
     }
 
     /// Hands on what lapin may read; an error after the last of it.
     pub(crate) fn take(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.inbox.take(out);
+        let count = self.buffer.take(out);
         match &self.failed {
             Some(broken) if count == 0 && !out.is_empty() => Err(broken.clone().into()),
             _ => Ok(count),
@@ -190,7 +194,7 @@ impl Guard {
     }
 
     /// Who the broker said it is, once it has.
-    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+    pub(crate) fn greeting(&self) -> Option<&PeerProperties> {
         self.greeting.as_ref()
     }
 
@@ -199,16 +203,16 @@ impl Guard {
         self.answered
     }
 
-    fn judge(&mut self) -> Result<(), Broken> {
+    fn judge(&mut self) -> Result<(), FrameFault> {
         loop {
             if self.left > 0 && !self.stream()? {
                 return Ok(());
             }
             let first = self.greeting.is_none();
-            let Some(frame) = Frame::begins(self.inbox.pending(), first)? else { return Ok(()) };
+            let Some(frame) = Frame::begins(self.buffer.pending(), first)? else { return Ok(()) };
             match frame.kind {
                 METHOD | HEADER => {
-                    let Some(whole) = self.inbox.pending().get(..frame.length) else {
+                    let Some(whole) = self.buffer.pending().get(..frame.length) else {
                         return Ok(());
                     };
                     check_end(whole)?;
@@ -227,7 +231,7 @@ impl Guard {
                     self.left = frame.length;
                 }
                 // The broker speaks another version, and hangs up after saying which.
-                _ => self.inbox.pass(frame.length),
+                _ => self.buffer.pass(frame.length),
             }
             self.answered = !first;
             self.greeting.get_or_insert_default();
@@ -235,35 +239,35 @@ impl Guard {
     }
 
     /// Passes on, or leaves out, as much as is there of a frame; says whether that is all of it.
-    fn stream(&mut self) -> Result<bool, Broken> {
-        let mut count = self.left.min(self.inbox.pending().len());
+    fn stream(&mut self) -> Result<bool, FrameFault> {
+        let mut count = self.left.min(self.buffer.pending().len());
         self.left -= count;
         let ended = match self.left {
-            0 => check_end(self.inbox.pending().get(..count).unwrap_or_default()),
+            0 => check_end(self.buffer.pending().get(..count).unwrap_or_default()),
             _ => Ok(()),
         };
         if ended.is_err() {
             count -= 1;
         }
         if self.wanted {
-            self.inbox.pass(count);
+            self.buffer.pass(count);
         } else {
-            self.inbox.drop(count);
+            self.buffer.drop(count);
             self.withheld = true;
         }
         ended.map(|()| self.left == 0)
     }
 
-    fn method(&mut self, frame: &Frame) -> Result<(), Broken> {
+    fn method(&mut self, frame: &Frame) -> Result<(), FrameFault> {
         // Whatever was to follow on the channel is not what follows.
         self.expected(frame.channel);
-        let Some(bytes) = self.inbox.pending_mut().get_mut(..frame.length) else { return Ok(()) };
+        let Some(bytes) = self.buffer.pending_mut().get_mut(..frame.length) else { return Ok(()) };
         if self.greeting.is_none() {
             self.greeting = Some(peer_properties::read(bytes));
         }
         let found = method::check(bytes.get_mut(7..frame.length - 1).unwrap_or_default())?;
         if found.method == method::TUNE && found.frame_max.is_some_and(|max| max < FRAME_MIN) {
-            return Err(Broken::from(format!(
+            return Err(FrameFault::from(format!(
                 "a proposal for frames of less than {FRAME_MIN} bytes"
             )));
         }
@@ -274,7 +278,7 @@ impl Guard {
                 } else {
                     self.answer(frame, found.method);
                 }
-                self.inbox.drop(frame.length);
+                self.buffer.drop(frame.length);
                 self.withheld = true;
                 return Ok(());
             }
@@ -283,13 +287,13 @@ impl Guard {
                     self.cancels.swap_remove(at);
                 }
                 None => {
-                    self.inbox.drop(frame.length);
+                    self.buffer.drop(frame.length);
                     self.withheld = true;
                     return Ok(());
                 }
             },
             method::DELIVER | method::GET_OK if found.repaired => {
-                self.expect(frame.channel, Content::Unreadable(Fault::NotUtf8));
+                self.expect(frame.channel, Content::Unreadable(MessageFault::NotUtf8));
             }
             method::CLOSE | method::FLOW => self.tell_outlet(frame, found.method),
             method::CLOSE_OK => self.detach(frame.channel),
@@ -297,67 +301,67 @@ impl Guard {
             method::UNBLOCKED => self.blocked = false,
             _ => {}
         }
-        self.inbox.pass(frame.length);
+        self.buffer.pass(frame.length);
         Ok(())
     }
 
     /// The arguments of a method that was found sound.
     fn arguments(&self, frame: &Frame) -> Cursor<'_> {
-        Cursor::new(self.inbox.pending().get(11..frame.length).unwrap_or_default())
+        Cursor::new(self.buffer.pending().get(11..frame.length).unwrap_or_default())
     }
 
     /// `basic.ack` or `basic.nack`.
     fn answer(&self, frame: &Frame, method: (u16, u16)) {
         let mut arguments = self.arguments(frame);
         let answer = if method == method::ACK { Answer::Ack } else { Answer::Nack };
-        if let Some(outlet) = self.outlet(frame.channel)
+        if let Some(publish_channel) = self.publish_channel(frame.channel)
             && let (Some(number), Some(bits)) = (arguments.long_long(), arguments.byte())
         {
-            outlet.answered(number, bits & 1 == 1, answer);
+            publish_channel.answered(number, bits & 1 == 1, answer);
         }
     }
 
     /// `channel.close` or `channel.flow`.
     fn tell_outlet(&self, frame: &Frame, method: (u16, u16)) {
         let mut arguments = self.arguments(frame);
-        let Some(outlet) = self.outlet(frame.channel) else { return };
+        let Some(publish_channel) = self.publish_channel(frame.channel) else { return };
         if method == method::FLOW {
-            outlet.pause(arguments.byte() == Some(0));
+            publish_channel.pause(arguments.byte() == Some(0));
         } else if let (Some(code), Some(text)) = (arguments.short(), arguments.short_string()) {
-            outlet.closed(code, &String::from_utf8_lossy(text));
+            publish_channel.closed(code, &String::from_utf8_lossy(text));
         }
     }
 
-    fn header(&mut self, frame: &Frame) -> Result<(), Broken> {
+    fn header(&mut self, frame: &Frame) -> Result<(), FrameFault> {
         let expected = self.expected(frame.channel);
-        let bytes = self.inbox.pending().get(7..frame.length - 1).unwrap_or_default();
-        let header = Header::read(bytes).ok_or("a content header that is too short")?;
+        let bytes = self.buffer.pending().get(7..frame.length - 1).unwrap_or_default();
+        let header = ContentHeader::read(bytes).ok_or("a content header that is too short")?;
         if expected == Some(Content::Returned) {
             let Some(message_id) = header.message_id() else {
                 // It would pass for another one, and that for published.
-                return Err(Broken::from("a returned message that nothing identifies"));
+                return Err(FrameFault::from("a returned message that nothing identifies"));
             };
-            if let Some(outlet) = self.outlet(frame.channel) {
-                outlet.returned(&String::from_utf8_lossy(message_id));
+            if let Some(publish_channel) = self.publish_channel(frame.channel) {
+                publish_channel.returned(&String::from_utf8_lossy(message_id));
             }
             let body = header.body;
-            self.inbox.drop(frame.length);
+            self.buffer.drop(frame.length);
             self.leave_out(frame.channel, body);
             return Ok(());
         }
         let large = header.body > self.max_body;
         let fault = match (expected, header.check()) {
             (Some(Content::Unreadable(fault)), _) | (_, Err(fault)) => fault,
-            (_, Ok(())) if large => Fault::TooLarge,
+            (_, Ok(())) if large => MessageFault::TooLarge,
             (_, Ok(())) => {
-                self.inbox.pass(frame.length);
+                self.buffer.pass(frame.length);
                 return Ok(());
             }
         };
         let body = header.body;
         let left = if large { 0 } else { body };
-        let other = header.stand_in(frame.channel, left, fault, header.message_id());
-        self.inbox.replace(frame.length, &other);
+        let other = header.placeholder(frame.channel, left, fault, header.message_id());
+        self.buffer.replace(frame.length, &other);
         if large {
             self.leave_out(frame.channel, body);
         }
@@ -402,8 +406,8 @@ struct Frame {
 
 impl Frame {
     /// The frame that begins here, once its beginning is whole.
-    fn begins(bytes: &[u8], first: bool) -> Result<Option<Self>, Broken> {
-        let none = || Err(Broken::from("what is no frame of AMQP 0-9-1"));
+    fn begins(bytes: &[u8], first: bool) -> Result<Option<Self>, FrameFault> {
+        let none = || Err(FrameFault::from("what is no frame of AMQP 0-9-1"));
         let kind = match bytes.first() {
             None => return Ok(None),
             Some(kind @ (&METHOD | &HEADER | &BODY | &HEARTBEAT)) => *kind,
@@ -425,7 +429,7 @@ impl Frame {
             Some(length) if length <= FRAME_MAX as usize => {
                 Ok(Some(Self { kind, channel, length }))
             }
-            _ => Err(Broken::from(format!(
+            _ => Err(FrameFault::from(format!(
                 "a frame of {payload} bytes, where {FRAME_MAX} are the most"
             ))),
         }
@@ -433,13 +437,13 @@ impl Frame {
 }
 
 /// Looks at the last byte of a frame.
-fn check_end(frame: &[u8]) -> Result<(), Broken> {
+fn check_end(frame: &[u8]) -> Result<(), FrameFault> {
     if frame.last() == Some(&FRAME_END) { Ok(()) } else { Err("a frame without its end".into()) }
 }
 
 /// Why a message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum MessageFault {
     /// Tables and lists inside each other, too many.
     TooDeep,
     /// A name or text that is not UTF-8.
@@ -450,12 +454,12 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-impl Fault {
+impl MessageFault {
     const ALL: [Self; 4] = [Self::TooDeep, Self::NotUtf8, Self::Malformed, Self::TooLarge];
 
-    /// The fault that the headers of a stand-in name; `None` for those of a message.
-    pub(crate) fn told_by(headers: &FieldTable) -> Option<Self> {
-        match (headers.inner().len(), headers.inner().get(STAND_IN)) {
+    /// The fault that the headers of a placeholder name; `None` for those of a message.
+    pub(crate) fn from_headers(headers: &FieldTable) -> Option<Self> {
+        match (headers.inner().len(), headers.inner().get(PLACEHOLDER)) {
             (1, Some(AMQPValue::ShortShortUInt(code))) => {
                 Self::ALL.get(usize::from(*code)).copied()
             }
@@ -464,7 +468,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for MessageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooDeep => write!(f, "headers nested more than {MAX_DEPTH} levels deep"),
@@ -479,36 +483,36 @@ impl fmt::Display for Fault {
 
 /// What no frame of a sane broker is. Ends the connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Broken(Cow<'static, str>);
+pub(crate) struct FrameFault(Cow<'static, str>);
 
-impl Broken {
+impl FrameFault {
     /// The guard's part in an error of the socket.
     pub(crate) fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-impl<S: Into<Cow<'static, str>>> From<S> for Broken {
+impl<S: Into<Cow<'static, str>>> From<S> for FrameFault {
     fn from(what: S) -> Self {
         Self(what.into())
     }
 }
 
-impl From<Broken> for io::Error {
-    fn from(broken: Broken) -> Self {
+impl From<FrameFault> for io::Error {
+    fn from(broken: FrameFault) -> Self {
         Self::new(io::ErrorKind::InvalidData, broken)
     }
 }
 
-impl Error for Broken {}
+impl Error for FrameFault {}
 
-impl fmt::Display for Broken {
+impl fmt::Display for FrameFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the broker sent {}", self.0)
     }
 }
 
-/// The largest frame that is agreed on: what RabbitMQ proposes. Said here, so that a broker that
+/// The largest frame that is agreed on: what RabbitMQ proposes. OutboundEvent here, so that a broker that
 /// proposes none or gigabytes does not decide how much memory this side takes.
 pub(crate) const FRAME_MAX: u32 = 131_072;
 
@@ -519,8 +523,8 @@ const FRAME_MIN: u32 = 4096;
 /// publishes; other clients may go further.
 const MAX_DEPTH: usize = 64;
 
-/// The only header of a stand-in.
-const STAND_IN: &str = "x-enoki-unreadable";
+/// The only header of a placeholder.
+const PLACEHOLDER: &str = "x-enoki-unreadable";
 
 /// The frames' types (§4.2.3).
 const METHOD: u8 = 1;

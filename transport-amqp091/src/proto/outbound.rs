@@ -16,7 +16,7 @@ pub(crate) struct Outbound {
 
 /// What a frame of lapin's says to whoever publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum OutboundEvent {
     /// Frames may be so large (`connection.tune-ok`).
     FrameMax(u32),
     /// Nothing may follow on this channel (`channel.close`).
@@ -33,7 +33,7 @@ impl Outbound {
         &mut self,
         bytes: &[u8],
         mut pass: impl FnMut(&[u8]),
-        mut said: impl FnMut(Said),
+        mut said: impl FnMut(OutboundEvent),
     ) {
         let begun = std::mem::take(&mut self.begun);
         let joined;
@@ -53,7 +53,7 @@ impl Outbound {
         self.begun.extend_from_slice(rest);
     }
 
-    fn passes(&mut self, frame: &[u8], said: &mut impl FnMut(Said)) -> bool {
+    fn passes(&mut self, frame: &[u8], said: &mut impl FnMut(OutboundEvent)) -> bool {
         let Some(&[METHOD, c0, c1, _, _, _, _, m0, m1, m2, m3]) = frame.first_chunk() else {
             return !self.closed.contains(&channel(frame));
         };
@@ -64,14 +64,14 @@ impl Outbound {
                 self.closed.retain(|closed| *closed != channel);
                 self.closed.push(channel);
                 said(match method {
-                    CHANNEL_CLOSE => Said::Close(channel),
-                    _ => Said::CloseOk(channel),
+                    CHANNEL_CLOSE => OutboundEvent::Close(channel),
+                    _ => OutboundEvent::CloseOk(channel),
                 });
             }
-            BASIC_CANCEL if !self.closed.contains(&channel) => said(Said::Cancel(channel)),
+            BASIC_CANCEL if !self.closed.contains(&channel) => said(OutboundEvent::Cancel(channel)),
             TUNE_OK => {
                 if let Some(frame_max) = frame.get(13..17).and_then(|max| max.try_into().ok()) {
-                    said(Said::FrameMax(u32::from_be_bytes(frame_max)));
+                    said(OutboundEvent::FrameMax(u32::from_be_bytes(frame_max)));
                 }
             }
             _ => return !self.closed.contains(&channel),
@@ -171,10 +171,10 @@ mod tests {
                         continue;
                     }
                     Sent::Ack(..) => {}
-                    Sent::Cancel(channel) => told.push(Said::Cancel(*channel)),
+                    Sent::Cancel(channel) => told.push(OutboundEvent::Cancel(*channel)),
                     Sent::Open(channel) => closed.retain(|other| other != channel),
-                    Sent::Close(channel) => told.push(Said::Close(*channel)),
-                    Sent::CloseOk(channel) => told.push(Said::CloseOk(*channel)),
+                    Sent::Close(channel) => told.push(OutboundEvent::Close(*channel)),
+                    Sent::CloseOk(channel) => told.push(OutboundEvent::CloseOk(*channel)),
                 }
                 if let Sent::Close(channel) | Sent::CloseOk(channel) = sent {
                     closed.push(*channel);
@@ -201,6 +201,6 @@ mod tests {
         let mut said = Vec::new();
         let tune_ok = frame(0, &[0, 10, 0, 31, 7, 255, 0, 1, 0, 0, 0, 10]);
         Outbound::default().take(&tune_ok, |_| {}, |what| said.push(what));
-        assert_eq!(said, [Said::FrameMax(65_536)]);
+        assert_eq!(said, [OutboundEvent::FrameMax(65_536)]);
     }
 }

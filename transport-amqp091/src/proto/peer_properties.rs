@@ -6,18 +6,18 @@ use crate::proto::decode::Cursor;
 
 /// What a broker says of itself before the login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Greeting {
+pub(crate) struct PeerProperties {
     pub(crate) product: Option<String>,
     pub(crate) version: Option<String>,
 }
 
 /// The greeting in this frame; an empty one if it is no `connection.start`.
-pub(crate) fn read(frame: &[u8]) -> Greeting {
+pub(crate) fn read(frame: &[u8]) -> PeerProperties {
     start(frame).unwrap_or_default()
 }
 
 /// A method of class 10, method 10: a version of two bytes, then the properties.
-fn start(frame: &[u8]) -> Option<Greeting> {
+fn start(frame: &[u8]) -> Option<PeerProperties> {
     let mut cursor = Cursor::new(frame);
     if cursor.byte()? != 1 {
         return None;
@@ -28,7 +28,7 @@ fn start(frame: &[u8]) -> Option<Greeting> {
     }
     cursor.take(2)?;
     let mut table = Cursor::new(cursor.long_string()?);
-    let mut greeting = Greeting::default();
+    let mut greeting = PeerProperties::default();
     while let Some(name) = table.short_string() {
         let kind = table.byte()?;
         let value = table.value(kind)?;
@@ -78,15 +78,17 @@ mod tests {
     #[test]
     fn product_and_version_are_found() {
         let frame = frame();
-        let greeting =
-            Greeting { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
+        let greeting = PeerProperties {
+            product: Some("RabbitMQ".to_owned()),
+            version: Some("4.0.5".to_owned()),
+        };
         assert_eq!(read(&frame), greeting);
     }
 
     #[test]
     fn another_first_frame_has_no_greeting() {
         for frame in [&b"\x01\0\0\0\0\0\x04\0\x0a\0\x32\xce"[..], b"AMQP\0\x01\0\0", b"", b"\x08"] {
-            assert_eq!(read(frame), Greeting::default());
+            assert_eq!(read(frame), PeerProperties::default());
         }
     }
 

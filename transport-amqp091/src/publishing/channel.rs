@@ -13,17 +13,17 @@ use enoki_core::transport::{Outgoing, PublishOutcome};
 use lapin::{ChannelState, protocol::AMQPError, types::ShortString};
 
 pub(crate) use super::unconfirmed::Answer;
-use super::unconfirmed::Flights;
+use super::unconfirmed::UnconfirmedMessages;
 
 /// A channel in confirm mode: lapin opens and closes it, and the messages on it pass lapin by.
-pub(crate) struct Outlet {
+pub(crate) struct PublishChannel {
     channel: u16,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    flights: Flights,
+    unconfirmed: UnconfirmedMessages,
     /// Taken, and not yet on their way to the socket.
     waiting: VecDeque<Message>,
     outcomes: Vec<(u64, PublishOutcome)>,
@@ -39,7 +39,7 @@ struct State {
 
 impl State {
     fn is_done(&self) -> bool {
-        self.gone || (self.closed.is_none() && self.flights.is_empty())
+        self.gone || (self.closed.is_none() && self.unconfirmed.is_empty())
     }
 
     fn wakes(&mut self, sender: &Waker) {
@@ -65,7 +65,7 @@ pub(crate) enum Closed {
     Here,
 }
 
-impl Outlet {
+impl PublishChannel {
     pub(crate) fn new(channel: u16) -> Self {
         Self { channel, state: Mutex::default() }
     }
@@ -80,15 +80,16 @@ impl Outlet {
 }
 
 /// The sender's side.
-impl Outlet {
+impl PublishChannel {
     /// Whether this message can be taken now. One whose id another has waits for that one's outcome:
     /// the broker returns messages by nothing else.
     pub(crate) fn has_room_for(&self, outgoing: &Outgoing, window: usize) -> bool {
         let state = self.lock();
         let message_id = &outgoing.message.properties.message_id;
         state.closed.is_none()
-            && state.flights.len() + state.outcomes.len() < window
-            && !(outgoing.mandatory && message_id.as_ref().is_some_and(|id| state.flights.has(id)))
+            && state.unconfirmed.len() + state.outcomes.len() < window
+            && !(outgoing.mandatory
+                && message_id.as_ref().is_some_and(|id| state.unconfirmed.has(id)))
     }
 
     /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
@@ -97,7 +98,7 @@ impl Outlet {
         if state.closed.is_some() {
             return false;
         }
-        state.flights.departed(outgoing);
+        state.unconfirmed.sent(outgoing);
         state.waiting.push_back(Message { head, body: outgoing.message.body.clone() });
         true
     }
@@ -147,7 +148,7 @@ impl Outlet {
 }
 
 /// The connection's side.
-impl Outlet {
+impl PublishChannel {
     /// The next message to be written.
     pub(crate) fn next(&self) -> Option<Message> {
         let mut state = self.lock();
@@ -156,13 +157,13 @@ impl Outlet {
 
     pub(crate) fn answered(&self, number: u64, multiple: bool, answer: Answer) {
         let mut state = self.lock();
-        let State { flights, outcomes, .. } = &mut *state;
-        flights.answered(number, multiple, answer, outcomes);
+        let State { unconfirmed, outcomes, .. } = &mut *state;
+        unconfirmed.answered(number, multiple, answer, outcomes);
     }
 
     /// The broker gave a message back.
     pub(crate) fn returned(&self, message_id: &str) {
-        self.lock().flights.returned(message_id);
+        self.lock().unconfirmed.returned(message_id);
     }
 
     /// The broker asks for a pause, or for its end.
@@ -184,8 +185,8 @@ impl Outlet {
                 lapin::ErrorKind::ProtocolError,
             )
             .into();
-        let State { flights, outcomes, .. } = &mut *state;
-        let explained = flights.abandon(code, text, &error, outcomes);
+        let State { unconfirmed, outcomes, .. } = &mut *state;
+        let explained = unconfirmed.fail_on_close(code, text, &error, outcomes);
         state.waiting.clear();
         state.closed = Some(Closed::Broker { error, explained });
     }
@@ -212,13 +213,13 @@ impl Outlet {
     }
 }
 
-impl fmt::Debug for Outlet {
+impl fmt::Debug for PublishChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Outlet")
+        f.debug_struct("PublishChannel")
             .field("channel", &self.channel)
             .field("waiting", &state.waiting.len())
-            .field("unanswered", &state.flights.len())
+            .field("unanswered", &state.unconfirmed.len())
             .field("closed", &state.closed)
             .finish_non_exhaustive()
     }

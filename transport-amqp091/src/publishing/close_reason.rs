@@ -2,7 +2,7 @@
 
 /// What the broker says when it closes a channel for a message on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LastWords<'a> {
+pub(super) enum CloseReason<'a> {
     /// It has no such exchange, or this login may not publish to it, or not with this key; the text
     /// names it.
     Target(&'a str),
@@ -12,7 +12,7 @@ pub(super) enum LastWords<'a> {
     Other,
 }
 
-impl<'a> LastWords<'a> {
+impl<'a> CloseReason<'a> {
     pub(super) fn read(code: u16, text: &'a str) -> Self {
         match code {
             403 | 404 => Self::Target(text),
@@ -25,7 +25,7 @@ impl<'a> LastWords<'a> {
     }
 
     /// Whether it is about one routing key, and not about the whole exchange.
-    pub(super) fn are_about_a_key(self) -> bool {
+    pub(super) fn is_about_routing_key(self) -> bool {
         matches!(self, Self::Target(text) if text.contains(TOPIC))
     }
 
@@ -35,7 +35,7 @@ impl<'a> LastWords<'a> {
         let Self::Target(text) = self else { return false };
         // How RabbitMQ calls the default exchange.
         let exchange = if exchange.is_empty() { "amq.default" } else { exchange };
-        let target = if self.are_about_a_key() {
+        let target = if self.is_about_routing_key() {
             format!("{TOPIC}{routing_key}' in exchange '{exchange}' in vhost")
         } else {
             format!("exchange '{exchange}' in vhost")
@@ -68,26 +68,26 @@ mod tests {
 
     #[test]
     fn last_words_say_which_messages_were_refused() {
-        let missing = LastWords::read(404, "NOT_FOUND - no exchange 'shop' in vhost '/'");
+        let missing = CloseReason::read(404, "NOT_FOUND - no exchange 'shop' in vhost '/'");
         assert!(missing.name("shop", "k"));
         assert!(!missing.name("sho", "k"));
         assert!(!missing.name("", "k"));
         let refused = "ACCESS_REFUSED - access to exchange 'a'b' in vhost '/' refused for user 'u'";
-        assert!(LastWords::read(403, refused).name("a'b", "k"));
+        assert!(CloseReason::read(403, refused).name("a'b", "k"));
         let default =
             "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'u'";
-        assert!(LastWords::read(403, default).name("", "k"));
-        assert!(!LastWords::read(403, default).name("amq.direct", "k"));
+        assert!(CloseReason::read(403, default).name("", "k"));
+        assert!(!CloseReason::read(403, default).name("amq.direct", "k"));
         let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
-        assert_eq!(LastWords::read(406, large), LastWords::TooLarge(8));
-        assert_eq!(LastWords::read(406, "PRECONDITION_FAILED - x"), LastWords::Other);
+        assert_eq!(CloseReason::read(406, large), CloseReason::TooLarge(8));
+        assert_eq!(CloseReason::read(406, "PRECONDITION_FAILED - x"), CloseReason::Other);
     }
 
     #[test]
     fn a_refused_topic_is_one_key_in_one_exchange() {
         let text = "ACCESS_REFUSED - access to topic 'k' in exchange 'shop' in vhost '/' refused for user 'u'";
-        let topic = LastWords::read(403, text);
-        assert!(topic.are_about_a_key());
+        let topic = CloseReason::read(403, text);
+        assert!(topic.is_about_routing_key());
         assert!(topic.name("shop", "k"));
         assert!(!topic.name("shop", "k2"));
         assert!(!topic.name("shops", "k"));
@@ -102,14 +102,14 @@ mod tests {
         for text in
             [cut.clone(), format!("{cut}?"), until(252).or_else(|| until(251)).unwrap() + "..."]
         {
-            let words = LastWords::read(404, &text);
+            let words = CloseReason::read(404, &text);
             assert!(words.name(&long, "k"), "{text}");
             assert!(!words.name("é", "k"), "{text}");
             assert!(!words.name(&format!("x{long}"), "k"), "{text}");
         }
         let key = "k".repeat(230);
         let text = format!("ACCESS_REFUSED - access to topic '{key}' in exchange 'sh...");
-        let words = LastWords::read(403, &text);
+        let words = CloseReason::read(403, &text);
         assert!(words.name("shop", &key));
         assert!(!words.name("mart", &key));
         assert!(!words.name("shop", "k"));

@@ -14,23 +14,23 @@ use enoki_core::{
     transport::{Outgoing, PublishOutcome},
 };
 
-use super::close_reason::LastWords;
+use super::close_reason::CloseReason;
 use crate::error;
 
 /// The messages that the broker has not answered, by the number it knows them by.
 #[derive(Debug, Default)]
-pub(super) struct Flights {
-    flights: BTreeMap<u64, Flight>,
+pub(super) struct UnconfirmedMessages {
+    unconfirmed: BTreeMap<u64, Unconfirmed>,
     /// The number of the last one.
     last: u64,
     /// Mandatory ones, by message id.
     mandatory: HashMap<ShortStr, u64>,
     /// What took a message of this sender: it is known that it was there, and open to this login.
-    seen: Seen,
+    accepted: AcceptedRoutes,
 }
 
 #[derive(Debug)]
-struct Flight {
+struct Unconfirmed {
     /// The core's name for the message.
     id: u64,
     exchange: ShortStr,
@@ -50,13 +50,13 @@ pub(crate) enum Answer {
     Nack,
 }
 
-impl Flights {
+impl UnconfirmedMessages {
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.unconfirmed.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.flights.is_empty()
+        self.unconfirmed.is_empty()
     }
 
     /// Whether a mandatory message of this id is under way. Two could not be told apart.
@@ -65,16 +65,16 @@ impl Flights {
     }
 
     /// A message is on its way, behind those before it.
-    pub(super) fn departed(&mut self, outgoing: &Outgoing) {
+    pub(super) fn sent(&mut self, outgoing: &Outgoing) {
         self.last += 1;
         let message_id = &outgoing.message.properties.message_id;
         let mandatory = message_id.as_ref().filter(|_| outgoing.mandatory);
         if let Some(message_id) = mandatory {
             self.mandatory.insert(message_id.clone(), self.last);
         }
-        self.flights.insert(
+        self.unconfirmed.insert(
             self.last,
-            Flight {
+            Unconfirmed {
                 id: outgoing.id,
                 exchange: outgoing.exchange.clone(),
                 routing_key: outgoing.routing_key.clone(),
@@ -88,8 +88,8 @@ impl Flights {
     /// The broker gave a message back; its answer is yet to come.
     pub(super) fn returned(&mut self, message_id: &str) {
         let number = self.mandatory.get(message_id);
-        if let Some(flight) = number.and_then(|number| self.flights.get_mut(number)) {
-            flight.returned = true;
+        if let Some(message) = number.and_then(|number| self.unconfirmed.get_mut(number)) {
+            message.returned = true;
         }
     }
 
@@ -102,73 +102,73 @@ impl Flights {
         into: &mut Vec<(u64, PublishOutcome)>,
     ) {
         if multiple {
-            while let Some(first) = self.flights.first_entry()
+            while let Some(first) = self.unconfirmed.first_entry()
                 && *first.key() <= number
             {
-                let flight = first.remove();
-                into.push(self.landed(flight, answer));
+                let message = first.remove();
+                into.push(self.resolve(message, answer));
             }
-        } else if let Some(flight) = self.flights.remove(&number) {
-            into.push(self.landed(flight, answer));
+        } else if let Some(message) = self.unconfirmed.remove(&number) {
+            into.push(self.resolve(message, answer));
         }
     }
 
-    fn landed(&mut self, flight: Flight, answer: Answer) -> (u64, PublishOutcome) {
-        if let Some(message_id) = &flight.mandatory {
+    fn resolve(&mut self, message: Unconfirmed, answer: Answer) -> (u64, PublishOutcome) {
+        if let Some(message_id) = &message.mandatory {
             self.mandatory.remove(message_id);
         }
         let outcome = match answer {
             Answer::Nack => PublishOutcome::Rejected(
                 Error::new(ErrorKind::Refused, PUBLISH)
-                    .on(target(&flight.exchange))
+                    .on(target(&message.exchange))
                     .because("the broker refused the message, as a full queue does"),
             ),
-            Answer::Ack if flight.returned => PublishOutcome::Unroutable,
+            Answer::Ack if message.returned => PublishOutcome::Unroutable,
             Answer::Ack => {
-                self.seen.note(&flight.exchange);
-                self.seen.note(&(&flight.exchange, &flight.routing_key));
+                self.accepted.record(&message.exchange);
+                self.accepted.record(&(&message.exchange, &message.routing_key));
                 PublishOutcome::Confirmed
             }
         };
-        (flight.id, outcome)
+        (message.id, outcome)
     }
 
     /// The broker closed the channel. Where its last words say which messages it refused, those have
     /// an outcome; of the others it is not known. Says whether there are any of the first kind.
-    pub(super) fn abandon(
+    pub(super) fn fail_on_close(
         &mut self,
         code: u16,
         text: &str,
         error: &lapin::Error,
         into: &mut Vec<(u64, PublishOutcome)>,
     ) -> bool {
-        let words = LastWords::read(code, text);
+        let reason = CloseReason::read(code, text);
         let mut is_newest = true;
         let before = into.len();
         // The newest first.
-        for flight in self.flights.values().rev() {
-            let Flight { exchange, routing_key, .. } = flight;
-            let refused = match words {
-                LastWords::Target(_) if !words.name(exchange, routing_key) => false,
+        for message in self.unconfirmed.values().rev() {
+            let Unconfirmed { exchange, routing_key, .. } = message;
+            let refused = match reason {
+                CloseReason::Target(_) if !reason.name(exchange, routing_key) => false,
                 // What was there and open may have gone or closed a moment ago, after it had taken
                 // messages that are not confirmed yet. The newest one it cannot have taken.
-                LastWords::Target(_) => {
-                    let was_open = if words.are_about_a_key() {
-                        self.seen.may_have(&(exchange, routing_key))
+                CloseReason::Target(_) => {
+                    let was_open = if reason.is_about_routing_key() {
+                        self.accepted.may_contain(&(exchange, routing_key))
                     } else {
-                        self.seen.may_have(exchange)
+                        self.accepted.may_contain(exchange)
                     };
                     std::mem::take(&mut is_newest) || !was_open
                 }
-                LastWords::TooLarge(limit) => flight.body > limit,
-                LastWords::Other => false,
+                CloseReason::TooLarge(limit) => message.body > limit,
+                CloseReason::Other => false,
             };
             if refused {
-                let error = error::failed(PUBLISH, target(&flight.exchange), error);
-                into.push((flight.id, PublishOutcome::Rejected(error)));
+                let error = error::failed(PUBLISH, target(&message.exchange), error);
+                into.push((message.id, PublishOutcome::Rejected(error)));
             }
         }
-        self.flights.clear();
+        self.unconfirmed.clear();
         self.mandatory.clear();
         into.len() > before
     }
@@ -176,16 +176,16 @@ impl Flights {
 
 /// What was noted, in so little memory that it may also seem to have what was not.
 #[derive(Debug)]
-struct Seen([u64; 64]);
+struct AcceptedRoutes([u64; 64]);
 
-impl Default for Seen {
+impl Default for AcceptedRoutes {
     fn default() -> Self {
         Self([0; 64])
     }
 }
 
-impl Seen {
-    fn note(&mut self, what: &impl Hash) {
+impl AcceptedRoutes {
+    fn record(&mut self, what: &impl Hash) {
         let (word, bit) = Self::place(what);
         if let Some(word) = self.0.get_mut(word) {
             *word |= bit;
@@ -193,7 +193,7 @@ impl Seen {
     }
 
     /// Never false for what was noted.
-    fn may_have(&self, what: &impl Hash) -> bool {
+    fn may_contain(&self, what: &impl Hash) -> bool {
         let (word, bit) = Self::place(what);
         self.0.get(word).is_some_and(|word| word & bit != 0)
     }
@@ -248,11 +248,11 @@ mod tests {
         }
     }
 
-    fn abandoned(flights: &mut Flights, code: u16, text: &str) -> Vec<u64> {
+    fn abandoned(unconfirmed: &mut UnconfirmedMessages, code: u16, text: &str) -> Vec<u64> {
         let error = lapin::ErrorKind::ChannelsLimitReached.into();
         let mut outcomes = Vec::new();
-        let explained = flights.abandon(code, text, &error, &mut outcomes);
-        assert!(flights.is_empty());
+        let explained = unconfirmed.fail_on_close(code, text, &error, &mut outcomes);
+        assert!(unconfirmed.is_empty());
         assert_eq!(explained, !outcomes.is_empty());
         let mut ids: Vec<_> = outcomes.into_iter().map(|(id, _)| id).collect();
         ids.sort_unstable();
@@ -262,59 +262,59 @@ mod tests {
     #[test]
     fn a_missing_exchange_refuses_what_cannot_be_stored_and_nothing_else() {
         let text = "NOT_FOUND - no exchange 'gone' in vhost '/'";
-        let mut flights = Flights::default();
+        let mut unconfirmed = UnconfirmedMessages::default();
         for (id, exchange) in [(1, "shop"), (2, "gone"), (3, "gone"), (4, "shop")] {
-            flights.departed(&outgoing(id, exchange, true, 0));
+            unconfirmed.sent(&outgoing(id, exchange, true, 0));
         }
-        assert_eq!(abandoned(&mut flights, 404, text), [2, 3]);
+        assert_eq!(abandoned(&mut unconfirmed, 404, text), [2, 3]);
         // It was there a moment ago: only the last one is sure.
         for id in 5..9 {
-            flights.departed(&outgoing(id, "gone", true, 0));
+            unconfirmed.sent(&outgoing(id, "gone", true, 0));
         }
-        flights.answered(5, false, Ack, &mut Vec::new());
-        assert_eq!(abandoned(&mut flights, 404, text), [8]);
-        flights.departed(&outgoing(9, "gone", true, 0));
-        assert!(abandoned(&mut flights, 541, "INTERNAL_ERROR").is_empty());
+        unconfirmed.answered(5, false, Ack, &mut Vec::new());
+        assert_eq!(abandoned(&mut unconfirmed, 404, text), [8]);
+        unconfirmed.sent(&outgoing(9, "gone", true, 0));
+        assert!(abandoned(&mut unconfirmed, 541, "INTERNAL_ERROR").is_empty());
         let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
-        flights.departed(&outgoing(10, "shop", true, 8));
-        flights.departed(&outgoing(11, "shop", true, 9));
-        assert_eq!(abandoned(&mut flights, 406, large), [11]);
+        unconfirmed.sent(&outgoing(10, "shop", true, 8));
+        unconfirmed.sent(&outgoing(11, "shop", true, 9));
+        assert_eq!(abandoned(&mut unconfirmed, 406, large), [11]);
     }
 
     #[test]
     fn a_refused_topic_refuses_its_key_and_no_other() {
         let text = "ACCESS_REFUSED - access to topic 'no' in exchange 'shop' in vhost '/' refused for user 'u'";
-        let mut flights = Flights::default();
+        let mut unconfirmed = UnconfirmedMessages::default();
         let to = |id, exchange, key| Outgoing {
             routing_key: ShortStr::from_static(key),
             ..outgoing(id, exchange, true, 0)
         };
         // That another key is open says nothing about this one.
-        flights.departed(&to(1, "shop", "yes"));
-        flights.answered(1, false, Ack, &mut Vec::new());
+        unconfirmed.sent(&to(1, "shop", "yes"));
+        unconfirmed.answered(1, false, Ack, &mut Vec::new());
         let all =
             [("shop", "no"), ("shop", "yes"), ("shop", "no"), ("mart", "no"), ("shop", "yes")];
         for (id, (exchange, key)) in (2..).zip(all) {
-            flights.departed(&to(id, exchange, key));
+            unconfirmed.sent(&to(id, exchange, key));
         }
-        assert_eq!(abandoned(&mut flights, 403, text), [2, 4]);
+        assert_eq!(abandoned(&mut unconfirmed, 403, text), [2, 4]);
         // It was open a moment ago: only the last one is sure.
         for id in 7..10 {
-            flights.departed(&to(id, "shop", "no"));
+            unconfirmed.sent(&to(id, "shop", "no"));
         }
-        flights.answered(7, false, Ack, &mut Vec::new());
-        assert_eq!(abandoned(&mut flights, 403, text), [9]);
+        unconfirmed.answered(7, false, Ack, &mut Vec::new());
+        assert_eq!(abandoned(&mut unconfirmed, 403, text), [9]);
     }
 
     #[test]
     fn a_refused_default_exchange_refuses_what_was_published_by_the_name_of_a_queue() {
         let text =
             "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'u'";
-        let mut flights = Flights::default();
+        let mut unconfirmed = UnconfirmedMessages::default();
         for (id, exchange) in [(1, ""), (2, "shop"), (3, "")] {
-            flights.departed(&outgoing(id, exchange, true, 0));
+            unconfirmed.sent(&outgoing(id, exchange, true, 0));
         }
-        assert_eq!(abandoned(&mut flights, 403, text), [1, 3]);
+        assert_eq!(abandoned(&mut unconfirmed, 403, text), [1, 3]);
     }
 
     #[derive(Debug, Clone)]
@@ -345,7 +345,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_message_gets_the_outcome_that_is_true(steps in vec(step(), 0..400)) {
-            let mut flights = Flights::default();
+            let mut unconfirmed = UnconfirmedMessages::default();
             let (mut sent, mut outcomes) = (0, Vec::new());
             let mut wire: VecDeque<(u64, bool)> = VecDeque::new();
             let mut routed: Vec<(u64, bool)> = Vec::new();
@@ -354,12 +354,12 @@ mod tests {
                 match step {
                     Step::Publish { mandatory, routable } => {
                         sent += 1;
-                        flights.departed(&outgoing(sent, "", mandatory, 0));
+                        unconfirmed.sent(&outgoing(sent, "", mandatory, 0));
                         wire.push_back((sent, mandatory && !routable));
                     }
                     Step::Route => if let Some((number, returned)) = wire.pop_front() {
                         if returned {
-                            flights.returned(&format!("m{number}"));
+                            unconfirmed.returned(&format!("m{number}"));
                         }
                         routed.push((number, returned));
                     },
@@ -367,7 +367,7 @@ mod tests {
                         let (number, returned) = routed.remove(which.index(routed.len()));
                         // The broker does not refuse what it returns.
                         let answer = if returned { Ack } else { answer };
-                        flights.answered(number, false, answer, &mut outcomes);
+                        unconfirmed.answered(number, false, answer, &mut outcomes);
                         truth.insert(number, match (answer, returned) {
                             (Nack, _) => "Rejected",
                             (Ack, true) => "Unroutable",
@@ -376,14 +376,14 @@ mod tests {
                     }
                     Step::Answer(..) => {}
                     Step::AnswerMany => if let Some((last, _)) = routed.iter().max() {
-                        flights.answered(*last, true, Ack, &mut outcomes);
+                        unconfirmed.answered(*last, true, Ack, &mut outcomes);
                         for (number, returned) in routed.drain(..) {
                             truth.insert(number, if returned { "Unroutable" } else { "Confirmed" });
                         }
                     },
                 }
-                prop_assert_eq!(flights.len(), wire.len() + routed.len());
-                prop_assert!(flights.mandatory.len() <= flights.len());
+                prop_assert_eq!(unconfirmed.len(), wire.len() + routed.len());
+                prop_assert!(unconfirmed.mandatory.len() <= unconfirmed.len());
             }
             prop_assert_eq!(outcomes.len(), truth.len());
             for (id, outcome) in outcomes {

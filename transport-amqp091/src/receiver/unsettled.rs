@@ -6,7 +6,7 @@ use enoki_core::{Outcome, transport::Settle};
 
 /// One frame that settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub(crate) enum SettleFrame {
     /// `basic.ack` of this delivery.
     Ack(u64),
     /// `basic.ack` of this delivery and of everything unsettled before it.
@@ -58,7 +58,7 @@ impl Unsettled {
 
     /// Settles, and appends the frames that say so, to be sent in their order. Unknown tags, and
     /// tags settled before, are passed over.
-    pub(crate) fn settle(&mut self, settlements: &[Settle], frames: &mut Vec<Frame>) {
+    pub(crate) fn settle(&mut self, settlements: &[Settle], frames: &mut Vec<SettleFrame>) {
         // Single acknowledgements are only said once it is known what goes together.
         let mut acked = Vec::new();
         for settlement in settlements {
@@ -71,22 +71,22 @@ impl Unsettled {
                     acked.push(tag);
                 }
                 // First, so that no acknowledgement of several covers it.
-                Outcome::Release => frames.push(Frame::Release(tag)),
-                Outcome::Reject => frames.push(Frame::Reject(tag)),
+                Outcome::Release => frames.push(SettleFrame::Release(tag)),
+                Outcome::Reject => frames.push(SettleFrame::Reject(tag)),
                 // Requeue, and what this version does not know: the message must not get lost.
-                _ => frames.push(Frame::Requeue(tag)),
+                _ => frames.push(SettleFrame::Requeue(tag)),
             }
         }
         let (covered, count) = self.pop_settled();
         match (covered, count) {
-            (Some(tag), 1) => frames.push(Frame::Ack(tag)),
-            (Some(tag), _) => frames.push(Frame::AckUpTo(tag)),
+            (Some(tag), 1) => frames.push(SettleFrame::Ack(tag)),
+            (Some(tag), _) => frames.push(SettleFrame::AckUpTo(tag)),
             (None, _) => {}
         }
         for tag in acked {
             if let Some(entry) = self.find(tag) {
                 entry.state = State::Settled;
-                frames.push(Frame::Ack(tag));
+                frames.push(SettleFrame::Ack(tag));
             }
         }
     }
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn settle(unsettled: &mut Unsettled, settlements: &[(u64, Outcome)]) -> Vec<Frame> {
+    fn settle(unsettled: &mut Unsettled, settlements: &[(u64, Outcome)]) -> Vec<SettleFrame> {
         let settlements: Vec<_> =
             settlements.iter().map(|&(tag, outcome)| Settle { tag, outcome }).collect();
         let mut frames = Vec::new();
@@ -145,9 +145,12 @@ mod tests {
     #[test]
     fn a_row_from_the_front_is_acknowledged_in_one_frame() {
         let mut unsettled = delivered(1..=5);
-        assert_eq!(settle(&mut unsettled, &[(2, Ack), (1, Ack), (3, Ack)]), [Frame::AckUpTo(3)]);
-        assert_eq!(settle(&mut unsettled, &[(5, Ack)]), [Frame::Ack(5)]);
-        assert_eq!(settle(&mut unsettled, &[(4, Ack)]), [Frame::Ack(4)]);
+        assert_eq!(
+            settle(&mut unsettled, &[(2, Ack), (1, Ack), (3, Ack)]),
+            [SettleFrame::AckUpTo(3)]
+        );
+        assert_eq!(settle(&mut unsettled, &[(5, Ack)]), [SettleFrame::Ack(5)]);
+        assert_eq!(settle(&mut unsettled, &[(4, Ack)]), [SettleFrame::Ack(4)]);
     }
 
     /// The broker would take the rejected one for acknowledged, if it heard of that first.
@@ -155,7 +158,7 @@ mod tests {
     fn a_negative_settlement_goes_before_the_acknowledgement_that_would_cover_it() {
         let mut unsettled = delivered(1..=3);
         let frames = settle(&mut unsettled, &[(1, Ack), (2, Reject), (3, Ack)]);
-        assert_eq!(frames, [Frame::Reject(2), Frame::AckUpTo(3)]);
+        assert_eq!(frames, [SettleFrame::Reject(2), SettleFrame::AckUpTo(3)]);
     }
 
     /// The broker closes the channel on an acknowledgement of a tag that it has no longer.
@@ -163,20 +166,23 @@ mod tests {
     fn a_row_that_ends_with_a_rejected_delivery_is_acknowledged_up_to_the_one_before() {
         let mut unsettled = delivered(1..=3);
         let frames = settle(&mut unsettled, &[(1, Ack), (2, Ack), (3, Requeue)]);
-        assert_eq!(frames, [Frame::Requeue(3), Frame::AckUpTo(2)]);
+        assert_eq!(frames, [SettleFrame::Requeue(3), SettleFrame::AckUpTo(2)]);
         let mut unsettled = delivered(1..=2);
         assert_eq!(
             settle(&mut unsettled, &[(1, Release), (2, Ack)]),
-            [Frame::Release(1), Frame::Ack(2)]
+            [SettleFrame::Release(1), SettleFrame::Ack(2)]
         );
     }
 
     #[test]
     fn what_is_still_open_is_never_covered() {
         let mut unsettled = delivered(1..=4);
-        assert_eq!(settle(&mut unsettled, &[(3, Ack), (4, Ack)]), [Frame::Ack(3), Frame::Ack(4)]);
+        assert_eq!(
+            settle(&mut unsettled, &[(3, Ack), (4, Ack)]),
+            [SettleFrame::Ack(3), SettleFrame::Ack(4)]
+        );
         // What came after it is settled already, and says nothing more.
-        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack)]), [Frame::AckUpTo(2)]);
+        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack)]), [SettleFrame::AckUpTo(2)]);
     }
 
     #[test]
@@ -184,9 +190,9 @@ mod tests {
         let mut unsettled = delivered(1..=2);
         assert_eq!(
             settle(&mut unsettled, &[(0, Ack), (9, Ack), (1, Ack), (1, Reject)]),
-            [Frame::Ack(1)]
+            [SettleFrame::Ack(1)]
         );
-        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack), (2, Ack)]), [Frame::Ack(2)]);
+        assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack), (2, Ack)]), [SettleFrame::Ack(2)]);
     }
 
     #[derive(Debug, Clone)]
@@ -238,11 +244,11 @@ mod tests {
                         }
                         for frame in settle(&mut unsettled, &said) {
                             let (tag, up_to, outcome) = match frame {
-                                Frame::Ack(tag) => (tag, tag, Ack),
-                                Frame::AckUpTo(tag) => (0, tag, Ack),
-                                Frame::Requeue(tag) => (tag, tag, Requeue),
-                                Frame::Release(tag) => (tag, tag, Release),
-                                Frame::Reject(tag) => (tag, tag, Reject),
+                                SettleFrame::Ack(tag) => (tag, tag, Ack),
+                                SettleFrame::AckUpTo(tag) => (0, tag, Ack),
+                                SettleFrame::Requeue(tag) => (tag, tag, Requeue),
+                                SettleFrame::Release(tag) => (tag, tag, Release),
+                                SettleFrame::Reject(tag) => (tag, tag, Reject),
                             };
                             prop_assert!(broker_unacked.contains(&up_to), "{frame:?} is unknown");
                             let covered: Vec<u64> =

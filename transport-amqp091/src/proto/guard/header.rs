@@ -1,11 +1,11 @@
 //! The header before a body: its length, and the properties of the message.
 
-use super::{FRAME_END, Fault, HEADER, STAND_IN, table};
+use super::{FRAME_END, HEADER, MessageFault, PLACEHOLDER, table};
 use crate::proto::decode::Cursor;
 
 /// A content header (§4.2.6.1).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header<'a> {
+pub(super) struct ContentHeader<'a> {
     /// Its class, and a weight that nobody uses.
     class: &'a [u8],
     /// The length of the body.
@@ -14,7 +14,7 @@ pub(super) struct Header<'a> {
     properties: Cursor<'a>,
 }
 
-impl<'a> Header<'a> {
+impl<'a> ContentHeader<'a> {
     /// Reads the payload of a header frame; `None` if it is too short for one.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor::new(payload);
@@ -24,17 +24,17 @@ impl<'a> Header<'a> {
     }
 
     /// Whether lapin reads these properties.
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    pub(super) fn check(&self) -> Result<(), MessageFault> {
         let mut rest = self.properties;
         for (_, kind) in self.present() {
-            let value = property(&mut rest, kind).ok_or(Fault::Malformed)?;
+            let value = property(&mut rest, kind).ok_or(MessageFault::Malformed)?;
             match kind {
                 b'F' => table::check(value)?,
-                b's' if !table::is_text(value) => return Err(Fault::NotUtf8),
+                b's' if !table::is_text(value) => return Err(MessageFault::NotUtf8),
                 _ => {}
             }
         }
-        if rest.left() == 0 { Ok(()) } else { Err(Fault::Malformed) }
+        if rest.left() == 0 { Ok(()) } else { Err(MessageFault::Malformed) }
     }
 
     /// The message id, even where the rest cannot be read.
@@ -56,15 +56,15 @@ impl<'a> Header<'a> {
     }
 
     /// A whole frame for a message that cannot be read.
-    pub(super) fn stand_in(
+    pub(super) fn placeholder(
         &self,
         channel: u16,
         body: u64,
-        fault: Fault,
+        fault: MessageFault,
         message_id: Option<&[u8]>,
     ) -> Vec<u8> {
-        let mut field = vec![STAND_IN.len() as u8];
-        field.extend_from_slice(STAND_IN.as_bytes());
+        let mut field = vec![PLACEHOLDER.len() as u8];
+        field.extend_from_slice(PLACEHOLDER.as_bytes());
         field.extend_from_slice(&[b'B', fault as u8]);
         let mut properties = (field.len() as u32).to_be_bytes().to_vec();
         properties.extend_from_slice(&field);

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Broken, table};
+use super::{FrameFault, table};
 use crate::proto::decode::Cursor;
 
 /// A method that lapin can read.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct CheckedMethod {
     /// Class and method.
     pub(super) method: (u16, u16),
     /// Whether some text was not UTF-8.
@@ -17,17 +17,17 @@ pub(super) struct Found {
 }
 
 /// Looks at the payload of a method frame, and puts a `?` in place of what is not UTF-8.
-pub(super) fn check(payload: &mut [u8]) -> Result<Found, Broken> {
+pub(super) fn check(payload: &mut [u8]) -> Result<CheckedMethod, FrameFault> {
     let (method, frame_max, broken) = walk(payload)?;
     for text in &broken {
         repair(payload.get_mut(text.clone()).unwrap_or_default());
     }
-    Ok(Found { method, repaired: !broken.is_empty(), frame_max })
+    Ok(CheckedMethod { method, repaired: !broken.is_empty(), frame_max })
 }
 
 type Walked = ((u16, u16), Option<u32>, Vec<Range<usize>>);
 
-fn walk(payload: &[u8]) -> Result<Walked, Broken> {
+fn walk(payload: &[u8]) -> Result<Walked, FrameFault> {
     let mut rest = Cursor::new(payload);
     let too_short = "a method frame that is too short";
     let method = (rest.short().ok_or(too_short)?, rest.short().ok_or(too_short)?);

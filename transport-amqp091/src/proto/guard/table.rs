@@ -1,10 +1,10 @@
 //! Tables and lists, with everything in them.
 
-use super::{Fault, MAX_DEPTH};
+use super::{MAX_DEPTH, MessageFault};
 use crate::proto::decode::Cursor;
 
 /// Whether lapin reads this table. Follows what is nested without recursion, and not too far.
-pub(super) fn check(table: &[u8]) -> Result<(), Fault> {
+pub(super) fn check(table: &[u8]) -> Result<(), MessageFault> {
     // Allocates nothing while nothing is nested.
     let mut around = Vec::new();
     let mut inner = Level { rest: Cursor::new(table), named: true };
@@ -14,16 +14,16 @@ pub(super) fn check(table: &[u8]) -> Result<(), Fault> {
             inner = outer;
         }
         if inner.named {
-            let name = inner.rest.short_string().ok_or(Fault::Malformed)?;
+            let name = inner.rest.short_string().ok_or(MessageFault::Malformed)?;
             if !is_text(name) {
-                return Err(Fault::NotUtf8);
+                return Err(MessageFault::NotUtf8);
             }
         }
-        let kind = inner.rest.byte().ok_or(Fault::Malformed)?;
-        let value = inner.rest.value(kind).ok_or(Fault::Malformed)?;
+        let kind = inner.rest.byte().ok_or(MessageFault::Malformed)?;
+        let value = inner.rest.value(kind).ok_or(MessageFault::Malformed)?;
         if matches!(kind, b'A' | b'F') {
             if around.len() + 1 == MAX_DEPTH {
-                return Err(Fault::TooDeep);
+                return Err(MessageFault::TooDeep);
             }
             around.push(inner);
             inner = Level { rest: Cursor::new(value), named: kind == b'F' };

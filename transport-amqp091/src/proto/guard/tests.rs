@@ -124,9 +124,9 @@ fn untouched(frames: &[Vec<u8>]) {
 }
 
 /// The fault that a content header tells, the size of the body it announces, and the message id.
-fn told(frame: &AMQPFrame) -> (Option<Fault>, u64, Option<String>) {
+fn told(frame: &AMQPFrame) -> (Option<MessageFault>, u64, Option<String>) {
     let AMQPFrame::Header(_, header) = frame else { panic!("no header: {frame:?}") };
-    let fault = header.properties.headers().as_ref().and_then(Fault::told_by);
+    let fault = header.properties.headers().as_ref().and_then(MessageFault::from_headers);
     let id = header.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
     (fault, header.body_size, id)
 }
@@ -156,7 +156,7 @@ fn what_goes_too_deep_is_replaced_and_the_next_message_is_not() {
             deliver(1, b"key"),
             plain(1, 0),
         ]);
-        assert_eq!(told(&frames[1]), (Some(Fault::TooDeep), 4, Some("id".to_owned())));
+        assert_eq!(told(&frames[1]), (Some(MessageFault::TooDeep), 4, Some("id".to_owned())));
         assert!(matches!(&frames[2], AMQPFrame::Body(1, bytes) if bytes == b"bomb"));
         assert_eq!(told(&frames[4]), (None, 0, None));
     }
@@ -164,7 +164,7 @@ fn what_goes_too_deep_is_replaced_and_the_next_message_is_not() {
     let lists = (0..MAX_DEPTH).fold(vec![], |inner, _| [&b"A"[..], &long(&inner)].concat());
     let headers = long(&[&b"\x01n"[..], &lists].concat());
     let frames = judged(&[deliver(1, b"key"), header(1, 0, 0x2000, &headers)]);
-    assert_eq!(told(&frames[1]), (Some(Fault::TooDeep), 0, None));
+    assert_eq!(told(&frames[1]), (Some(MessageFault::TooDeep), 0, None));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_short_string_that_is_not_utf8_costs_its_message_only() {
         [(0x8000, short(b"\xff")), (0x0080, short(b"\xff")), (0x2000, headers)]
     {
         let frames = judged(&[deliver(1, b"key"), header(1, 0, flags, &properties)]);
-        assert_eq!(told(&frames[1]), (Some(Fault::NotUtf8), 0, None));
+        assert_eq!(told(&frames[1]), (Some(MessageFault::NotUtf8), 0, None));
     }
     let frames = judged(&[
         deliver(1, b"caf\xc3\xa9.\xff\xfe.\xc3"),
@@ -187,7 +187,7 @@ fn a_short_string_that_is_not_utf8_costs_its_message_only() {
         panic!("{frames:?}")
     };
     assert_eq!(deliver.routing_key.as_str(), "café.??.?");
-    assert_eq!(told(&frames[1]), (Some(Fault::NotUtf8), 0, Some("id".to_owned())));
+    assert_eq!(told(&frames[1]), (Some(MessageFault::NotUtf8), 0, Some("id".to_owned())));
     assert_eq!(told(&frames[3]).0, None);
 }
 
@@ -214,7 +214,7 @@ fn a_body_over_the_limit_is_left_out_and_its_neighbours_are_not() {
         plain(1, 2),
         body(1, b"de"),
     ]);
-    assert_eq!(told(&frames[1]), (Some(Fault::TooLarge), 0, Some("id".to_owned())));
+    assert_eq!(told(&frames[1]), (Some(MessageFault::TooLarge), 0, Some("id".to_owned())));
     let bodies: Vec<_> = frames
         .iter()
         .filter_map(|frame| match frame {
@@ -226,7 +226,7 @@ fn a_body_over_the_limit_is_left_out_and_its_neighbours_are_not() {
     // Nothing is set aside for what a header claims.
     let frames =
         judged(&[deliver(1, b""), plain(1, u64::MAX), deliver(1, b""), plain(1, 1), body(1, b"x")]);
-    assert_eq!((told(&frames[1]).0, frames.len()), (Some(Fault::TooLarge), 5));
+    assert_eq!((told(&frames[1]).0, frames.len()), (Some(MessageFault::TooLarge), 5));
 }
 
 #[test]
@@ -242,28 +242,28 @@ fn properties_that_do_not_fit_are_replaced() {
         (0x2000, b"\xff\xff\xff\xff\x01at\x01"),
     ] {
         let frames = judged(&[deliver(1, b"key"), header(1, 0, flags, properties)]);
-        assert_eq!(told(&frames[1]).0, Some(Fault::Malformed), "{flags:x} {properties:x?}");
+        assert_eq!(told(&frames[1]).0, Some(MessageFault::Malformed), "{flags:x} {properties:x?}");
     }
 }
 
 /// What a sender hears that has published these, when the broker sends those frames.
 fn heard(ids: &[&str], frames: &[Vec<u8>]) -> (Vec<AMQPFrame>, Vec<(u64, String)>) {
-    let outlet = Arc::new(Outlet::new(1));
+    let publish_channel = Arc::new(PublishChannel::new(1));
     for (id, message_id) in (1..).zip(ids) {
-        outlet.take(&outgoing(id, message_id), Vec::new());
+        publish_channel.take(&outgoing(id, message_id), Vec::new());
     }
     let bytes = [start(), frames.concat()].concat();
     let mut all = Vec::new();
     for pieces in [&[usize::MAX][..], &[1]] {
         let mut guard = Guard::new(MAX_BODY);
-        guard.attach(outlet.clone());
+        guard.attach(publish_channel.clone());
         let (out, error) = through_guard(&mut guard, &bytes, pieces);
         assert_eq!(error, None);
         all.push(out);
     }
     assert_eq!(all[0], all[1]);
     let mut outcomes = Vec::new();
-    outlet.outcomes(&mut outcomes);
+    publish_channel.outcomes(&mut outcomes);
     let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, format!("{outcome:?}")));
     (parse(&all[0]).split_off(1), outcomes.collect())
 }
@@ -354,14 +354,14 @@ fn a_channel_that_the_broker_closes_takes_no_more_messages() {
 
 #[test]
 fn a_pause_that_the_broker_asks_for_holds_messages_back() {
-    let outlet = Arc::new(Outlet::new(1));
+    let publish_channel = Arc::new(PublishChannel::new(1));
     let mut guard = Guard::new(MAX_BODY);
-    guard.attach(outlet.clone());
-    outlet.take(&outgoing(1, "a"), b"head".to_vec());
+    guard.attach(publish_channel.clone());
+    publish_channel.take(&outgoing(1, "a"), b"head".to_vec());
     through_guard(&mut guard, &[start(), method(1, method::FLOW, &[0])].concat(), &[usize::MAX]);
-    assert!(outlet.next().is_none());
+    assert!(publish_channel.next().is_none());
     through_guard(&mut guard, &method(1, method::FLOW, &[1]), &[usize::MAX]);
-    assert!(outlet.next().is_some());
+    assert!(publish_channel.next().is_some());
     assert!(!guard.blocked());
     through_guard(&mut guard, &method(0, method::BLOCKED, &short(b"low on memory")), &[1]);
     assert!(guard.blocked());
@@ -445,12 +445,12 @@ fn the_greeting_is_read_on_the_way() {
 }
 
 #[test]
-fn a_stand_in_tells_each_fault() {
-    for fault in Fault::ALL {
+fn a_placeholder_names_each_fault() {
+    for fault in MessageFault::ALL {
         let sound = header(1, 0, 0, &[]);
-        let header = Header::read(&sound[7..sound.len() - 1]).unwrap();
-        let stand_in = header.stand_in(1, 0, fault, Some(&[b'i'; 255]));
-        assert_eq!(told(&parse(&stand_in)[0]), (Some(fault), 0, Some("i".repeat(255))));
+        let header = ContentHeader::read(&sound[7..sound.len() - 1]).unwrap();
+        let placeholder = header.placeholder(1, 0, fault, Some(&[b'i'; 255]));
+        assert_eq!(told(&parse(&placeholder)[0]), (Some(fault), 0, Some("i".repeat(255))));
         assert!(!fault.to_string().is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 /// Bytes that came: those that lapin may have, then those that nobody has judged.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
+pub(super) struct Buffer {
     bytes: Vec<u8>,
     /// How many of them lapin has.
     taken: usize,
@@ -14,7 +14,7 @@ pub(super) struct Inbox {
     filled: usize,
 }
 
-impl Inbox {
+impl Buffer {
     /// How much lapin may have, and has not.
     pub(super) fn ready(&self) -> usize {
         self.judged - self.taken
