@@ -1,13 +1,21 @@
-//! What a program can see of "How we write" in CONTRIBUTING.md: words that hide the actor, case numbers
-//! that the repository does not define, and design pages that name a file which is not there.
+//! The part of "How we write" in CONTRIBUTING.md that a program can see: words that hide the actor, case
+//! numbers that the repository does not define, links and paths that lead nowhere, and pages that the
+//! book does not list.
 
-use std::{fmt, fs, io, path::Path, process::Command};
+use std::{
+    fmt, fs, io,
+    path::{Component, Path, PathBuf},
+    process::Command,
+};
 
 /// These words hide who acts: the broker, the publisher, the consumer, or this process.
 const HIDDEN_ACTORS: [&str; 3] = ["nobody", "somebody", "whoever"];
 
 /// Defines the case numbers that comments may name.
 const CASES: &str = "tests/faults/CASES.md";
+
+/// Lists the pages of the book.
+const SUMMARY: &str = "docs/SUMMARY.md";
 
 /// This file has to contain the words in order to look for them.
 const THIS_FILE: &str = "xtask/src/style.rs";
@@ -34,6 +42,7 @@ pub(crate) fn check(root: &Path) -> io::Result<Vec<Finding>> {
     }
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let cases = fs::read_to_string(root.join(CASES))?;
+    let summary = fs::read_to_string(root.join(SUMMARY))?;
     let mut findings = Vec::new();
     for file in listed.split('\0').filter(|file| is_prose_or_code(file)) {
         // A file that is deleted and not yet committed is still listed.
@@ -41,6 +50,12 @@ pub(crate) fn check(root: &Path) -> io::Result<Vec<Finding>> {
         findings.extend(words(file, &text));
         if Path::new(file).extension().is_some_and(|it| it == "rs") {
             findings.extend(case_numbers(file, &text, &cases));
+        }
+        if Path::new(file).extension().is_some_and(|it| it == "md") {
+            findings.extend(dead_links(file, &text, |path| root.join(path).exists()));
+        }
+        if let Some(page) = file.strip_prefix("docs/").filter(|page| page.ends_with(".md")) {
+            findings.extend(unlisted(page, &summary));
         }
         if file == "DESIGN.md" || file.starts_with("docs/design/") {
             findings.extend(missing_files(file, &text, |path| root.join(path).exists()));
@@ -111,6 +126,49 @@ fn missing_files(file: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<F
     findings
 }
 
+/// Links of a Markdown file to files that are not there. Links to elsewhere are not followed.
+fn dead_links(file: &str, text: &str, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = without_code_spans(line);
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets {
+            let path = target.split('#').next().unwrap_or_default();
+            let is_elsewhere = path.is_empty() || path.contains(':');
+            if !is_elsewhere && !exists(&resolved(&folder.join(path))) {
+                let problem = format!("the link to {target} leads nowhere");
+                findings.push(Finding { file: file.to_owned(), line: number, problem });
+            }
+        }
+    }
+    findings
+}
+
+/// The path without `..`, so that it can be looked for in a list.
+fn resolved(path: &Path) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                resolved.pop();
+            }
+            other => resolved.push(other),
+        }
+    }
+    resolved
+}
+
+/// A page in `docs/` that the book's summary does not list.
+fn unlisted(page: &str, summary: &str) -> Option<Finding> {
+    let is_listed = page == "SUMMARY.md" || summary.contains(&format!("]({page})"));
+    (!is_listed).then(|| Finding {
+        file: format!("docs/{page}"),
+        line: 1,
+        problem: format!("{SUMMARY} does not list it"),
+    })
+}
+
 /// A word of a design page that begins with one of these is a path in the repository.
 const FOLDERS: [&str; 10] = [
     "src/",
@@ -162,6 +220,28 @@ mod tests {
                 format!("a.rs:3: B22 is no case of {CASES}: say it in words"),
             ]
         );
+    }
+
+    #[test]
+    fn a_link_leads_to_a_file() {
+        let text = "[a](b.md#c), [d](../e.md)\n[f](https://g), [h](#i) `[j](k)` [l](m.md)";
+        let found = dead_links("docs/p/q.md", text, |path| path == Path::new("docs/e.md"));
+        assert_eq!(
+            problems(&found),
+            [
+                "docs/p/q.md:1: the link to b.md#c leads nowhere",
+                "docs/p/q.md:2: the link to m.md leads nowhere"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_page_is_in_the_book() {
+        let summary = "- [Publish](publish.md)";
+        assert_eq!(unlisted("publish.md", summary), None);
+        assert_eq!(unlisted("SUMMARY.md", summary), None);
+        let found = unlisted("failures/denied.md", summary).unwrap().to_string();
+        assert_eq!(found, "docs/failures/denied.md:1: docs/SUMMARY.md does not list it");
     }
 
     #[test]
