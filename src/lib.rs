@@ -98,6 +98,17 @@
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
+/// The README and the pages, with all features: their programs run.
+#[cfg(all(
+    doctest,
+    feature = "memory",
+    feature = "amqp091",
+    feature = "amqp10",
+    feature = "tls",
+    feature = "msgpack",
+    feature = "compression"
+))]
+mod book;
 pub mod broker;
 pub mod codec;
 mod connect;
@@ -108,16 +119,6 @@ pub mod publish;
 pub mod service;
 pub mod topology;
 pub mod transport;
-
-/// The programs of the README run: one order in, its receipt out.
-#[cfg(all(doctest, feature = "memory"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
-/// The programs of the page for users of nameko run, too.
-#[cfg(all(doctest, feature = "memory", feature = "msgpack", feature = "compression"))]
-#[doc = include_str!("../docs/coming-from-nameko.md")]
-struct ComingFromNameko;
 
 pub use connect::{connect, connect_with};
 // The names of every day. Each of these is in the module of its task, too.

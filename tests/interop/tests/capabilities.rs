@@ -1,4 +1,4 @@
-//! The table of capabilities in the README is what the brokers say, each for itself.
+//! The table of capabilities in docs/transports.md is what the brokers say, each for itself.
 
 use std::process::ExitCode;
 
@@ -31,9 +31,8 @@ fn main() -> ExitCode {
 
 /// The cells of the table, row by row.
 fn table() -> Vec<Vec<&'static str>> {
-    let readme = include_str!("../../../README.md");
-    readme
-        .lines()
+    let page = include_str!("../../../docs/transports.md");
+    page.lines()
         .skip_while(|line| !line.starts_with("| | memory |"))
         .take_while(|line| line.starts_with('|'))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
