@@ -9,20 +9,30 @@ use tokio::{
     time::timeout,
 };
 
-/// A broker that nobody else uses, and that may be harmed.
+/// A broker that only this process uses, and that may be harmed.
 ///
-/// It is an instance of `dev/brokers`, `rabbitmq-4@faults`: what is shared cannot be named here. Its
-/// URL is its own, not that of a broker that somebody gave by an environment variable.
+/// It is an instance of `dev/brokers`, `rabbitmq-4@faults`: a shared broker cannot be named here. Its
+/// URL is its own, not that of a broker that an environment variable gives.
 #[derive(Debug, Clone)]
 pub struct BrokerProcess {
     name: String,
     url: String,
+    encrypted: Option<Encrypted>,
+}
+
+/// How a broker process is reached by TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Its URL, as `amqp091s://…`; AMQP 1.0 has the same port.
+    pub url: String,
+    /// The file with the certificate of the authority that it is to be trusted for.
+    pub authority: PathBuf,
 }
 
 /// Why a broker cannot be had.
 #[derive(Debug)]
 pub enum Unavailable {
-    /// This machine offers no way to start it, or it belongs to somebody else.
+    /// This machine offers no way to start it, or the program did not start it.
     NotHere(String),
     /// It should have started.
     Failed(io::Error),
@@ -48,7 +58,7 @@ impl Alarm {
 
 impl BrokerProcess {
     /// Starts an instance of a broker, unless it runs: `start("rabbitmq-4", "faults")`. It is this
-    /// process's alone until that ends: who comes later waits here.
+    /// process's alone until that ends: another process that asks for it waits here.
     pub async fn start(broker: &str, instance: &str) -> Result<Self, Unavailable> {
         let name = format!("{broker}@{instance}");
         hold(&name).await.map_err(Unavailable::Failed)?;
@@ -60,8 +70,8 @@ impl BrokerProcess {
         }
         let env = brokers(&["env", &name]).await.map_err(Unavailable::Failed)?;
         let url = first_url(&env.output).ok_or_else(|| Unavailable::Failed(env.error()))?;
-        let broker = Self { name, url };
-        // It may be somebody's own, given by its variable: then there is no process to harm.
+        let broker = Self { name, url, encrypted: encrypted(&env.output) };
+        // An environment variable may have given it: then there is no process to harm.
         match broker.run("pid").await {
             Ok(_) => Ok(broker),
             Err(error) => Err(Unavailable::NotHere(error.to_string())),
@@ -76,6 +86,11 @@ impl BrokerProcess {
     /// Its URL, as `amqp091://…`; AMQP 1.0 has the same port.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How it is reached by TLS, if it listens there.
+    pub fn encrypted(&self) -> Option<&Encrypted> {
+        self.encrypted.as_ref()
     }
 
     /// Ends it as kill -9 does.
@@ -253,6 +268,17 @@ fn first_url(env: &str) -> Option<String> {
     Some(url.trim().to_owned())
 }
 
+/// What `export ENOKI_…_TLS=…` and `export ENOKI_…_TLS_FILES=…` say.
+fn encrypted(env: &str) -> Option<Encrypted> {
+    let told = |end: &str| {
+        let lines = env.lines().filter_map(|line| line.split_once('='));
+        let mut told = lines.filter(|(variable, _)| variable.ends_with(end));
+        told.next().map(|(_, content)| content.trim())
+    };
+    let authority = PathBuf::from(told("_TLS_FILES")?).join("ca.pem");
+    Some(Encrypted { url: told("_TLS")?.to_owned(), authority })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +288,15 @@ mod tests {
         let env = "export ENOKI_A=amqp091://h:1/v\nexport ENOKI_A_TLS=amqp091s://h:2/v\n";
         assert_eq!(first_url(env).as_deref(), Some("amqp091://h:1/v"));
         assert_eq!(first_url(""), None);
+    }
+
+    #[test]
+    fn how_a_broker_is_reached_by_tls_is_told_below_its_url() {
+        let env = "export ENOKI_A=amqp091://h:1/v\nexport ENOKI_A_TLS=amqp091s://h:2/v\n";
+        assert_eq!(encrypted(env), None, "no files");
+        let env = format!("{env}export ENOKI_A_TLS_FILES=/files\n");
+        let expected =
+            Encrypted { url: "amqp091s://h:2/v".to_owned(), authority: "/files/ca.pem".into() };
+        assert_eq!(encrypted(&env), Some(expected));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use enoki::transport::Purpose;
 use tokio::time::Instant;
 
-use self::record::{Delivered, Fault, Forgot, Lane, Record, Settled};
+use self::record::{Delivered, Fault, Forgot, OrderedPath, Record, Settled};
 pub use self::{
     record::{Answer, Arrival, Expect, How},
     report::{Duplicates, FaultReport, Late, Report},
@@ -46,7 +46,7 @@ struct Book {
     /// Counts events: the order of things, without a clock.
     now: u64,
     messages: Vec<Record>,
-    lanes: Vec<Lane>,
+    paths: Vec<OrderedPath>,
     faults: Vec<Fault>,
     outstanding: u64,
     in_flight: u64,
@@ -88,8 +88,8 @@ impl Ledger {
     /// Adds a path that has to keep its order.
     pub fn ordered(&self) -> Ordered {
         let mut book = self.book();
-        book.lanes.push(Lane::default());
-        Ordered(book.lanes.len() - 1)
+        book.paths.push(OrderedPath::default());
+        Ordered(book.paths.len() - 1)
     }
 
     /// A message is about to be published: gives it its number.
@@ -98,14 +98,14 @@ impl Ledger {
     }
 
     /// Like [`attempted`](Self::attempted), on a path that has to keep its order.
-    pub fn attempted_in(&self, lane: Ordered, expect: Expect) -> Number {
-        self.attempt(expect, Some(lane.0))
+    pub fn attempted_in(&self, path: Ordered, expect: Expect) -> Number {
+        self.attempt(expect, Some(path.0))
     }
 
-    fn attempt(&self, expect: Expect, lane: Option<usize>) -> Number {
+    fn attempt(&self, expect: Expect, path: Option<usize>) -> Number {
         let mut book = self.book();
         let attempted = book.tick();
-        book.messages.push(Record { expect, lane, attempted, ..Record::default() });
+        book.messages.push(Record { expect, path, attempted, ..Record::default() });
         book.outstanding += 1;
         book.note_peaks();
         book.messages.len() as Number - 1
@@ -131,11 +131,11 @@ impl Ledger {
             return DeliveryOf { number, at: None };
         };
         message.deliveries.push(Delivered { at: now, arrival, settled: None });
-        let (count, lane) = (message.deliveries.len(), message.lane);
+        let (count, path) = (message.deliveries.len(), message.path);
         book.in_flight += 1;
-        if let (1, Some(lane)) = (count, lane)
-            && let Some(lane) = book.lanes.get_mut(lane)
-            && let Some(later) = lane.overtaken_by(number)
+        if let (1, Some(path)) = (count, path)
+            && let Some(path) = book.paths.get_mut(path)
+            && let Some(later) = path.overtaken_by(number)
             && let Some(message) = book.message(number)
         {
             message.came_late = Some((now, later));
@@ -536,9 +536,9 @@ mod tests {
             [(true, AGAIN, 1, 0), (true, FIRST, 0, 1), (false, AGAIN, 0, 1), (false, FIRST, 0, 1)]
         {
             let ledger = ledger();
-            let lane = ledger.ordered();
+            let path = ledger.ordered();
             let numbers: Vec<_> =
-                (0..2).map(|_| ledger.attempted_in(lane, Expect::Handled)).collect();
+                (0..2).map(|_| ledger.attempted_in(path, Expect::Handled)).collect();
             if breaks {
                 let fault = ledger.broken("partition");
                 ledger.healed(fault);
@@ -558,8 +558,8 @@ mod tests {
     fn nothing_may_come_late_where_the_broker_misses_a_connection_at_once() {
         for (may_hold_up, late) in [(true, (1, 0)), (false, (0, 1))] {
             let ledger = Ledger::new(Capacity { outstanding: 256, in_flight: 2, may_hold_up });
-            let lane = ledger.ordered();
-            let numbers = [(); 2].map(|()| ledger.attempted_in(lane, Expect::Handled));
+            let path = ledger.ordered();
+            let numbers = [(); 2].map(|()| ledger.attempted_in(path, Expect::Handled));
             let fault = ledger.broken("partition");
             ledger.healed(fault);
             let _ = ledger.delivered(numbers[1], FIRST);
@@ -579,8 +579,8 @@ mod tests {
     #[test]
     fn first_deliveries_out_of_order_are_counted_where_order_was_promised() {
         let ledger = ledger();
-        let lane = ledger.ordered();
-        let numbers: Vec<_> = (0..4).map(|_| ledger.attempted_in(lane, Expect::Handled)).collect();
+        let path = ledger.ordered();
+        let numbers: Vec<_> = (0..4).map(|_| ledger.attempted_in(path, Expect::Handled)).collect();
         for at in [0, 2, 1, 3, 0] {
             let _ = ledger.delivered(numbers[at], FIRST);
         }

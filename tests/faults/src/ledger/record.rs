@@ -79,7 +79,7 @@ pub enum How {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) expect: Expect,
-    pub(super) lane: Option<usize>,
+    pub(super) path: Option<usize>,
     pub(super) attempted: u64,
     pub(super) answered: Option<(u64, Answer)>,
     pub(super) deliveries: Vec<Delivered>,
@@ -117,11 +117,11 @@ impl Record {
 
 /// A path that keeps its order.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct OrderedPath {
     last: Option<Number>,
 }
 
-impl Lane {
+impl OrderedPath {
     /// The later message that came before this first delivery, if there is one.
     pub(super) fn overtaken_by(&mut self, number: Number) -> Option<Number> {
         let later = self.last.filter(|last| *last > number);

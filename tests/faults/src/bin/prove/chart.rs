@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, error::Error};
 use plotters::{coord::Shift, prelude::*};
 
 use crate::{
-    conduct::Run,
     fault::{Fault, Hits},
+    run::Run,
     timeline::Sample,
 };
 
@@ -57,7 +57,7 @@ fn rates(run: &Run, kinds: &[(Fault, Kind)], area: &Area<'_>) -> Result<(), Box<
     let confirmed = run.report.confirmed;
     let title = format!(
         "{} ({}): {} messages, {confirmed} confirmed, {} lost, {} faults",
-        run.course,
+        run.target,
         run.peer,
         run.report.attempted,
         run.report.lost,

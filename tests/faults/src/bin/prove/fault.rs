@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     PermissionsTaken,
     QueueDeleted,
     ConsumerCrashed,
+    Unreadable,
+    LogPanics,
     // Between the toolkit and the broker in memory.
     Severed,
     PublishingSevered,
@@ -75,6 +77,8 @@ pub(crate) const OF_A_BROKER: &[Fault] = &[
     Fault::PermissionsTaken,
     Fault::QueueDeleted,
     Fault::ConsumerCrashed,
+    Fault::Unreadable,
+    Fault::LogPanics,
 ];
 
 /// Those that the broker in memory can have.
@@ -89,6 +93,7 @@ pub(crate) const IN_MEMORY: &[Fault] = &[
     Fault::AckLost,
     Fault::QueueDeleted,
     Fault::ConsumerCrashed,
+    Fault::LogPanics,
     Fault::Severed,
     Fault::PublishingSevered,
     Fault::ConsumingSevered,
@@ -111,6 +116,14 @@ pub(crate) enum Hits {
 }
 
 impl Fault {
+    /// Whether it happens to a certain frame: with TLS only the two ends can read those.
+    pub(crate) fn needs_frames(self) -> bool {
+        matches!(
+            self,
+            Self::ResetInsideAFrame | Self::ConfirmLost | Self::ConfirmsCutOff | Self::AckLost
+        )
+    }
+
     pub(crate) fn hits(self) -> Hits {
         match self {
             Self::BrokerKilled
@@ -127,7 +140,9 @@ impl Fault {
             Self::PasswordChanged
             | Self::PermissionsTaken
             | Self::QueueDeleted
-            | Self::ConsumerCrashed => Hits::Program,
+            | Self::ConsumerCrashed
+            | Self::Unreadable
+            | Self::LogPanics => Hits::Program,
             _ => Hits::Way,
         }
     }
@@ -162,6 +177,8 @@ impl fmt::Display for Fault {
             Self::PermissionsTaken => "permissions taken, and given back",
             Self::QueueDeleted => "queue deleted",
             Self::ConsumerCrashed => "consumer crashed",
+            Self::Unreadable => "a message it cannot convert",
+            Self::LogPanics => "the log panics",
             Self::Severed => "severed",
             Self::PublishingSevered => "publishing severed",
             Self::ConsumingSevered => "consuming severed",

@@ -6,44 +6,41 @@
 #![allow(clippy::print_stdout)] // the report is what it is for
 
 mod chart;
-mod conduct;
-mod course;
 mod fault;
-mod ground;
+mod load;
+mod log;
 mod progress;
 mod recovery;
 mod report;
+mod run;
+mod target;
+mod testbed;
 mod timeline;
-mod work;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use enoki_faults::seed::Seed;
 
-use self::{course::Course, ground::Ground, progress::Progress};
+use self::{progress::Progress, target::Target, testbed::Testbed};
 
 /// Publishes and handles many messages while faults happen, on each transport and broker in turn,
 /// and checks that none was lost.
 #[derive(Debug, Parser)]
 #[command(name = "dev/prove")]
 struct Arguments {
-    /// Messages on each course.
+    /// Messages on each target.
     #[arg(long, default_value_t = 100_000)]
     messages: u64,
-    /// Faults on each course.
+    /// Faults on each target.
     #[arg(long, default_value_t = 50)]
     faults: usize,
     /// The seed of a run to repeat; by chance if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// A course: memory, or a transport and a broker, such as amqp10:rabbitmq-4. May be repeated.
-    #[arg(long = "on", value_name = "COURSE", default_values_t = Course::usual())]
-    courses: Vec<Course>,
+    /// A target: memory, or a transport and a broker, such as amqp10:rabbitmq-4. May be repeated.
+    #[arg(long = "on", value_name = "COURSE", default_values_t = Target::usual())]
+    targets: Vec<Target>,
     /// Only faults whose names contain this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -52,43 +49,30 @@ struct Arguments {
     report: PathBuf,
 }
 
-/// What is worth a warning goes to a file beside the report, faults included.
-fn log_to(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let file = fs::File::create(folder.join("log.txt"))?;
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_timer(tracing_subscriber::fmt::time::uptime())
-        .with_writer(file)
-        .init();
-    Ok(())
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seed = arguments.seed.map_or_else(Seed::from_environment, Seed::new);
     println!("seed {seed}");
-    if let Err(error) = log_to(&arguments.report) {
+    if let Err(error) = log::to_a_file_in(&arguments.report) {
         println!("no log: {error}");
     }
     let mut runs = Vec::new();
-    for course in &arguments.courses {
-        let progress = Progress::start(*course, arguments.messages, arguments.faults);
-        let task = conduct::Task {
-            course: *course,
+    for target in &arguments.targets {
+        let progress = Progress::start(*target, arguments.messages, arguments.faults);
+        let task = run::Task {
+            target: *target,
             seed,
             messages: arguments.messages,
             faults: arguments.faults,
             only: arguments.only.clone(),
         };
         let run = tokio::select! {
-            run = conduct::run(task, &progress) => run,
+            run = run::run(task, &progress) => run,
             _ = tokio::signal::ctrl_c() => {
                 progress.finish();
                 println!("interrupted: its brokers are stopped");
-                Ground::abandon(*course).await;
+                Testbed::abandon(*target).await;
                 return ExitCode::FAILURE;
             }
         };
@@ -102,6 +86,6 @@ async fn main() -> ExitCode {
         }
     }
     let failed = runs.iter().filter(|run| !run.failures().is_empty()).count();
-    println!("seed {seed}: {} of {} courses as promised", runs.len() - failed, runs.len());
+    println!("seed {seed}: {} of {} targets as promised", runs.len() - failed, runs.len());
     if failed == 0 && !runs.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::course::Course;
+use crate::target::Target;
 
 /// Two bars: messages and faults.
 pub(crate) struct Progress {
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn start(course: Course, messages: u64, faults: usize) -> Self {
+    pub(crate) fn start(target: Target, messages: u64, faults: usize) -> Self {
         let bars = MultiProgress::new();
         let bar = |length: u64, what: &'static str, template: &str| {
             let style = ProgressStyle::with_template(template)
@@ -28,7 +28,7 @@ impl Progress {
         );
         let faulty = bar(faults as u64, "faults", "{prefix:>8} [{wide_bar}] {pos}/{len} {msg:30!}");
         let progress = Self { bars, messages: handled, faults: faulty };
-        progress.say(&format!("{course}: {messages} messages, {faults} faults"));
+        progress.say(&format!("{target}: {messages} messages, {faults} faults"));
         progress
     }
 

@@ -11,7 +11,7 @@ use enoki_faults::{
     seed::Seed,
 };
 
-use crate::{chart, conduct::Run, recovery::Recoveries, timeline};
+use crate::{chart, recovery::Recoveries, run::Run, timeline};
 
 /// A run as a table.
 pub(crate) fn text(run: &Run) -> String {
@@ -21,7 +21,7 @@ pub(crate) fn text(run: &Run) -> String {
     let _ = writeln!(
         text,
         "\n{} ({}): {verdict} in {:.1} s, memory {} → {} MB",
-        run.course,
+        run.target,
         run.peer,
         run.took.as_secs_f64(),
         run.memory.0 / 1024,
@@ -68,14 +68,14 @@ pub(crate) fn write(folder: &Path, seed: Seed, runs: &[Run]) -> io::Result<PathB
          <h1>dev/prove, seed {seed}</h1>\n"
     );
     for run in runs {
-        let _ = writeln!(page, "<h2>{}</h2>", escape(&format!("{} ({})", run.course, run.peer)));
+        let _ = writeln!(page, "<h2>{}</h2>", escape(&format!("{} ({})", run.target, run.peer)));
         for failure in run.failures() {
             let _ = writeln!(page, "<p class=broken>{}</p>", escape(&failure));
         }
         let _ = writeln!(page, "<pre>{}</pre>", escape(&text(run)));
         match chart::svg(run) {
             Ok(picture) => {
-                fs::write(folder.join(format!("{}.svg", run.course.slug())), &picture)?;
+                fs::write(folder.join(format!("{}.svg", run.target.slug())), &picture)?;
                 page.push_str(&picture);
             }
             Err(error) => {

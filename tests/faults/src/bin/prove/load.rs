@@ -3,16 +3,21 @@
 use std::{
     fmt,
     panic::resume_unwind,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
+
+use async_trait::async_trait;
 
 use enoki::{
     Body, Broker, ErrorKind, Failure, Outcome as Settlement, Publisher, Service, State,
     broker::{BrokerHealth, Health},
-    consume::{Envelope, Handler},
+    consume::{Envelope, FromState, Handler, Provided, Provider, WorkerInfo},
     publish::PublisherOptions,
-    service::RunningService,
+    service::{ConsumerHealth, RunningService},
     topology::{QueueKind, QueueSpec, RouteSpec, Topology},
     transport::{Found, Purpose},
 };
@@ -23,14 +28,14 @@ use enoki_faults::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use crate::{course::Course, ground::Outcome, timeline::Meter};
+use crate::{target::Target, testbed::Outcome, timeline::Meter};
 
 /// What is sent.
 #[derive(Debug, Serialize, Deserialize)]
-struct Parcel {
+struct Numbered {
     number: u64,
     filling: String,
 }
@@ -44,20 +49,23 @@ pub(crate) struct Queues {
     parallel: QueueSpec,
     /// Will be deleted now and then.
     pub(crate) doomed: QueueSpec,
+    /// Gets a message now and then that the broker cannot convert to the consumer's protocol.
+    pub(crate) unreadable: QueueSpec,
     /// For looking whether messages get through.
     probe: QueueSpec,
 }
 
 impl Queues {
-    pub(crate) fn of(course: Course) -> enoki::Result<Self> {
+    pub(crate) fn of(target: Target) -> enoki::Result<Self> {
         let run = uuid::Uuid::now_v7().simple();
-        let queue = |label: &str| QueueSpec::new(format!("prove.{}.{run}.{label}", course.slug()));
+        let queue = |label: &str| QueueSpec::new(format!("prove.{}.{run}.{label}", target.slug()));
         let mut parallel = queue("parallel")?;
         parallel.kind = QueueKind::Replicated;
         Ok(Self {
             ordered: queue("ordered")?,
             parallel,
             doomed: queue("doomed")?,
+            unreadable: queue("unreadable")?,
             probe: queue("probe")?,
         })
     }
@@ -66,24 +74,24 @@ impl Queues {
         &self.doomed.name
     }
 
-    fn all(&self) -> [&QueueSpec; 4] {
-        [&self.ordered, &self.parallel, &self.doomed, &self.probe]
+    fn all(&self) -> [&QueueSpec; 5] {
+        [&self.ordered, &self.parallel, &self.doomed, &self.unreadable, &self.probe]
     }
 }
 
 /// What handlers know.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Shared {
     pub(crate) ledger: Ledger,
     pub(crate) meter: Arc<Meter>,
     /// The latest probe that got through.
     probed: watch::Sender<u64>,
 }
 
-impl Desk {
-    pub(crate) fn new(course: Course, meter: Arc<Meter>) -> Self {
+impl Shared {
+    pub(crate) fn new(target: Target, meter: Arc<Meter>) -> Self {
         let capacity = Capacity {
-            may_hold_up: course != Course::Memory,
+            may_hold_up: target != Target::Memory,
             outstanding: 3 * u64::from(WINDOW),
             in_flight: u64::from(ORDERED.1 + PARALLEL.1 + DOOMED.1),
         };
@@ -93,36 +101,72 @@ impl Desk {
 
 /// A delivery that goes back if its handler is ended.
 struct Held<'d> {
-    desk: &'d Desk,
+    shared: &'d Shared,
     delivery: DeliveryOf,
     how: How,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.desk.ledger.settled(self.delivery, self.how);
+        self.shared.ledger.settled(self.delivery, self.how);
+    }
+}
+
+/// Has a panic happen after the handler, where the handler has said so.
+#[derive(Clone)]
+struct Panicking;
+
+impl FromState<Arc<Shared>> for Panicking {
+    fn from_state(_: &Arc<Shared>) -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Provider for Panicking {
+    type Handle = Arc<AtomicBool>;
+
+    async fn provide(&self, _: &WorkerInfo) -> Result<Self::Handle, Failure> {
+        Ok(Arc::default())
+    }
+
+    async fn result(
+        &self,
+        _: &WorkerInfo,
+        panics: &Self::Handle,
+        _: Result<Settlement, &Failure>,
+    ) -> Result<(), Failure> {
+        if panics.load(Ordering::Relaxed) {
+            resume_unwind(Box::new(WANTED))
+        }
+        Ok(())
     }
 }
 
 async fn handle(
-    State(desk): State<Arc<Desk>>,
-    Body(parcel): Body<Parcel>,
+    State(shared): State<Arc<Shared>>,
+    Provided(panics): Provided<Panicking>,
+    Body(message): Body<Numbered>,
     envelope: Envelope,
 ) -> Result<(), Failure> {
     let Envelope { redelivered, attempt, .. } = envelope;
     let arrival = Arrival { redelivered, attempt: attempt.number };
-    let delivery = desk.ledger.delivered(parcel.number, arrival);
-    desk.meter.handled.fetch_add(1, Ordering::Relaxed);
-    let mut held = Held { desk: &desk, delivery, how: How::Lost };
+    let delivery = shared.ledger.delivered(message.number, arrival);
+    shared.meter.handled.fetch_add(1, Ordering::Relaxed);
+    let mut held = Held { shared: &shared, delivery, how: How::Lost };
     // Some take time, so that there is always one that a fault can hit.
-    if parcel.number.is_multiple_of(50) {
+    if message.number.is_multiple_of(50) {
         sleep(Duration::from_millis(2)).await;
     }
-    if parcel.number % 100 == 99 && delivery.is_first() {
+    if message.number % 100 == 99 && delivery.is_first() {
         held.how = How::Returned;
-        match parcel.number % 1000 {
+        match message.number % 1000 {
             499 => resume_unwind(Box::new(WANTED)),
             999 => return Err(Failure::from(Unspeakable)),
+            299 => {
+                panics.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             _ => return Err(Failure::new("a test wants it again")),
         }
     }
@@ -145,8 +189,8 @@ impl fmt::Display for Unspeakable {
 
 impl std::error::Error for Unspeakable {}
 
-async fn probed(State(desk): State<Arc<Desk>>, Body(parcel): Body<Parcel>) -> Settlement {
-    desk.probed.send_modify(|latest| *latest = parcel.number.max(*latest));
+async fn probed(State(shared): State<Arc<Shared>>, Body(message): Body<Numbered>) -> Settlement {
+    shared.probed.send_modify(|latest| *latest = message.number.max(*latest));
     Settlement::Ack
 }
 
@@ -154,21 +198,43 @@ async fn probed(State(desk): State<Arc<Desk>>, Body(parcel): Body<Parcel>) -> Se
 pub(crate) async fn serve(
     broker: &Broker,
     queues: &Queues,
-    desk: &Arc<Desk>,
+    shared: &Arc<Shared>,
 ) -> enoki::Result<RunningService> {
-    let of = |queue: &QueueSpec| queue.clone().of::<Parcel>();
+    let of = |queue: &QueueSpec| queue.clone().of::<Numbered>();
     Service::new("prove", broker.clone())
-        .state(desk.clone())
+        .state(shared.clone())
         .consume(&of(&queues.ordered), handle.concurrency(ORDERED.0).prefetch(ORDERED.1))
         .consume(&of(&queues.parallel), handle.concurrency(PARALLEL.0).prefetch(PARALLEL.1))
         .consume(&of(&queues.doomed), handle.concurrency(DOOMED.0).prefetch(DOOMED.1))
+        .consume(&of(&queues.unreadable), probed.concurrency(1))
         .consume(&of(&queues.probe), probed.concurrency(1))
         .start()
         .await
 }
 
+/// Removes the messages of a queue.
+pub(crate) async fn purge(broker: &Broker, queue: &QueueSpec) -> enoki::Result<u64> {
+    broker.purge(&queue.clone().of::<Numbered>()).await
+}
+
+/// Waits until the service says that the broker fails at the messages of this queue.
+pub(crate) async fn is_unreadable(service: &RunningService, queue: &QueueSpec) -> Outcome {
+    let is_explained = |now: &ConsumerHealth| match &now.health {
+        Health::Reconnecting { reason } => {
+            reason.to_string().contains("not be able to convert a message")
+        }
+        _ => false,
+    };
+    let consumers = service.health().consumers();
+    let its_own = consumers.into_iter().find(|(name, _)| **name == *queue.name);
+    let (_, mut health) = its_own.ok_or("no consumer of that queue")?;
+    let explained = health.wait_for(is_explained);
+    timeout(PUBLISH_WITHIN, explained).await.map_err(|_| "its consumer does not say so")??;
+    Ok(())
+}
+
 /// Writes down every connection that is lost.
-pub(crate) async fn watch_losses(mut health: watch::Receiver<BrokerHealth>, desk: Arc<Desk>) {
+pub(crate) async fn watch_losses(mut health: watch::Receiver<BrokerHealth>, shared: Arc<Shared>) {
     let (mut publishing, mut consuming) = (0, 0);
     loop {
         let now = health.borrow_and_update().clone();
@@ -177,7 +243,7 @@ pub(crate) async fn watch_losses(mut health: watch::Receiver<BrokerHealth>, desk
             (&mut consuming, losses(&now.consuming, now.consuming_opened), Purpose::Consume),
         ] {
             for _ in *told..lost {
-                desk.ledger.lost(purpose);
+                shared.ledger.lost(purpose);
             }
             *told = lost.max(*told);
         }
@@ -200,22 +266,22 @@ pub(crate) type Gate = watch::Receiver<u64>;
 pub(crate) async fn publish(
     broker: &Broker,
     queues: &Queues,
-    desk: &Arc<Desk>,
+    shared: &Arc<Shared>,
     seed: Seed,
     messages: u64,
     mut gate: Gate,
 ) -> Outcome {
     let to = |queue: &QueueSpec| {
-        let declare = Topology::new().with_queue(&queue.clone().of::<Parcel>());
+        let declare = Topology::new().with_queue(&queue.clone().of::<Numbered>());
         // What is deleted on purpose comes back with its consumer, not with its publisher.
         let declare = if queue.name == queues.doomed.name { Topology::new() } else { declare };
         let options =
             PublisherOptions::new().window(WINDOW).timeout(PUBLISH_WITHIN).declare(declare);
-        let route = RouteSpec::<Parcel>::to_queue(queue.name.as_str());
+        let route = RouteSpec::<Numbered>::to_queue(queue.name.as_str());
         async move { broker.publisher_with(route?, options).await }
     };
     let paths = Paths {
-        lane: desk.ledger.ordered(),
+        path: shared.ledger.ordered(),
         ordered: to(&queues.ordered).await?,
         parallel: to(&queues.parallel).await?,
         doomed: to(&queues.doomed).await?,
@@ -224,24 +290,24 @@ pub(crate) async fn publish(
     let mut confirms = tokio::task::JoinSet::new();
     for number in 0..messages {
         gate.wait_for(|open| *open > number).await?;
-        let parcel = Parcel { number, filling: filling(&mut random) };
-        let (publisher, missing) = paths.choose(&mut random, &desk.ledger);
+        let message = Numbered { number, filling: filling(&mut random) };
+        let (publisher, missing) = paths.choose(&mut random, &shared.ledger);
         let enqueued = match missing {
-            Some(nowhere) => publisher.message(&parcel)?.key(nowhere)?.enqueue().await,
-            None => publisher.enqueue(&parcel).await,
+            Some(nowhere) => publisher.message(&message)?.key(nowhere)?.enqueue().await,
+            None => publisher.enqueue(&message).await,
         };
         match enqueued {
             Ok(confirm) => {
-                let desk = desk.clone();
+                let shared = shared.clone();
                 confirms.spawn(async move {
                     let outcome = confirm.await;
-                    desk.ledger.answered(number, Answer::of(&outcome));
+                    shared.ledger.answered(number, Answer::of(&outcome));
                     if outcome.is_ok() {
-                        desk.meter.confirmed.fetch_add(1, Ordering::Relaxed);
+                        shared.meter.confirmed.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
-            Err(error) => desk.ledger.answered(number, Answer::of::<()>(&Err(error))),
+            Err(error) => shared.ledger.answered(number, Answer::of::<()>(&Err(error))),
         }
         while confirms.try_join_next().is_some() {}
     }
@@ -250,10 +316,10 @@ pub(crate) async fn publish(
 }
 
 struct Paths {
-    lane: Ordered,
-    ordered: Publisher<Parcel>,
-    parallel: Publisher<Parcel>,
-    doomed: Publisher<Parcel>,
+    path: Ordered,
+    ordered: Publisher<Numbered>,
+    parallel: Publisher<Numbered>,
+    doomed: Publisher<Numbered>,
 }
 
 impl Paths {
@@ -262,10 +328,10 @@ impl Paths {
         &self,
         random: &mut fastrand::Rng,
         ledger: &Ledger,
-    ) -> (&Publisher<Parcel>, Option<&'static str>) {
+    ) -> (&Publisher<Numbered>, Option<&'static str>) {
         match random.u32(0..100) {
             0..40 => {
-                ledger.attempted_in(self.lane, Expect::Handled);
+                ledger.attempted_in(self.path, Expect::Handled);
                 (&self.ordered, None)
             }
             40..85 => {
@@ -293,7 +359,7 @@ fn filling(random: &mut fastrand::Rng) -> String {
 
 /// Looks whether messages get through.
 pub(crate) struct Probe {
-    publisher: Publisher<Parcel>,
+    publisher: Publisher<Numbered>,
     next: u64,
 }
 
@@ -301,18 +367,18 @@ impl Probe {
     pub(crate) async fn new(broker: &Broker, queues: &Queues) -> enoki::Result<Self> {
         let options = PublisherOptions::new()
             .timeout(PUBLISH_WITHIN)
-            .declare(Topology::new().with_queue(&queues.probe.clone().of::<Parcel>()));
+            .declare(Topology::new().with_queue(&queues.probe.clone().of::<Numbered>()));
         let route = RouteSpec::to_queue(queues.probe.name.as_str())?;
         Ok(Self { publisher: broker.publisher_with(route, options).await?, next: 0 })
     }
 
     /// Tries until a message gets through, at most until the deadline; says whether one did.
-    pub(crate) async fn gets_through(&mut self, desk: &Desk, deadline: Instant) -> bool {
-        let mut probed = desk.probed.subscribe();
+    pub(crate) async fn gets_through(&mut self, shared: &Shared, deadline: Instant) -> bool {
+        let mut probed = shared.probed.subscribe();
         while Instant::now() < deadline {
             self.next += 1;
-            let parcel = Parcel { number: self.next, filling: String::new() };
-            if self.publisher.publish(&parcel).await.is_err() {
+            let message = Numbered { number: self.next, filling: String::new() };
+            if self.publisher.publish(&message).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -327,17 +393,17 @@ impl Probe {
 }
 
 /// Waits until everything is handled, and says what is not.
-pub(crate) async fn drain(desk: &Desk, patience: Duration) -> Outcome {
+pub(crate) async fn drain(shared: &Shared, patience: Duration) -> Outcome {
     let mut deadline = Instant::now() + patience;
     let mut last = 0;
     loop {
-        let handled = desk.meter.handled.load(Ordering::Relaxed);
+        let handled = shared.meter.handled.load(Ordering::Relaxed);
         // What a handler gave back may come again in a moment.
         let is_quiet = handled == last;
         if !is_quiet {
             (last, deadline) = (handled, Instant::now() + patience);
         }
-        let ledger = &desk.ledger;
+        let ledger = &shared.ledger;
         if is_quiet
             && ledger.in_flight() == 0
             && ledger.outstanding() == 0
@@ -362,7 +428,7 @@ pub(crate) async fn drain(desk: &Desk, patience: Duration) -> Outcome {
 pub(crate) async fn ready(broker: &Broker, queues: &Queues) -> enoki::Result<u64> {
     let mut ready = 0;
     for queue in queues.all() {
-        match broker.queue_status(&queue.clone().of::<Parcel>()).await {
+        match broker.queue_status(&queue.clone().of::<Numbered>()).await {
             Ok(Found { messages, .. }) => ready += messages,
             Err(error)
                 if error.kind() == ErrorKind::NotFound && queue.name == queues.doomed.name => {}
@@ -379,7 +445,7 @@ pub(crate) async fn clean_up(broker: &Broker, queues: &Queues) -> Outcome {
         // Replicas and acknowledgements take a moment.
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let messages = match broker.queue_status(&queue.clone().of::<Parcel>()).await {
+            let messages = match broker.queue_status(&queue.clone().of::<Numbered>()).await {
                 Ok(Found { messages, .. }) => messages,
                 // The run deleted it, and stopped before its consumer had declared it again.
                 Err(error)

@@ -18,18 +18,19 @@ use tokio::{
 };
 
 use crate::{
-    course::Course,
     fault::Fault,
-    ground::{Ground, Outcome},
+    load::{self, Probe, Queues, Shared},
+    log,
     progress::Progress,
     recovery::Recoveries,
+    target::Target,
+    testbed::{Outcome, Testbed},
     timeline::{self, Mark, Meter, Sample},
-    work::{self, Desk, Probe, Queues},
 };
 
 /// What to do.
 pub(crate) struct Task {
-    pub(crate) course: Course,
+    pub(crate) target: Target,
     pub(crate) seed: Seed,
     pub(crate) messages: u64,
     pub(crate) faults: usize,
@@ -38,7 +39,7 @@ pub(crate) struct Task {
 
 /// What came of it.
 pub(crate) struct Run {
-    pub(crate) course: Course,
+    pub(crate) target: Target,
     pub(crate) peer: String,
     pub(crate) took: Duration,
     pub(crate) samples: Vec<Sample>,
@@ -61,13 +62,13 @@ impl Run {
 }
 
 pub(crate) async fn run(task: Task, progress: &Progress) -> Run {
-    let ground = Ground::lay(task.course, task.seed).await;
-    run_on(ground, task, progress).await
+    let testbed = Testbed::start(task.target, task.seed).await;
+    run_on(testbed, task, progress).await
 }
 
-async fn run_on(ground: Outcome<Ground>, task: Task, progress: &Progress) -> Run {
+async fn run_on(testbed: Outcome<Testbed>, task: Task, progress: &Progress) -> Run {
     let mut run = Run {
-        course: task.course,
+        target: task.target,
         peer: String::new(),
         took: Duration::ZERO,
         samples: Vec::new(),
@@ -76,11 +77,11 @@ async fn run_on(ground: Outcome<Ground>, task: Task, progress: &Progress) -> Run
         errors: Vec::new(),
         memory: (memory(), 0),
     };
-    let desk = Arc::new(Desk::new(task.course, Arc::new(Meter::default())));
+    let shared = Arc::new(Shared::new(task.target, Arc::new(Meter::default())));
     let began = Instant::now();
     let (sender, mut samples) = mpsc::unbounded_channel();
-    let measuring = tokio::spawn(timeline::measure(desk.meter.clone(), began, sender));
-    if let Err(error) = attempt(ground, &task, &desk, began, progress, &mut run).await {
+    let measuring = tokio::spawn(timeline::measure(shared.meter.clone(), began, sender));
+    if let Err(error) = attempt(testbed, &task, &shared, began, progress, &mut run).await {
         run.errors.push(error.to_string());
     }
     measuring.abort();
@@ -88,28 +89,28 @@ async fn run_on(ground: Outcome<Ground>, task: Task, progress: &Progress) -> Run
         run.samples.push(sample);
     }
     run.took = began.elapsed();
-    run.report = desk.ledger.report();
+    run.report = shared.ledger.report();
     run.memory.1 = memory();
     run
 }
 
 async fn attempt(
-    ground: Outcome<Ground>,
+    testbed: Outcome<Testbed>,
     task: &Task,
-    desk: &Arc<Desk>,
+    shared: &Arc<Shared>,
     began: Instant,
     progress: &Progress,
     run: &mut Run,
 ) -> Outcome {
-    let ground = ground?;
+    let testbed = testbed?;
     let tasks = alive_tasks();
-    let queues = Queues::of(task.course)?;
-    let broker = ground.connect().await?;
+    let queues = Queues::of(task.target)?;
+    let broker = testbed.connect().await?;
     run.peer = broker.peer().to_string();
-    let watching = tokio::spawn(work::watch_losses(broker.health(), desk.clone()));
-    let service = work::serve(&broker, &queues, desk).await?;
-    ground.write_down().await?;
-    let kinds: Vec<Fault> = ground
+    let watching = tokio::spawn(load::watch_losses(broker.health(), shared.clone()));
+    let service = load::serve(&broker, &queues, shared).await?;
+    testbed.write_down().await?;
+    let kinds: Vec<Fault> = testbed
         .faults()
         .iter()
         .copied()
@@ -118,18 +119,18 @@ async fn attempt(
     let plan = seed::plan(task.seed, &kinds, task.faults, task.messages);
     let (gate, opened) = watch::channel(0);
     let publishing = {
-        let (broker, queues, desk) = (broker.clone(), queues.clone(), desk.clone());
+        let (broker, queues, shared) = (broker.clone(), queues.clone(), shared.clone());
         let (seed, messages) = (task.seed, task.messages);
-        tokio::spawn(
-            async move { work::publish(&broker, &queues, &desk, seed, messages, opened).await },
-        )
+        tokio::spawn(async move {
+            load::publish(&broker, &queues, &shared, seed, messages, opened).await
+        })
     };
-    let mut conductor = Conductor {
+    let mut driver = FaultDriver {
         publishing: &publishing,
-        ground: &ground,
+        testbed: &testbed,
         broker: &broker,
         queues: &queues,
-        desk,
+        shared,
         began,
         progress,
         probe: Probe::new(&broker, &queues).await?,
@@ -137,28 +138,28 @@ async fn attempt(
         marks: &mut run.marks,
         errors: &mut run.errors,
     };
-    conductor.conduct(&plan, task.messages, &gate).await;
-    let service = conductor.service.take();
-    drop(conductor);
+    driver.drive(&plan, task.messages, &gate).await;
+    let service = driver.service.take();
+    drop(driver);
     let ticking = async {
         loop {
-            progress.handled(desk.meter.handled.load(Ordering::Relaxed));
+            progress.handled(shared.meter.handled.load(Ordering::Relaxed));
             sleep(Duration::from_millis(200)).await;
         }
     };
     let finishing = async {
         publishing.await??;
-        work::drain(desk, PATIENCE).await
+        load::drain(shared, PATIENCE).await
     };
     let finished = tokio::select! {
         finished = finishing => finished,
         () = ticking => Ok(()),
     };
     watching.abort();
-    let stopped = stop(service, &broker, &queues, desk).await;
+    let stopped = stop(service, &broker, &queues, shared).await;
     drop(broker);
     let left = nothing_is_left(tasks).await;
-    finished.and(stopped).and(left).and(ground.clear().await)
+    finished.and(stopped).and(left).and(testbed.clear().await)
 }
 
 fn alive_tasks() -> usize {
@@ -184,39 +185,39 @@ async fn stop(
     mut service: Option<RunningService>,
     broker: &Broker,
     queues: &Queues,
-    desk: &Arc<Desk>,
+    shared: &Arc<Shared>,
 ) -> Outcome {
     let within = Duration::from_secs(10);
     for _ in 0..ROUNDS {
         if let Some(service) = service.take() {
             service.stop(within).await?;
         }
-        if work::ready(broker, queues).await? == 0 {
+        if load::ready(broker, queues).await? == 0 {
             break;
         }
         // What came again when all was handled had not begun, and is handled now: the ledger says whether
         // there was a reason for it.
-        service = Some(work::serve(broker, queues, desk).await?);
+        service = Some(load::serve(broker, queues, shared).await?);
         let deadline = Instant::now() + PATIENCE;
-        while work::ready(broker, queues).await? > 0 && Instant::now() < deadline {
+        while load::ready(broker, queues).await? > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
         }
-        work::drain(desk, PATIENCE).await?;
+        load::drain(shared, PATIENCE).await?;
     }
     if let Some(service) = service {
         service.stop(within).await?;
     }
-    work::clean_up(broker, queues).await?;
+    load::clean_up(broker, queues).await?;
     timeout(PATIENCE, broker.close(within)).await.map_err(|_| "closing hangs")?;
     Ok(())
 }
 
-struct Conductor<'r> {
+struct FaultDriver<'r> {
     publishing: &'r JoinHandle<Outcome>,
-    ground: &'r Ground,
+    testbed: &'r Testbed,
     broker: &'r Broker,
     queues: &'r Queues,
-    desk: &'r Arc<Desk>,
+    shared: &'r Arc<Shared>,
     began: Instant,
     progress: &'r Progress,
     probe: Probe,
@@ -225,11 +226,11 @@ struct Conductor<'r> {
     errors: &'r mut Vec<String>,
 }
 
-impl Conductor<'_> {
+impl FaultDriver<'_> {
     /// Has the faults happen at their messages. Meanwhile publishing goes on as far as the message of the
     /// next fault: slower the nearer it is, so that there is always something to publish while a fault
     /// lasts, and at full speed when messages get through again.
-    async fn conduct(&mut self, plan: &[Placed<Fault>], messages: u64, gate: &watch::Sender<u64>) {
+    async fn drive(&mut self, plan: &[Placed<Fault>], messages: u64, gate: &watch::Sender<u64>) {
         for (at, placed) in plan.iter().enumerate() {
             let from = placed.at.max(1);
             gate.send_replace(from);
@@ -238,7 +239,7 @@ impl Conductor<'_> {
                 break;
             }
             let to = plan.get(at + 1).map_or(messages, |next| next.at.max(1));
-            let lasts = self.ground.fault_lasts();
+            let lasts = self.testbed.fault_lasts();
             tokio::select! {
                 () = self.happen(placed) => {}
                 () = keep_busy(gate, from, to, lasts) => {}
@@ -254,7 +255,7 @@ impl Conductor<'_> {
     async fn published(&self, messages: u64) -> Outcome {
         let (mut last, mut since) = (0, Instant::now());
         loop {
-            let tried = self.desk.ledger.attempts();
+            let tried = self.shared.ledger.attempts();
             if tried >= messages {
                 return Ok(());
             }
@@ -269,7 +270,7 @@ impl Conductor<'_> {
             if since.elapsed() > 2 * PATIENCE {
                 return Err(format!("publishing stands still at message {tried}").into());
             }
-            self.progress.handled(self.desk.meter.handled.load(Ordering::Relaxed));
+            self.progress.handled(self.shared.meter.handled.load(Ordering::Relaxed));
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -279,22 +280,27 @@ impl Conductor<'_> {
         self.progress.says(name.clone());
         let from = self.began.elapsed();
         tracing::warn!(fault = name, at_message = placed.at, after = ?from, "FAULT begins");
-        let fault = self.desk.ledger.broken(name.clone());
+        let fault = self.shared.ledger.broken(name.clone());
         let injected = match placed.fault {
             Fault::ConsumerCrashed => self.crash().await,
+            Fault::Unreadable => self.unreadable().await,
+            Fault::LogPanics => {
+                self.log_panics().await;
+                Ok(())
+            }
             other => {
-                let killed = || self.desk.ledger.killed(fault, FORGETS);
-                self.ground.inject(other, placed.chance, self.queues.doomed(), killed).await
+                let killed = || self.shared.ledger.killed(fault, FORGETS);
+                self.testbed.inject(other, placed.chance, self.queues.doomed(), killed).await
             }
         };
         if let Err(error) = injected {
             self.errors.push(format!("{name}: {error}"));
         }
         let healed = Instant::now();
-        let works = self.probe.gets_through(self.desk, healed + PATIENCE).await;
+        let works = self.probe.gets_through(self.shared, healed + PATIENCE).await;
         let recovery = healed.elapsed();
         if works {
-            self.desk.ledger.healed(fault);
+            self.shared.ledger.healed(fault);
         } else {
             self.errors.push(format!("after {name} nothing got through for {PATIENCE:?}"));
         }
@@ -308,8 +314,32 @@ impl Conductor<'_> {
         if let Some(service) = self.service.take() {
             service.kill().await;
         }
-        self.service = Some(work::serve(self.broker, self.queues, self.desk).await?);
+        self.service = Some(load::serve(self.broker, self.queues, self.shared).await?);
         Ok(())
+    }
+}
+
+impl FaultDriver<'_> {
+    /// Publishes a message that the broker cannot convert, and removes it once its consumer has said so and its
+    /// neighbours have gone on.
+    async fn unreadable(&mut self) -> Outcome {
+        let queue = &self.queues.unreadable;
+        self.testbed.publish_unreadable(&queue.name).await?;
+        let service = self.service.as_ref().ok_or("no service")?;
+        load::is_unreadable(service, queue).await?;
+        if !self.probe.gets_through(self.shared, Instant::now() + PATIENCE).await {
+            return Err("one message holds up other queues".into());
+        }
+        load::purge(self.broker, queue).await?;
+        Ok(())
+    }
+
+    /// Loses the connections while the log panics at what the toolkit says about it.
+    async fn log_panics(&self) {
+        log::panics(true);
+        self.testbed.lose_connections();
+        sleep(self.testbed.fault_lasts()).await;
+        log::panics(false);
     }
 }
 
@@ -358,16 +388,16 @@ mod tests {
             Some(fault) => MemoryTransport::isolated().with_fault(fault),
             None => MemoryTransport::isolated(),
         };
-        let ground = Ok(Ground::memory(memory));
+        let testbed = Ok(Testbed::memory(memory));
         let task = Task {
-            course: Course::Memory,
+            target: Target::Memory,
             seed: Seed::new(1),
             messages: 1000,
             faults: 0,
             only: None,
         };
-        let progress = Progress::start(Course::Memory, 1000, 0);
-        run_on(ground, task, &progress).await.failures()
+        let progress = Progress::start(Target::Memory, 1000, 0);
+        run_on(testbed, task, &progress).await.failures()
     }
 
     #[tokio::test(start_paused = true)]
@@ -392,41 +422,41 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_the_run_deleted_last_is_no_failure() {
         let task = Task {
-            course: Course::Memory,
+            target: Target::Memory,
             seed: Seed::new(1001),
             messages: 200,
             faults: 3,
             only: Some("queue deleted".to_owned()),
         };
-        let progress = Progress::start(Course::Memory, task.messages, task.faults);
-        let ground = Ok(Ground::memory(MemoryTransport::isolated()));
-        assert_eq!(run_on(ground, task, &progress).await.failures(), Vec::<String>::new());
+        let progress = Progress::start(Target::Memory, task.messages, task.faults);
+        let testbed = Ok(Testbed::memory(MemoryTransport::isolated()));
+        assert_eq!(run_on(testbed, task, &progress).await.failures(), Vec::<String>::new());
         // And however it comes about.
-        let ground = Ground::memory(MemoryTransport::isolated());
-        let broker = ground.connect().await.unwrap();
-        let queues = Queues::of(Course::Memory).unwrap();
-        let error = work::clean_up(&broker, &queues).await.unwrap_err().to_string();
+        let testbed = Testbed::memory(MemoryTransport::isolated());
+        let broker = testbed.connect().await.unwrap();
+        let queues = Queues::of(Target::Memory).unwrap();
+        let error = load::clean_up(&broker, &queues).await.unwrap_err().to_string();
         assert!(error.contains("ordered"), "the others must be there: {error}");
-        let desk = Arc::new(Desk::new(Course::Memory, Arc::new(Meter::default())));
-        let service = work::serve(&broker, &queues, &desk).await.unwrap();
+        let shared = Arc::new(Shared::new(Target::Memory, Arc::new(Meter::default())));
+        let service = load::serve(&broker, &queues, &shared).await.unwrap();
         service.stop(PATIENCE).await.unwrap();
         broker.delete_queue(&queues.doomed).await.unwrap();
-        work::clean_up(&broker, &queues).await.unwrap();
+        load::clean_up(&broker, &queues).await.unwrap();
     }
 
     /// On several threads, since it takes two to meet.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn consumers_that_crash_leave_nothing_behind_that_comes_late() {
         let task = Task {
-            course: Course::Memory,
+            target: Target::Memory,
             seed: Seed::new(7),
             messages: 20_000,
             faults: 40,
             only: Some("consumer crashed".to_owned()),
         };
-        let progress = Progress::start(Course::Memory, task.messages, task.faults);
-        let ground = Ok(Ground::memory(MemoryTransport::isolated()));
-        let run = run_on(ground, task, &progress).await;
+        let progress = Progress::start(Target::Memory, task.messages, task.faults);
+        let testbed = Ok(Testbed::memory(MemoryTransport::isolated()));
+        let run = run_on(testbed, task, &progress).await;
         // How soon it recovers is the machine's, too.
         assert_eq!([run.errors, run.report.failures()].concat(), Vec::<String>::new());
     }
