@@ -1,4 +1,4 @@
-//! Any transport, with somebody in between: what the proxy does to bytes, done to the interface
+//! Any transport, with a layer in between: what the proxy does to bytes, done to the interface
 //! between the toolkit and a transport. So the broker in memory has faults, too.
 
 mod receiver;
@@ -51,7 +51,7 @@ struct State {
     delay: Duration,
 }
 
-/// A transport with somebody in between. Clones are the same.
+/// A transport with a layer in between that can break. Clones are the same.
 #[derive(Clone)]
 pub struct Between {
     inner: Arc<dyn Transport>,

@@ -31,9 +31,9 @@ pub struct Capacity {
 
 /// Every message from its first try to its last settlement.
 ///
-/// Whoever publishes calls [`attempted`](Self::attempted) before and [`answered`](Self::answered)
-/// after; whoever handles calls [`delivered`](Self::delivered) and [`settled`](Self::settled);
-/// whoever breaks something calls [`broken`](Self::broken) before and [`healed`](Self::healed) after.
+/// A publisher calls [`attempted`](Self::attempted) before and [`answered`](Self::answered) after it
+/// publishes; a handler calls [`delivered`](Self::delivered) and [`settled`](Self::settled); a fault
+/// calls [`broken`](Self::broken) before and [`healed`](Self::healed) after.
 /// [`report`](Self::report) then says what is wrong.
 #[derive(Debug)]
 pub struct Ledger {
@@ -50,7 +50,7 @@ struct Book {
     faults: Vec<Fault>,
     outstanding: u64,
     in_flight: u64,
-    /// Deliveries of messages that nobody has published.
+    /// Deliveries of messages that were never published.
     unexpected: u64,
 }
 
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmed_message_that_nobody_handles_is_lost() {
+    fn a_confirmed_message_that_no_handler_gets_is_lost() {
         let ledger = ledger();
         let lost = publish(&ledger);
         let kept = publish(&ledger);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_nobody_published_is_unexpected() {
+    fn a_message_that_was_never_published_is_unexpected() {
         let ledger = ledger();
         handle(&ledger, 7, FIRST);
         ledger.dead_lettered(8);

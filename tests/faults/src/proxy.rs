@@ -52,9 +52,9 @@ impl Direction {
 pub enum Door {
     /// They reach the broker.
     Open,
-    /// Nobody listens: connection refused.
+    /// No socket listens: connection refused.
     Refusing,
-    /// They are connected, to nobody.
+    /// They are connected, and the proxy connects to no broker.
     Hanging,
 }
 
@@ -65,7 +65,7 @@ pub enum Cut {
     Reset,
     /// Both sides told that no more will come, as if each had closed.
     Fin,
-    /// Nobody who reads in this direction gets any more, which they are told; the other direction
+    /// The reader in this direction gets an end of file; the other direction
     /// goes on.
     Half(Direction),
 }

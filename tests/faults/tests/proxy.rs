@@ -97,7 +97,7 @@ async fn expect_reset(socket: &mut TcpStream) {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// A broker that speaks AMQP 0-9-1 and says this, whoever connects.
+/// A broker that speaks AMQP 0-9-1 and says this to every client.
 async fn saying(bytes: Vec<u8>) -> (Peer, Proxy) {
     let peer = Peer::start(Script::new().send(bytes).close()).await.unwrap();
     let proxy = Proxy::start(peer.address()).await.unwrap();

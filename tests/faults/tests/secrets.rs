@@ -37,7 +37,7 @@ impl io::Write for Log {
 
 const PASSWORD: &str = "S3cr3t/CANARY 7f1d";
 
-/// The password in every form that somebody may read it in.
+/// The password in every form in which it could be read.
 fn forms() -> Vec<(&'static str, String)> {
     let bytes = |password: &str| {
         let bytes: Vec<_> = password.bytes().map(|byte| byte.to_string()).collect();
@@ -114,7 +114,8 @@ async fn t_s1_no_log_error_or_debug_output_tells_a_password() {
                 match broker.publisher_with(&JOBS.route(), options).await {
                     Err(error) => expect_quiet("an error", &format!("{error} {error:#?}")),
                     Ok(publisher) => {
-                        let error = publisher.publish(&1).await.expect_err("nobody confirms");
+                        let error =
+                            publisher.publish(&1).await.expect_err("the peer confirms nothing");
                         expect_quiet("an error", &format!("{error} {error:#?} {publisher:#?}"));
                     }
                 }

@@ -3,7 +3,7 @@
 //! here.
 //!
 //! Each row is checked between two of this toolkit's transports, and again with a client that
-//! somebody else wrote on either side: py-amqp (AMQP 0-9-1) and Qpid Proton (AMQP 1.0), which
+//! others wrote on either side: py-amqp (AMQP 0-9-1) and Qpid Proton (AMQP 1.0), which
 //! `dev/python` installs.
 
 mod crossing {

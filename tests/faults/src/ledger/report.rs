@@ -11,7 +11,7 @@ use super::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Somebody tried to publish it.
+    /// A publisher tried to publish it.
     pub attempted: u64,
     /// The publisher was told that it is stored.
     pub confirmed: u64,
@@ -21,7 +21,7 @@ pub struct Report {
     pub refused: u64,
     /// The publisher was told that it was never sent.
     pub not_sent: u64,
-    /// The publisher was told that nobody knows.
+    /// The publisher was told that it is not known.
     pub indeterminate: u64,
     /// The publisher was told nothing.
     pub unanswered: u64,
@@ -31,7 +31,7 @@ pub struct Report {
     pub deliveries: u64,
     /// Deliveries that were not settled.
     pub unsettled: u64,
-    /// Nobody knew whether it was stored, and it has reached a handler.
+    /// The publisher could not know whether it was stored, and it has reached a handler.
     pub recovered: u64,
     /// It went with its queue, as it was allowed to.
     pub perished: u64,
@@ -41,7 +41,7 @@ pub struct Report {
     pub false_ok: u64,
     /// Said to be stored nowhere, and delivered.
     pub false_failure: u64,
-    /// Deliveries of messages that nobody has published.
+    /// Deliveries of messages that were never published.
     pub unexpected: u64,
     /// First deliveries that came after that of a later message, where order was promised.
     pub order_violations: u64,
@@ -136,7 +136,7 @@ impl Report {
         check(self.lost, "confirmed and lost");
         check(self.false_ok, "confirmed that could not be stored");
         check(self.false_failure, "said to be stored nowhere, and delivered");
-        check(self.unexpected, "delivered that nobody has published");
+        check(self.unexpected, "delivered that were never published");
         check(self.unanswered, "without an outcome");
         check(self.order_violations, "delivered out of order");
         check(self.duplicates.unexplained, "delivered again for no reason");

@@ -9,9 +9,9 @@ use tokio::{
 
 use super::{Door, Shared, relay};
 
-/// A port, kept also while nobody listens on it.
+/// A port, kept also while no socket listens on it.
 pub(super) struct Listener {
-    /// Bound and never listening. Without it the kernel could give the port to somebody's outgoing
+    /// Bound and never listening. Without it the kernel could give the port to another outgoing
     /// connection while it is refused: to that of the program itself, which would then be connected
     /// to itself.
     _port: TcpSocket,

@@ -21,7 +21,7 @@ impl Flow {
         Self::default()
     }
 
-    /// A black hole: nothing arrives, and nobody is told. What was sent into it arrives when it
+    /// A black hole: nothing arrives, and neither side is told. What was sent into it arrives when it
     /// ends, as a network's retransmission would have it.
     pub fn held() -> Self {
         Self { held: true, ..Self::default() }

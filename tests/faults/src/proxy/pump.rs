@@ -216,7 +216,7 @@ async fn write(
     Ok(())
 }
 
-/// Reads what nobody is to get, until there is no more.
+/// Reads and drops, until there is no more.
 async fn discard(mut from: ReadHalf<'_>) -> Result<(), Cut> {
     let mut unread = [0; 4096];
     while from.read(&mut unread).await.map_err(|_| Cut::Reset)? > 0 {}
@@ -226,5 +226,5 @@ async fn discard(mut from: ReadHalf<'_>) -> Result<(), Cut> {
 /// At a time.
 const READ: usize = 64 * 1024;
 
-/// How much may wait before nobody is read from any more: as on a network, the sender notices.
+/// How much may wait before the proxy stops to read: as on a network, the sender notices.
 const LIMIT: usize = 4 * 1024 * 1024;

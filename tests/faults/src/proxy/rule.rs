@@ -7,7 +7,7 @@ use super::{Cut, Direction, Kind};
 /// What is done to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// It passes, and whoever set the rule hears of it.
+    /// It passes, and the test that set the rule is told.
     Pass,
     /// It vanishes. Only for what is one frame: without its first frame, the rest of a message is a
     /// breach of the protocol.

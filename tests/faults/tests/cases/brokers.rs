@@ -282,7 +282,7 @@ pub(crate) async fn r10_p25_a_broker_that_is_killed_loses_nothing_that_was_confi
     stage: Stage,
 ) -> Checked {
     let process = stage.process()?;
-    // Nobody consumes these.
+    // No consumer takes these.
     let queue = stage.queue("p25")?;
     let broker = stage.broker().await?;
     let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;

@@ -201,10 +201,10 @@ fn of_amqp091() -> Vec<(&'static str, Script)> {
         ("a frame without its end", tuned().send(vec![1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 41, 0xff])),
         ("a frame of two gigabytes", tuned().send(vec![1, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0])),
         ("a refusal", tuned().send(amqp091::close(530, "NOT_ALLOWED - no such host")).read_frame()),
-        ("an open channel that nobody asked for", open().send(amqp091::channel_open_ok(7))),
-        ("a body for nobody", open().send(amqp091::frame(3, 1, b"body"))),
+        ("an open channel that was not asked for", open().send(amqp091::channel_open_ok(7))),
+        ("a body without a method", open().send(amqp091::frame(3, 1, b"body"))),
         (
-            "a delivery for nobody",
+            "a delivery without a consumer",
             open().send(amqp091::method(1, 60, 60, &[1, b'c', 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])),
         ),
         (
@@ -290,11 +290,11 @@ fn of_amqp10() -> Vec<(&'static str, Script)> {
         ("a wish for a heartbeat each millisecond", amqp10::login(65_536, 255, 1)),
         ("a second greeting", open().send(amqp10::open(65_536, 255, 10_000))),
         (
-            "a transfer for nobody",
+            "a transfer without a link",
             open().send(amqp10::frame(0, 0, &amqp10::described(0x14, &[amqp10::uint(1)]))),
         ),
         (
-            "a session that nobody asked for",
+            "a session that was not asked for",
             open().send(amqp10::frame(
                 0,
                 7,

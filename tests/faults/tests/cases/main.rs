@@ -128,7 +128,7 @@ const SCRIPTED: &[Scripted] = scripted!(
     hostile::t_s8_what_no_broker_says_is_an_error_in_time_and_little_memory,
 );
 
-/// What panicked: nothing may, not even a task that nobody waits for.
+/// What panicked: nothing may, not even a task that no other waits for.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn panics() -> MutexGuard<'static, Vec<String>> {

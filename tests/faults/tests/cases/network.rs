@@ -128,7 +128,7 @@ pub(crate) async fn r04_a_broker_that_falls_silent_is_left_and_nothing_is_lost(
     stage.proxy.flow(Direction::FromBroker, Flow::held());
     let began = Instant::now();
     let publishing = pair.publisher.enqueue(&1).await?;
-    // Closing has its deadline, whoever does not answer.
+    // Closing has its deadline, also where the broker does not answer.
     let deadline = Duration::from_secs(1);
     other.close(deadline).await;
     let closing = began.elapsed();

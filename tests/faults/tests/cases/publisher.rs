@@ -144,7 +144,7 @@ pub(crate) async fn p10_a_publish_on_a_connection_that_died_unnoticed_arrives(
     for cut in [Cut::Reset, Cut::Fin] {
         publisher.publish(&1).await?;
         stage.proxy.cut(cut);
-        // Nobody has told the program yet.
+        // The program does not know yet.
         ids.push(timeout(PATIENCE, publisher.publish(&2)).await??.message_id);
     }
     publisher.publish(&3).await?;
@@ -201,7 +201,7 @@ pub(crate) async fn p21_closing_leaves_no_message_without_a_word(stage: Stage) -
     let began = Instant::now();
     broker.close(deadline).await;
     let took = began.elapsed();
-    // A second of grace for saying goodbye to somebody who does not answer.
+    // A second of grace for closing a connection to a peer that does not answer.
     expect(took < deadline + Duration::from_secs(1) + SLACK, format!("closing took {took:?}"))?;
     let mut unknown = 0;
     for confirm in confirms {
@@ -213,7 +213,7 @@ pub(crate) async fn p21_closing_leaves_no_message_without_a_word(stage: Stage) -
             other => return Err(format!("the outcome is {other:?}").into()),
         }
     }
-    // Only what nobody knows about may be stored.
+    // Only an indeterminate message may be stored.
     let viewer = stage.past_the_proxy().await?;
     let stored = viewer.queue_status(&queue.of::<u32>()).await?.messages;
     expect(stored > 0 && stored <= unknown, format!("{stored} are stored of {unknown} unknown"))

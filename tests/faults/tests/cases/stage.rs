@@ -56,7 +56,7 @@ impl Place {
         places
     }
 
-    /// Whether nobody has to have this one.
+    /// Whether a machine may be without this one.
     pub(crate) fn is_optional(self) -> bool {
         self.broker == "rabbitmq-4.3"
     }
@@ -184,7 +184,7 @@ impl Stage {
         self.process.as_ref().ok_or_else(|| "the case does not say that it harms the broker".into())
     }
 
-    /// A queue that nobody else uses; it goes soon after the case.
+    /// A queue of this case alone; it goes soon after the case.
     pub(crate) fn queue(&self, label: &str) -> enoki::Result<QueueSpec> {
         let mut queue = QueueSpec::new(format!("{}.{label}", self.prefix))?;
         queue.expires = Some(Duration::from_secs(600));

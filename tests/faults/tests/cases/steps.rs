@@ -142,7 +142,7 @@ pub(crate) async fn next(deliveries: &mut Subscription) -> Checked<Delivery> {
     Ok(next?.ok_or("the deliveries ended")?)
 }
 
-/// Waits until a queue has nothing ready and nobody consumes from it any more.
+/// Waits until a queue has nothing ready and no consumer any more.
 pub(crate) async fn until_idle(broker: &Broker, queue: &QueueSpec) -> Checked {
     let queue = queue.clone().of::<u32>();
     let idle = async {

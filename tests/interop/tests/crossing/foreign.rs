@@ -1,4 +1,4 @@
-//! Clients that somebody else wrote: the programs in `foreign/`, in Python.
+//! Clients that others wrote: the programs in `foreign/`, in Python.
 
 use std::process::Stdio;
 

@@ -113,7 +113,7 @@ fn arrived_at_nameko(
     let wire = on_the_wire(story.prefix, headers, values, ids).map_err(say)?;
     let wire: Table = wire.into_iter().map(rename).collect();
     same("the headers", &arrived.headers, &wire)?;
-    // To nameko every header is context, whoever sent it.
+    // To nameko every header is context, also one of another program.
     let own = |name: ShortStr| match name
         .strip_prefix(story.prefix)
         .and_then(|rest| rest.strip_prefix('.'))

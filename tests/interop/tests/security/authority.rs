@@ -19,7 +19,7 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// A certificate that nobody but itself has signed.
+/// A certificate that is signed by itself.
 pub(crate) fn self_signed(names: &[&str]) -> Checked<Identity> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let key = KeyPair::generate()?;
@@ -71,7 +71,7 @@ impl Authority {
     ) -> Checked<Identity> {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, "somebody");
+        params.distinguished_name.push(DnType::CommonName, "another");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);

@@ -1,4 +1,4 @@
-//! A password that nobody may hear: not in an error, not in a Debug, not in a log that tells everything.
+//! A password that must appear nowhere: in no error, no Debug, and no log at the level TRACE.
 
 use std::{
     error::Error as _,
@@ -84,7 +84,7 @@ pub(crate) fn told(error: &Error) -> String {
     text
 }
 
-pub(crate) async fn nobody_sings() -> Checked {
+pub(crate) async fn no_text_has_the_password() -> Checked {
     let mut texts = Vec::new();
     for url in bad_urls() {
         let error = enoki::connect(&url).await.err().ok_or("it was taken")?;
@@ -174,7 +174,7 @@ fn key(pem: &str) -> impl Iterator<Item = &str> {
 /// How many connections are tried at the same time.
 const AT_ONCE: usize = 8;
 
-/// How long somebody may say nothing.
+/// How long a peer may be silent.
 const SHORT: Duration = Duration::from_secs(2);
 
 /// What takes the login, and then hangs up.

@@ -1,4 +1,4 @@
-//! TLS, logins by certificate, and what nobody may read: at brokers that listen with TLS, at others
+//! TLS, logins by certificate, and secrets that must not be read: at brokers that listen with TLS, at others
 //! through a proxy that does, and at scripts.
 
 mod authority;
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
     trials.push(Trial::test("security::a_password_in_the_clear_is_warned_of", warned));
     trials.push(Trial::test("security::trust_in_anybody_is_warned_of", warned_of_anybody));
     trials.push(Trial::test("security::no_credential_is_told_anywhere", || {
-        waited(Box::pin(canary::nobody_sings()))
+        waited(Box::pin(canary::no_text_has_the_password()))
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -204,7 +204,7 @@ async fn self_signed(scheme: &str) -> Checked {
     Ok(())
 }
 
-/// Somebody who knows nothing newer than TLS 1.1, and who says so or takes for granted that we do.
+/// A server that knows nothing newer than TLS 1.1, and says so, or takes for granted that the client does.
 async fn too_old(scheme: &str) -> Checked {
     let alert = b"\x15\x03\x02\0\x02\x02\x46";
     // A ServerHello of 38 bytes: version, random, no session, TLS_RSA_WITH_AES_128_CBC_SHA.
@@ -217,7 +217,7 @@ async fn too_old(scheme: &str) -> Checked {
     Ok(())
 }
 
-/// Somebody between here and the broker may answer in the clear, as the broker would.
+/// An attacker on the way to the broker may answer in the clear, as the broker would.
 async fn plaintext(scheme: &str) -> Checked {
     for bytes in
         [canary::greeting(scheme), b"AMQP\0\0\x09\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n"]
@@ -251,7 +251,7 @@ async fn stranger(scheme: &str) -> Checked {
     let server = Server::new(&ours.sign(&["127.0.0.1"])?, Some(&ours.pem()))?;
     let (address, _) = server.serve("127.0.0.1", hold).await?;
     for authority in [Authority::new()?, Authority::named("Another")?] {
-        let strange = authority.sign(&["somebody"])?;
+        let strange = authority.sign(&["another"])?;
         let tls =
             Tls::new().trust_only(ours.pem()).client_certificate(strange.certificate, strange.key);
         let error = refusal(format!("{scheme}s://u:p@{address}"), options(tls)).await?;
@@ -389,7 +389,7 @@ fn is_warned_of(url: &str, tls: Tls, words: &str) -> Result<bool, Failed> {
     Ok(line.is_some_and(|line| line.contains("WARN") && line.contains(words)))
 }
 
-/// Not where nobody is on the way.
+/// Not where the broker is on this machine.
 fn warned() -> Result<(), Failed> {
     for scheme in SCHEMES {
         for (host, s, expected) in [
@@ -421,7 +421,7 @@ fn warned_of_anybody() -> Result<(), Failed> {
 
 async fn anybody(url: String) -> Checked {
     let (broker, login) = parts(&url)?;
-    let expired = Authority::new()?.sign_expired(&["somebody.else"])?;
+    let expired = Authority::new()?.sign_expired(&["another.host"])?;
     let (address, _) = Server::new(&expired, None)?.before(broker, "127.0.0.1").await?;
     let url = led(&url, &login, "127.0.0.1", address.port());
     refusal(url.clone(), options(Tls::new())).await?;

@@ -46,7 +46,7 @@ pub(crate) async fn is_trusted() -> Checked {
         command.env(URL, format!("{scheme}s://u:p@{address}")).env("SSL_CERT_FILE", &file);
         let status = command.env_remove("SSL_CERT_DIR").kill_on_drop(true).status().await;
         fs::remove_file(&file)?;
-        assert!(!status?.success(), "nobody speaks AMQP there");
+        assert!(!status?.success(), "nothing speaks AMQP there");
         assert_eq!(reached.load(Ordering::SeqCst) > 0, expected, "{scheme}");
     }
     Ok(())

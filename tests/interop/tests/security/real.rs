@@ -40,7 +40,7 @@ pub(crate) async fn unknown(broker: Encrypted) -> Checked {
     Ok(())
 }
 
-/// One that the broker does not trust, by name of somebody whom it knows.
+/// A certificate that the broker does not trust, in the name of a user whom it knows.
 pub(crate) async fn stranger(broker: Encrypted) -> Checked {
     let guest = Authority::new()?.sign_for("guest")?;
     let tls = broker.trusting()?.client_certificate(guest.certificate, guest.key);

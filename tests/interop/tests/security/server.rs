@@ -1,4 +1,4 @@
-//! Who answers: somebody with a certificate, and behind it a real broker, or a script.
+//! A server with a certificate, and behind it a real broker or a script.
 
 use std::{
     net::SocketAddr,

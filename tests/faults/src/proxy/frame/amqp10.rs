@@ -30,7 +30,7 @@ pub(super) fn kind(frame: &[u8], direction: Direction) -> Kind {
     }
 }
 
-/// Whether this transfer is the first of a message that somebody has to settle. Requests to the
+/// Whether this transfer is the first of a message that its receiver has to settle. Requests to the
 /// management node and their answers are sent settled; they are no messages of the program's.
 fn begins_unsettled(fields: &[u8]) -> bool {
     let has_id = field(fields, 1).is_some_and(|id| id != [0x40]);

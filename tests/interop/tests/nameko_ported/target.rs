@@ -5,12 +5,12 @@ use std::fmt;
 use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, encrypted::Encrypted};
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum Target {
     Memory,
     Remote { broker: Broker, scheme: &'static str },
 }
 
-impl Place {
+impl Target {
     pub(crate) fn all() -> [Self; 6] {
         let remote = |broker, scheme| Self::Remote { broker, scheme };
         [
@@ -31,8 +31,8 @@ impl Place {
     /// Its URL, or the variable that does not tell it.
     pub(crate) fn url(self) -> Result<String, &'static str> {
         match self {
-            // One for each test: it is as if nobody else were there.
-            Self::Memory => Ok(format!("memory://ancestor-{}", uuid::Uuid::now_v7().simple())),
+            // One for each test, which shares it with no other.
+            Self::Memory => Ok(format!("memory://nameko-ported-{}", uuid::Uuid::now_v7().simple())),
             Self::Remote { broker, scheme } => broker.url(scheme).ok_or(broker.variable),
         }
     }
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory => f.write_str("memory"),

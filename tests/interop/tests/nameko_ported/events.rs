@@ -1,5 +1,5 @@
 //! `test/test_events.py`. Events are a topology, not a layer: the exchange of a service, and a queue
-//! for whoever is to get them once.
+//! for each handler that gets them.
 
 use std::collections::BTreeMap;
 
@@ -155,14 +155,14 @@ pub(crate) async fn requeue_on_error(stage: &Stage) -> Checked {
     same("no more", sees.try_recv().ok(), None::<(u32, bool)>)
 }
 
-/// What happens while nobody listens waits in the queue.
+/// An event that is published while no service runs waits in the queue.
 pub(crate) async fn reliable_delivery(stage: &Stage) -> Checked {
     let mut events = Events::of(stage).await?;
     let queue = stage.queue("evt")?;
     events.listen(stage, "foo", &queue).await?;
     events.emit(0..1).await?;
     same("what is heard", all(&events.heard(1).await?), [0])?;
-    events.running.pop().ok_or("nobody listens")?.stop(soon()).await?;
+    events.running.pop().ok_or("no service runs")?.stop(soon()).await?;
     events.emit(1..3).await?;
     events.listen(stage, "foo", &queue).await?;
     events.emit(3..4).await?;
@@ -178,7 +178,7 @@ pub(crate) async fn unreliable_delivery(stage: &Stage) -> Checked {
     events.listen(stage, "foo", &queue).await?;
     events.emit(0..1).await?;
     same("what is heard", all(&events.heard(1).await?), [0])?;
-    events.running.pop().ok_or("nobody listens")?.stop(soon()).await?;
+    events.running.pop().ok_or("no service runs")?.stop(soon()).await?;
     // The broker deletes it a moment after the consumer went.
     let gone = async {
         loop {

@@ -29,7 +29,7 @@ async fn logins(stage: &Stage) -> Checked<Vec<(&'static str, Broker)>> {
     Ok(brokers)
 }
 
-/// A service consumes over TLS what somebody else publishes.
+/// A service consumes over TLS what another program publishes.
 pub(crate) async fn consume_over_ssl(stage: &Stage) -> Checked {
     let outside = stage.broker().await?;
     for (label, broker) in logins(stage).await? {

@@ -5,14 +5,13 @@
 //! Those that break connections do so by a proxy, so they need a broker that is reached by TCP; those
 //! about TLS need one that listens with TLS.
 
-mod ancestor {
+mod nameko_ported {
     pub(super) mod container;
     pub(super) mod context;
     pub(super) mod disconnections;
     pub(super) mod events;
     pub(super) mod guide;
     pub(super) mod messaging;
-    pub(super) mod place;
     pub(super) mod publish;
     pub(super) mod queue_consumer;
     pub(super) mod retry;
@@ -20,6 +19,7 @@ mod ancestor {
     pub(super) mod ssl;
     pub(super) mod stage;
     pub(super) mod table;
+    pub(super) mod target;
 }
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
@@ -28,9 +28,9 @@ use enoki_interop::{Checked, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::time::timeout;
 
-use crate::ancestor::{
-    container, context, disconnections, events, guide, messaging, place::Place, publish,
-    queue_consumer, retry, serialization, ssl, stage::Stage, table,
+use crate::nameko_ported::{
+    container, context, disconnections, events, guide, messaging, publish, queue_consumer, retry,
+    serialization, ssl, stage::Stage, table, target::Target,
 };
 
 /// A port of one of nameko's tests.
@@ -45,7 +45,7 @@ struct Port {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Nothing,
-    /// Somebody between here and the broker, who breaks connections.
+    /// A proxy before the broker, which breaks connections.
     Proxy,
     /// A broker that listens with TLS.
     Tls,
@@ -170,30 +170,30 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let ports = || QUIET.iter().chain(ROUGH).chain(ENCRYPTED);
     let mut trials =
-        vec![Trial::test("ancestor::the_table_in_the_docs_has_these_tests", move || {
+        vec![Trial::test("nameko_ported::the_table_in_the_docs_has_these_tests", move || {
             let names: Vec<_> = ports().map(|port| port.name).collect();
             table::check(&names).map_err(Failed::from)
         })];
     trials.push(Trial::test(
-        "ancestor::the_guide_leaves_no_name_out_and_shows_what_it_names",
+        "nameko_ported::the_guide_leaves_no_name_out_and_shows_what_it_names",
         || guide::check().map_err(Failed::from),
     ));
-    for place in Place::all() {
-        for port in ports().filter(|port| place.is_remote() || port.needs == Need::Nothing) {
-            let name = format!("ancestor::{place}::{}", port.name);
-            trials.push(Trial::ignorable_test(name, move || perform(place, port)));
+    for target in Target::all() {
+        for port in ports().filter(|port| target.is_remote() || port.needs == Need::Nothing) {
+            let name = format!("nameko_ported::{target}::{}", port.name);
+            trials.push(Trial::ignorable_test(name, move || perform(target, port)));
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn perform(place: Place, port: &Port) -> Result<Completion, Failed> {
-    let url = match place.url() {
+fn perform(target: Target, port: &Port) -> Result<Completion, Failed> {
+    let url = match target.url() {
         Ok(url) => url,
         Err(variable) => return without(variable),
     };
     let encrypted = match port.needs {
-        Need::Tls => match place.encrypted() {
+        Need::Tls => match target.encrypted() {
             Ok(encrypted) => Some(encrypted),
             Err(variable) => return without(&variable),
         },

@@ -130,7 +130,7 @@ pub(crate) async fn delivery_options(stage: &Stage) -> Checked {
     same("the expiration", properties.expiration, Some(Duration::from_secs(10)))
 }
 
-/// A message for nobody is an error to who waits, and nothing to who does not.
+/// An unroutable message is an error to a publisher that waits, and nothing to one that does not.
 pub(crate) async fn confirms(stage: &Stage) -> Checked {
     let broker = stage.broker().await?;
     let exchange = stage.exchange("x", ExchangeKind::Direct)?;
@@ -186,7 +186,7 @@ pub(crate) async fn compression(stage: &Stage) -> Checked {
     Ok(())
 }
 
-/// A content type of one's own goes with bytes that nobody touches.
+/// A content type of one's own goes with bytes that stay as they are.
 pub(crate) async fn content_type(stage: &Stage) -> Checked {
     let raw = Raw::new("application/octet-stream", &b"\xff\x00raw"[..])?;
     let (it, _broker) = arrives(stage, PublisherOptions::new(), &raw, as_it_is).await?;

@@ -1,4 +1,4 @@
-//! What a test gets: a broker, names of its own, somebody who tidies up, and steps that many take.
+//! What a test gets: a broker, names of its own, a clean-up at its end, and steps that many take.
 
 use std::{cell::RefCell, fmt::Debug, net::SocketAddr, time::Duration};
 
@@ -36,7 +36,7 @@ impl Stage {
     ) -> Checked<Self> {
         let proxy =
             if needs_proxy { Some(Proxy::start(address(&url).await?).await?) } else { None };
-        let prefix = format!("ancestor.{}", Uuid::now_v7().simple());
+        let prefix = format!("nameko-ported.{}", Uuid::now_v7().simple());
         Ok(Self { url, proxy, encrypted, prefix, made: RefCell::default() })
     }
 
@@ -77,19 +77,19 @@ impl Stage {
         url.username().map(str::to_owned)
     }
 
-    /// A name that nobody else uses.
+    /// A name of this test alone.
     pub(crate) fn name(&self, label: &str) -> String {
         format!("{}.{label}", self.prefix)
     }
 
-    /// A queue that nobody else uses, and that goes when the test ends.
+    /// A queue of this test alone, which goes when the test ends.
     pub(crate) fn queue(&self, label: &str) -> Checked<QueueSpec> {
         let queue = QueueSpec::new(self.name(label))?;
         self.made.borrow_mut().push(Change::DeleteQueue(queue.name.clone()));
         Ok(queue)
     }
 
-    /// An exchange that nobody else uses, and that goes when the test ends.
+    /// An exchange of this test alone, which goes when the test ends.
     pub(crate) fn exchange(&self, label: &str, kind: ExchangeKind) -> Checked<ExchangeSpec> {
         let exchange = ExchangeSpec::new(self.name(label), kind)?;
         self.made.borrow_mut().push(Change::DeleteExchange(exchange.name.clone()));

@@ -104,7 +104,7 @@ async fn timeout(stage: &Stage, direction: Direction) -> Checked {
     listening.end(stage).await
 }
 
-/// One direction swallows everything, and nobody closes anything: heartbeats notice.
+/// One direction swallows everything, and neither side closes: heartbeats notice.
 async fn blackhole(stage: &Stage, direction: Direction) -> Checked {
     let mut listening = Listening::start(stage).await?;
     listening.works("before").await?;
@@ -182,7 +182,7 @@ async fn outlived(stage: &Stage, on_error: OnError, first_fails: bool) -> Checke
 }
 
 /// A message whose connection breaks while it is handled is delivered again; the late
-/// acknowledgement harms nobody.
+/// acknowledgement does no harm.
 pub(crate) async fn message_ack_regression(stage: &Stage) -> Checked {
     outlived(stage, OnError::ack(), false).await
 }
@@ -253,7 +253,7 @@ pub(crate) async fn publisher_down(stage: &Stage) -> Checked {
     same("what arrives", contents(&stage.broker().await?, &queue).await?, ["\"one\""])
 }
 
-/// The connection stalls and is closed: whether the message arrived nobody knows, and that is said.
+/// The connection stalls and is closed: whether the message arrived is not known, and the error says so.
 pub(crate) async fn publisher_timeout(stage: &Stage) -> Checked {
     let (publisher, queue, _broker) = publisher(stage, at_once()).await?;
     same("the outcome", publish(&publisher, "one").await, Ok(()))?;

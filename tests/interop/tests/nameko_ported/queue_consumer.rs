@@ -178,7 +178,7 @@ pub(crate) async fn prefetch_throughput(stage: &Stage) -> Checked {
 pub(crate) async fn stop_while_starting(stage: &Stage) -> Checked {
     for door in [Door::Refusing, Door::Hanging] {
         let broker = stage.behind_the_proxy().await?;
-        // The connection that consumes is opened when somebody needs it.
+        // The connection that consumes is opened when a consumer needs it.
         stage.proxy().door(door).await;
         let mut health = broker.health();
         let service = Service::new("test", broker)
