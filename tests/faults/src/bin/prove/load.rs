@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use enoki::{
     Body, Broker, ErrorKind, Failure, Outcome as Settlement, Publisher, Service, State,
     broker::{BrokerHealth, Health},
-    consume::{Envelope, FromState, Handler, Provided, Provider, WorkerInfo},
+    consume::{ConsumerHealth, Envelope, FromState, Handler, Provided, Provider, WorkerInfo},
     publish::PublisherOptions,
-    service::{ConsumerHealth, RunningService},
+    service::RunningService,
     topology::{QueueKind, QueueSpec, RouteSpec, Topology},
     transport::{Found, Purpose},
 };
