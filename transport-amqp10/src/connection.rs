@@ -1,7 +1,7 @@
 //! One connection to the broker: opened, lent out in AMQP sessions, and closed.
 //!
-//! A session of the interface has one of them, and more when its links need more AMQP sessions than
-//! the broker lets one connection have: see `connections.rs`.
+//! A session of the interface has one of them, and more when its links need more AMQP sessions than the broker
+//! allows on one connection: see `connections.rs`.
 
 mod refusal;
 
@@ -27,122 +27,127 @@ use tokio::{
 
 use crate::{
     error::{self, Cause},
-    io::stream::{self, FRAME_MAX, Line},
-    management::{artemis::Artemis, rabbitmq::Management},
+    io::{
+        socket_state::{CutOnDrop, SocketState},
+        stream,
+    },
+    limits::{FRAME_MAX, REPLY_TIMEOUT},
+    management::link::ManagementLink,
     options::Options,
-    proto::inbound::OVERHEAD,
-    session_pool::{Channel, Idle},
+    proto::frame::DATA_HEAD,
+    session_pool::{LinkSession, SessionPool},
 };
 
-/// Why the connections of a session are over, once they are: they end together.
-pub(crate) type Health = watch::Sender<Option<Ended>>;
+/// Why the connections of a session have ended, once they have. All of them share one, since they end together.
+pub(crate) type EndState = watch::Sender<Option<Ended>>;
 
 /// One connection to the broker.
+///
+/// The permits of `free_sessions` and the AMQP sessions that have one are together as many as the broker allows,
+/// less one that is set aside for the management link, and less those whose channel was lost with an answer.
 pub(crate) struct Connection {
-    line: Arc<Line>,
-    begins: mpsc::Sender<Begin>,
-    /// AMQP sessions between two links.
-    idle: Arc<Idle>,
-    /// How many more AMQP sessions there may be, besides the one of the links for changes of the
-    /// topology.
-    room: Arc<Semaphore>,
-    /// The links for changes of the topology, between two of them.
-    pub(crate) management: Mutex<Option<Management>>,
-    pub(crate) artemis: Mutex<Option<Artemis>>,
+    socket: Arc<SocketState>,
+    /// To the task that owns the connection.
+    begins: mpsc::Sender<BeginRequest>,
+    /// AMQP sessions that no link uses. They keep their permits.
+    pool: Arc<SessionPool>,
+    /// How many more AMQP sessions may begin, besides that of the management link.
+    free_sessions: Arc<Semaphore>,
+    /// The links for changes of the topology, between two changes. A change takes them out and puts them back.
+    pub(crate) management: Mutex<Option<ManagementLink>>,
 }
 
-/// A wish for an AMQP session; `None` is sent when the broker does not answer.
-type Begin = oneshot::Sender<Option<Result<SessionHandle<()>, BeginError>>>;
+/// A request for an AMQP session. The answer is `None` when the broker does not answer.
+type BeginRequest = oneshot::Sender<Option<Result<SessionHandle<()>, BeginError>>>;
 
 impl Connection {
-    /// Opens one, within the deadline. It ends with the health, and the health with it.
+    /// Opens a connection, within the deadline. When it ends, so does the session, and the other way round.
     pub(crate) async fn open(
         options: &Options,
-        line: Line,
-        health: &Arc<Health>,
+        socket: SocketState,
+        end_state: &Arc<EndState>,
         deadline: Instant,
     ) -> Result<Self> {
-        let line = Arc::new(line);
-        // Whether the deadline passes or the caller goes away: the line ends with this call, unless
-        // there is a connection.
-        let cut = CutOnDrop(Some(line.clone()));
+        let socket = Arc::new(socket);
+        // If the deadline passes, or the caller drops this future, the socket is closed.
+        let cut = CutOnDrop::new(&socket);
         let began = Instant::now();
-        let client = match timeout_at(deadline, connect(options, &line)).await {
+        let client = match timeout_at(deadline, connect(options, &socket)).await {
             Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(refusal::refused(options, error, &line, began.elapsed())),
-            Err(_) => return Err(refusal::silent(options, line.stage())),
+            Ok(Err(error)) => {
+                return Err(refusal::refused(options, error, &socket, began.elapsed()));
+            }
+            Err(_) => return Err(refusal::silent(options, socket.stage())),
         };
         cut.keep();
         let (begins, inbox) = mpsc::channel(1);
-        // One of the channels, which begin with 0, is for the changes of the topology.
-        let room = usize::from(line.last_channel().min(LAST_CHANNEL));
-        let room = Arc::new(Semaphore::new(room));
-        let keeping = keep(client, inbox, line.clone(), health.clone(), room.clone());
-        let lost = (line.clone(), health.clone());
-        spawn("keep a connection", keeping, move |panicked| {
-            let (line, health) = lost;
-            end(&health, Ended::Failed(Cause::Lost(panicked.to_string())));
-            line.cut();
+        // Channels are numbered from 0, so that this is one less than there are: the one for the management link.
+        let free_sessions = usize::from(socket.last_channel().min(LAST_CHANNEL));
+        let free_sessions = Arc::new(Semaphore::new(free_sessions));
+        let running = run(client, inbox, socket.clone(), end_state.clone(), free_sessions.clone());
+        let lost = (socket.clone(), end_state.clone());
+        spawn("keep a connection", running, move |panicked| {
+            let (socket, end_state) = lost;
+            set_ended(&end_state, Ended::Failed(Cause::Lost(panicked.to_string())));
+            socket.cut();
         });
         Ok(Self {
-            line,
+            socket,
             begins,
-            idle: Arc::default(),
-            room,
+            pool: Arc::default(),
+            free_sessions,
             management: Mutex::new(None),
-            artemis: Mutex::new(None),
         })
     }
 
-    /// The socket.
-    pub(crate) fn line(&self) -> &Arc<Line> {
-        &self.line
+    pub(crate) fn socket(&self) -> &Arc<SocketState> {
+        &self.socket
     }
 
-    /// Room for one link, to be used later.
-    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.room.clone().try_acquire_owned().ok()
+    /// The permit for one AMQP session, to be used later; `None` when all are given out.
+    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.free_sessions.clone().try_acquire_owned().ok()
     }
 
-    /// An AMQP session for one link; `None` where there can be no more of them.
-    pub(crate) async fn channel(&self) -> Result<Option<Channel>, Unbegun> {
-        if let Some(channel) = self.idle.take(&self.line) {
-            return Ok(Some(channel));
+    /// An AMQP session for one link; `None` when the connection is full.
+    pub(crate) async fn session(&self) -> Result<Option<LinkSession>, BeginFailure> {
+        if let Some(session) = self.pool.take(&self.socket) {
+            return Ok(Some(session));
         }
-        match self.place() {
-            Some(place) => self.channel_at(place).await,
+        match self.permit() {
+            Some(permit) => self.session_with(permit).await,
             None => Ok(None),
         }
     }
 
-    /// The same, where room was found before.
-    pub(crate) async fn channel_at(
+    /// An AMQP session for one link, by a permit that the caller has.
+    pub(crate) async fn session_with(
         &self,
-        place: OwnedSemaphorePermit,
-    ) -> Result<Option<Channel>, Unbegun> {
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Option<LinkSession>, BeginFailure> {
         match self.begin().await {
-            Ok(handle) => Ok(Some(self.idle.channel(handle, &self.line, Some(place)))),
-            // The broker lets fewer begin than it said.
-            Err(Unbegun::Failed(Cause::Limit)) => {
-                place.forget();
+            Ok(handle) => Ok(Some(self.pool.lend_new(handle, &self.socket, Some(permit)))),
+            // The broker allows fewer than it said.
+            Err(BeginFailure::Failed(Cause::Limit)) => {
+                permit.forget();
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The AMQP session of the links for changes of the topology. There is always room for it.
-    pub(crate) async fn channel_for_node(&self) -> Result<Channel, Unbegun> {
-        Ok(self.idle.channel(self.begin().await?, &self.line, None))
+    /// The AMQP session of the management link. One is set aside for it, so it takes no permit.
+    pub(crate) async fn management_session(&self) -> Result<LinkSession, BeginFailure> {
+        Ok(self.pool.lend_new(self.begin().await?, &self.socket, None))
     }
 
-    async fn begin(&self) -> Result<SessionHandle<()>, Unbegun> {
+    async fn begin(&self) -> Result<SessionHandle<()>, BeginFailure> {
         let (reply, answer) = oneshot::channel();
-        let lost = || Unbegun::Failed(Cause::Lost("the connection ended".to_owned()));
+        let lost = || BeginFailure::Failed(Cause::Lost("the connection ended".to_owned()));
         self.begins.send(reply).await.map_err(|_| lost())?;
         match answer.await {
-            Ok(Some(begun)) => begun.map_err(|error| Unbegun::Failed(error.into())),
-            Ok(None) => Err(Unbegun::Unanswered),
+            Ok(Some(begun)) => begun.map_err(|error| BeginFailure::Failed(error.into())),
+            Ok(None) => Err(BeginFailure::Unanswered),
             Err(_) => Err(lost()),
         }
     }
@@ -151,23 +156,26 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("line", &self.line)
-            .field("room", &self.room.available_permits())
+            .field("socket", &self.socket)
+            .field("free_sessions", &self.free_sessions.available_permits())
             .finish_non_exhaustive()
     }
 }
 
-/// Why there is no AMQP session.
+/// Why an AMQP session did not begin.
 #[derive(Debug)]
-pub(crate) enum Unbegun {
+pub(crate) enum BeginFailure {
     /// The broker did not answer in time. The connection lives.
     Unanswered,
-    /// It was refused, or the connection ended.
+    /// The broker refused it, or the connection ended.
     Failed(Cause),
 }
 
-async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle<()>, OpenError> {
-    let wire = stream::open(options, line).await?;
+async fn connect(
+    options: &Options,
+    socket: &Arc<SocketState>,
+) -> Result<ConnectionHandle<()>, OpenError> {
+    let stream = stream::open(options, socket).await?;
     let hostname = options.hostname();
     let mut properties = Fields::new();
     for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
@@ -177,35 +185,18 @@ async fn connect(options: &Options, line: &Arc<Line>) -> Result<ConnectionHandle
         .container_id(options.container_id())
         .hostname(Some(hostname.as_str()))
         .sasl_profile(options.login())
-        .max_frame_size((FRAME_MAX + OVERHEAD) as u32)
+        .max_frame_size((FRAME_MAX + DATA_HEAD) as u32)
         .channel_max(LAST_CHANNEL)
         .idle_time_out(options.idle_timeout())
         .properties(properties)
-        .open_with_stream(wire)
+        .open_with_stream(stream)
         .await
 }
 
-/// Cuts a line when the future that wanted it is over without a connection.
-struct CutOnDrop(Option<Arc<Line>>);
-
-impl CutOnDrop {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(line) = &self.0 {
-            line.cut();
-        }
-    }
-}
-
-/// Why a session's connections are over.
+/// Why the connections of a session have ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ended {
-    /// This side closes them, politely until then.
+    /// This side closes them. A connection may wait for the broker's answer until then.
     Closed(Instant),
     /// One of them failed.
     Failed(Cause),
@@ -229,69 +220,97 @@ impl Ended {
     fn deadline(&self) -> Instant {
         match self {
             Self::Closed(deadline) => *deadline,
-            Self::Failed(_) => deadline(LAST_WORDS),
+            Self::Failed(_) => deadline(CLOSE_TIMEOUT),
         }
     }
 }
 
-/// Owns a connection until it is over.
-async fn keep(
+/// The error of an operation. Where the connection ended, its end is the reason: fe2o3-amqp then says only that
+/// the connection is closed.
+pub(crate) fn failed(
+    operation: &'static str,
+    subject: &str,
+    cause: &Cause,
+    ended: Option<&Ended>,
+) -> Error {
+    match (cause, ended) {
+        (Cause::Ended | Cause::Lost(_) | Cause::Local(_), Some(ended)) => {
+            ended.error(operation, subject.to_owned())
+        }
+        _ => error::failed(operation, subject, cause),
+    }
+}
+
+/// Notes why the session has ended. The first reason stays.
+pub(crate) fn set_ended(end_state: &EndState, reason: Ended) {
+    end_state.send_if_modified(|ended| {
+        let first = ended.is_none();
+        ended.get_or_insert(reason);
+        first
+    });
+}
+
+/// Owns a connection until it has ended: begins AMQP sessions on it, and closes it when the session of the interface
+/// ends or is dropped.
+async fn run(
     mut client: ConnectionHandle<()>,
-    mut inbox: mpsc::Receiver<Begin>,
-    line: Arc<Line>,
-    health: Arc<Health>,
-    room: Arc<Semaphore>,
+    mut inbox: mpsc::Receiver<BeginRequest>,
+    socket: Arc<SocketState>,
+    end_state: Arc<EndState>,
+    free_sessions: Arc<Semaphore>,
 ) {
-    let mut over = health.subscribe();
+    let mut ended = end_state.subscribe();
     let deadline = loop {
         let reply = tokio::select! {
             biased;
-            ended = client.on_close() => {
-                let cause = match line.fault() {
+            closed = client.on_close() => {
+                let cause = match socket.fault() {
                     Some(fault) => Cause::Lost(fault.to_owned()),
-                    None => ended.map_or_else(Cause::from, |()| Cause::Ended),
+                    None => closed.map_or_else(Cause::from, |()| Cause::Ended),
                 };
-                end(&health, Ended::Failed(cause));
-                line.cut();
+                set_ended(&end_state, Ended::Failed(cause));
+                socket.cut();
                 return;
             }
-            deadline = is_over(&mut over) => break deadline,
+            deadline = wait_ended(&mut ended) => break deadline,
             reply = inbox.recv() => reply,
         };
         // No caller is left to wait for a session that is dropped without being closed.
-        let Some(reply) = reply else { break deadline(LAST_WORDS) };
+        let Some(reply) = reply else { break deadline(CLOSE_TIMEOUT) };
         if reply.is_closed() {
             continue;
         }
         // Closing does not wait for an answer that may never come.
         tokio::select! {
             biased;
-            deadline = is_over(&mut over) => break deadline,
-            begun = begin(&mut client, &line, &room) => drop(reply.send(begun)),
+            deadline = wait_ended(&mut ended) => break deadline,
+            begun = begin(&mut client, &socket, &free_sessions) => drop(reply.send(begun)),
         }
     };
-    end(&health, Ended::Closed(deadline));
+    set_ended(&end_state, Ended::Closed(deadline));
     let _ = timeout_at(deadline, client.close()).await;
-    line.cut();
+    socket.cut();
 }
 
-/// Waits until the session is over, and says until when this connection may take to close.
-async fn is_over(over: &mut watch::Receiver<Option<Ended>>) -> Instant {
-    match over.wait_for(Option::is_some).await {
+/// Waits until the session has ended, and returns until when this connection may take to close.
+async fn wait_ended(ended: &mut watch::Receiver<Option<Ended>>) -> Instant {
+    match ended.wait_for(Option::is_some).await {
         Ok(ended) => ended.as_ref().map_or_else(Instant::now, Ended::deadline),
-        Err(_) => deadline(LAST_WORDS),
+        Err(_) => deadline(CLOSE_TIMEOUT),
     }
 }
 
-/// Begins an AMQP session; `None` when the broker does not answer. See `session_pool.rs` for why the
-/// channel of a session that ended a moment ago rests a while, and why there may all the same be no
-/// answer: the next try gets another channel. On a channel that is new the answer is only slow.
+/// Begins an AMQP session; `None` when the broker does not answer.
+///
+/// After a session ended, RabbitMQ may lose a begin on its channel (`session_pool.rs` says how). So the channel
+/// rests first, and if there is no answer all the same, the next try gets another channel. On a channel that was
+/// not used before, the answer is only slow, and one try waits for it.
 async fn begin(
     client: &mut ConnectionHandle<()>,
-    line: &Line,
-    room: &Semaphore,
+    socket: &SocketState,
+    free_sessions: &Semaphore,
 ) -> Option<Result<SessionHandle<()>, BeginError>> {
-    let (tries, patience) = match line.links.last_end() {
+    let (tries, patience) = match socket.last_session_end() {
         Some(ended) if ended.elapsed() < RECENT => {
             sleep_until(later(ended, REST)).await;
             (BEGIN_TRIES, REPLY_TIMEOUT / BEGIN_TRIES)
@@ -302,34 +321,23 @@ async fn begin(
         if let Ok(begun) = timeout(patience, fe2o3_amqp::Session::begin(client)).await {
             return Some(begun);
         }
-        // fe2o3-amqp gives its channel to no other session.
-        room.forget_permits(1);
+        // fe2o3-amqp keeps the channel of a begin that was not answered, so there is one less.
+        free_sessions.forget_permits(1);
     }
     None
 }
 
-/// The first reason is the reason.
-pub(crate) fn end(health: &Health, reason: Ended) {
-    health.send_if_modified(|ended| {
-        let first = ended.is_none();
-        ended.get_or_insert(reason);
-        first
-    });
-}
-
-/// How long the broker may take to answer a request.
-pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The channels that this side allows, at least as many as RabbitMQ does.
+/// The last channel that this side allows; RabbitMQ allows 63 by default.
 const LAST_CHANNEL: u16 = 255;
 
-/// How long a channel rests between two sessions, and until when it may be the reason for an answer
-/// that does not come.
+/// How long a channel rests between two sessions.
 const REST: Duration = Duration::from_millis(50);
+
+/// For how long after the end of a session an answer that does not come may be lost, and not slow.
 const RECENT: Duration = Duration::from_secs(5);
 
-/// How often the broker is asked for an AMQP session, where an answer may be lost.
+/// How often the broker is asked for an AMQP session where an answer may be lost.
 const BEGIN_TRIES: u32 = 4;
 
-/// How long the end of a connection may take that no caller waits for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a connection may take to close when no caller chose a deadline.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

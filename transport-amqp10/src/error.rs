@@ -59,6 +59,19 @@ pub(crate) fn timed_out(operation: &'static str, subject: impl Into<String>) -> 
         .because("the broker did not answer in time")
 }
 
+/// How an error names a queue.
+pub(crate) fn queue_subject(name: &str) -> String {
+    format!("queue {name:?}")
+}
+
+/// How an error names an exchange. The default exchange has no name.
+pub(crate) fn exchange_subject(name: &str) -> String {
+    match name {
+        "" => "the default exchange".to_owned(),
+        name => format!("exchange {name:?}"),
+    }
+}
+
 /// The table.
 pub(crate) fn kind(cause: &Cause) -> ErrorKind {
     match cause {
@@ -101,6 +114,9 @@ fn condition_kind(condition: &str, text: &str) -> ErrorKind {
         _ => ErrorKind::Unexpected,
     }
 }
+
+/// The operation of opening a connection, in errors.
+pub(crate) const CONNECT: &str = "connect to";
 
 /// What RabbitMQ calls its own failures, and more.
 pub(crate) const INTERNAL: &str = "amqp:internal-error";

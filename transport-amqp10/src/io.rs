@@ -1,5 +1,9 @@
-//! The socket below fe2o3-amqp, and what both of its ends share.
+//! The socket below fe2o3-amqp, and the state that both of its ends share.
 
+pub(crate) mod blocked;
 pub(crate) mod link_progress;
-pub(crate) mod liveness;
+mod liveness;
+mod read_half;
+pub(crate) mod socket_state;
 pub(crate) mod stream;
+mod write_half;

@@ -49,6 +49,7 @@ mod connections;
 mod error;
 mod headers;
 mod io;
+mod limits;
 mod management;
 mod options;
 mod peer;
@@ -69,7 +70,7 @@ use enoki_core::{
 };
 use tokio::time::Instant;
 
-use crate::options::Options;
+use crate::{options::Options, session::Amqp10Session};
 
 /// The URL schemes of this transport.
 pub const SCHEMES: &[&str] = &["amqp10", "amqp10s"];
@@ -109,6 +110,6 @@ impl Transport for Amqp10Transport {
     }
 
     async fn connect(&self, _purpose: Purpose, deadline: Instant) -> Result<Arc<dyn Session>> {
-        Ok(Arc::new(session::open(self.options.clone(), deadline).await?))
+        Ok(Arc::new(Amqp10Session::open(self.options.clone(), deadline).await?))
     }
 }

@@ -2,15 +2,15 @@
 
 use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
 
-use crate::proto::inbound::Greeting;
+use crate::proto::peer_properties::PeerProperties;
 
-/// The peer behind a greeting, or why it is of no use.
+/// The peer that describes itself so, or why it cannot be used.
 ///
 /// A broker that is not known gets nothing but what every queue has: AMQP 1.0 itself knows neither
 /// exchanges nor declarations.
-pub(crate) fn peer(greeting: Greeting, subject: String) -> Result<Peer> {
-    let product = greeting.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
-    let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
+pub(crate) fn peer(properties: PeerProperties, subject: String) -> Result<Peer> {
+    let product = properties.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
+    let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = Vec::new();
     if product == RABBITMQ {
         let number = major_minor(&version);
@@ -112,9 +112,9 @@ mod tests {
     use super::*;
 
     fn of(product: &str, version: &str) -> Result<Peer> {
-        let greeting =
-            Greeting { product: Some(product.to_owned()), version: Some(version.to_owned()) };
-        peer(greeting, "host".to_owned())
+        let properties =
+            PeerProperties { product: Some(product.to_owned()), version: Some(version.to_owned()) };
+        peer(properties, "host".to_owned())
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(artemis.capabilities(), ARTEMIS_2);
         assert!(dialect(&artemis).artemis && dialect(&artemis).counts);
         assert!(!artemis.can(Capability::Exchanges));
-        assert_eq!(peer(Greeting::default(), String::new()).unwrap().capabilities(), []);
+        assert_eq!(peer(PeerProperties::default(), String::new()).unwrap().capabilities(), []);
     }
 
     #[test]

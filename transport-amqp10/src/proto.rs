@@ -2,11 +2,13 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod fault;
 pub(crate) mod frame;
 pub(crate) mod guard;
 pub(crate) mod inbound;
 pub(crate) mod link_names;
 pub(crate) mod login;
 pub(crate) mod outbound;
+pub(crate) mod peer_properties;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Deliveries of one queue, on a link of their own.
+//! Consuming: the deliveries of one queue, on a link of their own.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use enoki_core::{
     Error, ErrorKind, Outcome, Result, ShortStr,
-    transport::{Delivered, End, Receiver, Session, Settle, later},
+    transport::{Delivered, End, Receiver, Settle, later},
 };
 use fe2o3_amqp::{
     link::{
@@ -34,45 +34,52 @@ use tokio::{
 
 use crate::{
     address,
-    connection::{Ended, REPLY_TIMEOUT},
-    error::{self, Cause},
+    connection::{self, Ended},
+    connections::Connections,
+    error::{self, Cause, queue_subject},
     headers::{Incoming, incoming},
-    io::link_progress::Gauge,
+    io::link_progress::LinkProgress,
+    limits::REPLY_TIMEOUT,
     peer::{self, Dialect},
-    session::{self, Amqp10Session},
-    session_pool::Channel,
-    topology,
+    session_pool::LinkSession,
+    topology::rabbitmq::delays,
 };
 
-/// A consumer.
+/// Receives from one queue.
+///
+/// `taken` never exceeds `granted`. The broker's credit, the deliveries inside fe2o3-amqp and those in `unsettled`
+/// are together at most `prefetch`. Once `ended` is set, no more deliveries are taken; once `link` is `None`, `ended`
+/// is set.
 pub(crate) struct Amqp10Receiver {
     queue: ShortStr,
-    /// Gone once it is closed; dropping it gives everything unsettled back.
+    /// `None` once it is closed. If it is dropped without being closed, the broker requeues all unsettled deliveries.
     link: Option<fe2o3_amqp::Receiver>,
-    /// Dropped after the link: links end before their session.
-    channel: Channel,
-    gauge: Arc<Gauge>,
-    health: watch::Receiver<Option<Ended>>,
+    /// Declared behind the link and dropped after it: links end before their session.
+    session: LinkSession,
+    /// How many deliveries the broker sent on this link.
+    progress: Arc<LinkProgress>,
+    session_ended: watch::Receiver<Option<Ended>>,
     dialect: Dialect,
     /// Whether the queue can requeue for later.
     delays: bool,
     prefetch: u32,
-    /// The largest body to take, and the largest message that comes in whole.
+    /// The largest body that is taken, in bytes.
     max_body: usize,
+    /// The largest message that comes in whole, in bytes; the rest of a larger one is left out on the way.
     max_message: usize,
-    /// Deliveries taken from the link, of which the last has this tag.
+    /// How many deliveries were taken from the link. It is the tag of the last.
     taken: u64,
-    /// How many deliveries the broker may have sent, since the link began.
+    /// How many deliveries the broker may have sent since the link was attached.
     granted: u64,
     unsettled: HashMap<u64, DeliveryInfo>,
-    /// Since when nothing more is wanted.
+    /// When `stop` was called: no more credit is granted since then.
     stopping: Option<Instant>,
-    ended: Option<Over>,
+    ended: Option<LinkEnd>,
 }
 
-/// An end that can be told again.
+/// Why the link gives no more deliveries. `receive` returns it each time that it is called.
 #[derive(Debug, Clone)]
-enum Over {
+enum LinkEnd {
     Stopped,
     Cancelled(Cause),
     Lost(Cause),
@@ -81,42 +88,43 @@ enum Over {
 impl Amqp10Receiver {
     /// Starts to consume.
     pub(crate) async fn open(
-        session: &Amqp10Session,
+        connections: &Connections,
         queue: &ShortStr,
         prefetch: u16,
     ) -> Result<Self> {
-        let subject = subject(queue);
+        let subject = queue_subject(queue);
         if prefetch == 0 {
             return Err(Error::new(ErrorKind::Configuration, CONSUME)
                 .on(subject)
                 .because("a prefetch of 0 would receive nothing"));
         }
-        let delays = topology::delays(session, queue).await;
-        let channel = session.pool().channel_from(queue, CONSUME, &subject).await?;
-        let name = session.link_name("receiver");
-        let gauge = channel.line().links.watch(&name);
+        let dialect = peer::dialect(connections.peer());
+        let delays = delays(connections, queue).await;
+        let session = connections.session_from(queue, CONSUME, &subject).await?;
+        let name = connections.link_name("receiver");
+        let progress = session.socket().links.watch(&name);
         let builder = fe2o3_amqp::Receiver::builder()
             .name(name)
-            .source(address::source(queue, peer::dialect(session.peer())))
+            .source(address::source(queue, dialect))
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .credit_mode(CreditMode::Manual);
-        let (mut link, channel) = session
-            .attach(CONSUME, &subject, channel, |handle| builder.attach(handle).boxed())
+        let (mut link, session) = connections
+            .attach(CONSUME, &subject, session, |handle| builder.attach(handle).boxed())
             .await?;
         let prefetch = u32::from(prefetch);
-        session.answered(CONSUME, &subject, link.set_credit(prefetch)).await?;
+        connections.answered(CONSUME, &subject, link.set_credit(prefetch)).await?;
         Ok(Self {
             queue: queue.clone(),
             link: Some(link),
-            channel,
-            gauge,
-            health: session.health(),
-            dialect: peer::dialect(session.peer()),
+            session,
+            progress,
+            session_ended: connections.end_state().subscribe(),
+            dialect,
             delays,
             prefetch,
-            max_body: session.options().max_body,
-            max_message: session.options().max_message(),
+            max_body: connections.options().max_body,
+            max_message: connections.options().max_message(),
             taken: 0,
             granted: u64::from(prefetch),
             unsettled: HashMap::new(),
@@ -139,7 +147,7 @@ impl Amqp10Receiver {
         };
         let mut read = incoming(&bytes, self.dialect);
         if read.message.body.len() > self.max_body || bytes.len() > self.max_message {
-            // Or the beginning of one, whose rest was left out.
+            // It may be the beginning of a message whose rest was left out.
             read.message.body = Bytes::new();
             read.undecodable = Some("the body exceeds the limit `max_body`".into());
         }
@@ -162,7 +170,7 @@ impl Amqp10Receiver {
         }
     }
 
-    /// Takes what the link gave, or why it gives no more.
+    /// Takes a delivery of the link, or the reason why there are no more.
     fn received(
         &mut self,
         received: Result<Delivery<Batch<Data>>, RecvError>,
@@ -178,11 +186,11 @@ impl Amqp10Receiver {
                 delivered.undecodable = Some(error.source.to_string().into());
                 into.push(delivered);
             }
-            Err(error) => self.ended = Some(self.over(error)),
+            Err(error) => self.ended = Some(Self::link_end(error)),
         }
     }
 
-    fn over(&self, error: RecvError) -> Over {
+    fn link_end(error: RecvError) -> LinkEnd {
         let cancelled = matches!(
             error,
             RecvError::LinkStateError(
@@ -193,36 +201,36 @@ impl Amqp10Receiver {
             )
         );
         let cause = Cause::from(error);
-        if cancelled { Over::Cancelled(cause) } else { Over::Lost(cause) }
+        if cancelled { LinkEnd::Cancelled(cause) } else { LinkEnd::Lost(cause) }
     }
 
-    fn end(&self, over: &Over) -> End {
-        match over {
-            Over::Stopped => End::Stopped,
-            Over::Cancelled(cause) => End::Cancelled(match cause {
-                Cause::Peer(_) => error::failed(CONSUME, subject(&self.queue), cause),
+    fn end(&self, end: &LinkEnd) -> End {
+        match end {
+            LinkEnd::Stopped => End::Stopped,
+            LinkEnd::Cancelled(cause) => End::Cancelled(match cause {
+                Cause::Peer(_) => error::failed(CONSUME, queue_subject(&self.queue), cause),
                 _ => Error::new(ErrorKind::NotFound, CONSUME)
-                    .on(subject(&self.queue))
+                    .on(queue_subject(&self.queue))
                     .because("the broker cancelled the consumer, as it does when a queue goes"),
             }),
-            Over::Lost(cause) => End::Lost(self.lost(CONSUME, cause)),
+            LinkEnd::Lost(cause) => End::Lost(self.lost(CONSUME, cause)),
         }
     }
 
     fn lost(&self, operation: &'static str, cause: &Cause) -> Error {
-        session::failed(operation, &subject(&self.queue), cause, self.health.borrow().as_ref())
+        let ended = self.session_ended.borrow();
+        connection::failed(operation, &queue_subject(&self.queue), cause, ended.as_ref())
     }
 
-    /// Whether all that was under way when the broker gave up its credit has been given. A broker
-    /// that had none left need not say so, and Artemis does not.
-    fn is_empty(&self) -> bool {
+    /// Whether every delivery was taken that the broker sent before it had no credit left. It says so when it is
+    /// asked to drain (§2.6.7); Artemis does not answer if it had none left before.
+    fn is_drained(&self) -> bool {
         let none_left = self.granted <= self.taken;
-        let all_taken = self.gauge.total().is_some_and(|total| total <= self.taken);
+        let all_taken = self.progress.total().is_some_and(|total| total <= self.taken);
         self.stopping.is_some() && (none_left || all_taken)
     }
 
-    /// Asks for as many deliveries as there is room for, once half of it is not asked for: when
-    /// there is no credit, at once.
+    /// Grants credit for as many deliveries as there is room for, once at least half of the room is without.
     fn top_up(&mut self) {
         let room = self.prefetch.saturating_sub(count(self.unsettled.len()));
         let Some(link) = &mut self.link else { return };
@@ -234,7 +242,7 @@ impl Amqp10Receiver {
         self.granted = self.taken + u64::from(room);
     }
 
-    /// Settles these; what can be is said in one frame for a row of deliveries.
+    /// Settles deliveries with one outcome. fe2o3-amqp writes one frame for a row of them.
     fn dispose(&self, deliveries: Vec<DeliveryInfo>, outcome: Outcome) {
         let Some(link) = &self.link else { return };
         if deliveries.is_empty() {
@@ -278,8 +286,8 @@ impl Receiver for Amqp10Receiver {
     async fn receive(&mut self, into: &mut Vec<Delivered>, max: usize) -> Result<(), End> {
         let before = into.len();
         loop {
-            if let Some(over) = &self.ended {
-                return if into.len() > before { Ok(()) } else { Err(self.end(over)) };
+            if let Some(end) = &self.ended {
+                return if into.len() > before { Ok(()) } else { Err(self.end(end)) };
             }
             let Some(link) = &mut self.link else { return Err(End::Stopped) };
             if into.len() - before >= max.max(1) {
@@ -292,8 +300,8 @@ impl Receiver for Amqp10Receiver {
             if into.len() > before {
                 return Ok(());
             }
-            if self.is_empty() {
-                self.ended = Some(Over::Stopped);
+            if self.is_drained() {
+                self.ended = Some(LinkEnd::Stopped);
                 continue;
             }
             let Some(link) = &mut self.link else { return Err(End::Stopped) };
@@ -305,10 +313,10 @@ impl Receiver for Amqp10Receiver {
             tokio::select! {
                 biased;
                 received = link.recv() => self.received(received, into),
-                () = self.gauge.emptied(), if self.gauge.total().is_none() => {}
+                () = self.progress.wait_drained(), if self.progress.total().is_none() => {}
                 () = sleep_until(later(since, REPLY_TIMEOUT)) => {
-                    let silent = "the broker did not say what was still under way";
-                    self.ended = Some(Over::Lost(Cause::Lost(silent.to_owned())));
+                    let silent = "the broker did not say which deliveries were still under way";
+                    self.ended = Some(LinkEnd::Lost(Cause::Lost(silent.to_owned())));
                 }
             }
         }
@@ -343,41 +351,41 @@ impl Receiver for Amqp10Receiver {
             return Ok(());
         }
         self.stopping = Some(Instant::now());
-        if self.is_empty() {
+        if self.is_drained() {
             return Ok(());
         }
         let Some(link) = &mut self.link else { return Ok(()) };
         match timeout(REPLY_TIMEOUT, link.drain()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.lost("stop", &Cause::from(error))),
-            Err(_) => Err(error::timed_out("stop", subject(&self.queue))),
+            Err(_) => Err(error::timed_out("stop", queue_subject(&self.queue))),
         }
     }
 
     async fn close(&mut self) -> Result<()> {
-        // Deliveries that nobody settled count as attempts, which closing a link does not say.
+        // Deliveries that were not settled count as attempts, which closing a link does not say.
         let unsettled = self.unsettled.drain().map(|(_, info)| info).collect();
         self.dispose(unsettled, Outcome::Requeue);
         let Some(link) = self.link.take() else { return Ok(()) };
         self.ended = Some(match self.ended.take() {
-            Some(Over::Lost(cause)) => Over::Lost(cause),
-            _ => Over::Stopped,
+            Some(LinkEnd::Lost(cause)) => LinkEnd::Lost(cause),
+            _ => LinkEnd::Stopped,
         });
         // Frames of one session are written in order, so the answer says that the broker has read
         // every settlement before it.
         match timeout(REPLY_TIMEOUT, link.close()).await {
             Ok(Ok(())) => {
-                self.channel.release();
+                self.session.mark_reusable();
                 Ok(())
             }
             // It was closed before.
             Ok(Err(_)) => Ok(()),
-            Err(_) => Err(error::timed_out("close", subject(&self.queue))),
+            Err(_) => Err(error::timed_out("close", queue_subject(&self.queue))),
         }
     }
 }
 
-/// What asks RabbitMQ to deliver a message no sooner than after this time, by its own clock.
+/// The annotation that asks RabbitMQ to deliver a message no sooner than after this time, by the broker's clock.
 fn not_before(now: SystemTime, delay: Duration) -> Fields {
     let time = now.checked_add(delay.min(Outcome::LONGEST_DELAY)).unwrap_or(now);
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -385,10 +393,6 @@ fn not_before(now: SystemTime, delay: Duration) -> Fields {
     let millis = i64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
     let time = WireValue::Timestamp(Timestamp::from_milliseconds(millis));
     Fields::from_iter([(Symbol::from("x-opt-delivery-time"), time)])
-}
-
-fn subject(queue: &ShortStr) -> String {
-    format!("queue {:?}", queue.as_str())
 }
 
 fn count(length: usize) -> u32 {
@@ -413,7 +417,7 @@ mod tests {
         let millis = Duration::from_millis;
         assert_eq!(at(millis(1000), millis(250)), 1250);
         assert_eq!(at(Duration::from_micros(1_000_001), millis(250)), 1251);
-        // What is further away than 49.7 days ends the queue.
+        // A time that is further away than 49.7 days ends the queue.
         let longest = i64::try_from(Outcome::LONGEST_DELAY.as_millis()).unwrap();
         assert_eq!(at(Duration::ZERO, Duration::MAX), longest);
     }

@@ -1,169 +1,123 @@
-//! Publishing, pipelined: messages are written in order as long as there is credit, and nobody waits
-//! for one to be confirmed.
+//! Publishing, pipelined: messages are written in their order as long as there is credit, and none waits for another
+//! to be confirmed. The parts are in `publishing/`.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{collections::VecDeque, fmt};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, ErrorKind, Result, ShortStr,
-    transport::{Outgoing, PublishOutcome, Sender, Session},
+    Error, ErrorKind, Result,
+    transport::{Outgoing, PublishOutcome, Sender},
 };
 use fe2o3_amqp::{
     Sendable,
-    link::{SendError, delivery::DeliveryFut},
+    link::SendError,
     types::{
         definitions::SenderSettleMode,
-        messaging::{Data, Message, Outcome, Rejected},
+        messaging::{Data, Message, Outcome},
         primitives::Binary,
     },
 };
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 
 use crate::{
     address,
-    connection::Ended,
-    error::{self, Cause},
+    connection::{self, Ended},
+    connections::Connections,
+    error::{self, Cause, exchange_subject, queue_subject},
     headers,
     peer::{self, Dialect},
-    publishing::close_reason::{LastWords, Taken},
-    session::{self, Amqp10Session},
-    session_pool::Channel,
+    publishing::{
+        close_reason::{AcceptedRoutes, CloseReason},
+        link::{Encoded, Link, SendStep},
+        unconfirmed::{InFlight, PUBLISH, Unconfirmed, outcome_of, unrouted},
+    },
+    session_pool::LinkSession,
 };
 
-/// A link to the anonymous terminus: each message says where it goes, and an error is its own.
+/// Publishes on a link to the anonymous terminus: each message says where it goes, and an error is one message's own.
+///
+/// A message that was taken is in exactly one place, in this order: `waiting`, the link, `in_flight`, then either
+/// `outcomes` (its outcome is known) or `lost` (it was sent, and no answer will come). Together they are at most
+/// `window`, without `lost`. Once `failed` is set, `link` is gone and `waiting` and `in_flight` are empty.
 pub(crate) struct Amqp10Sender {
-    /// Gone once it has failed: only then fe2o3-amqp gives up what has no answer.
     link: Link,
-    /// Dropped after the link: links end before their session.
-    channel: Channel,
-    health: watch::Receiver<Option<Ended>>,
-    /// The login, which the broker compares with the user id of messages, if it is known here.
+    /// Declared behind the link and dropped after it: links end before their session.
+    session: LinkSession,
+    ended: watch::Receiver<Option<Ended>>,
+    /// The user of the login, if it is known here. The broker compares it with the user id of messages.
     login: Option<String>,
     dialect: Dialect,
     window: usize,
-    /// Taken, and waiting for credit.
     waiting: VecDeque<Encoded>,
-    under_way: FuturesUnordered<UnderWay>,
+    in_flight: FuturesUnordered<InFlight>,
+    /// How many messages the link has carried.
     sent: u64,
-    /// Outcomes that were not told yet.
-    known: Vec<(u64, PublishOutcome)>,
-    taken: Taken,
-    /// Sent, and the answer is that there will be none.
-    lost: Vec<Fate>,
+    /// Outcomes that the caller has not asked for yet.
+    outcomes: Vec<(u64, PublishOutcome)>,
+    accepted: AcceptedRoutes,
+    lost: Vec<Unconfirmed>,
     failed: Option<Failed>,
 }
 
-/// Why nothing is sent any more.
+/// Why nothing more is sent.
 #[derive(Debug)]
 struct Failed {
     cause: Cause,
-    /// Whether it was the fault of messages that have their outcome: others may do better.
-    explained: bool,
-}
-
-/// The link, which takes one message at a time.
-#[derive(Default)]
-enum Link {
-    /// It can take the next.
-    Free(Box<fe2o3_amqp::Sender>),
-    /// It takes one, as soon as there is credit. A call that waits for that may go away: the message is never
-    /// given up halfway.
-    Sending(BoxFuture<'static, Sent>),
-    #[default]
-    Gone,
-}
-
-/// What became of a message that the link took.
-struct Sent {
-    link: Box<fe2o3_amqp::Sender>,
-    fate: Fate,
-    answer: Result<DeliveryFut<Result<Outcome, SendError>>, SendError>,
-}
-
-/// A message as bytes.
-struct Encoded {
-    fate: Fate,
-    sendable: Sendable<Data>,
-}
-
-/// What has to be known of a message to judge its outcome.
-pub(crate) struct Fate {
-    pub(crate) id: u64,
-    pub(crate) mandatory: bool,
-    pub(crate) exchange: ShortStr,
-    pub(crate) routing_key: ShortStr,
-}
-
-/// A message that the broker has not answered yet.
-struct UnderWay {
-    fate: Option<Fate>,
-    answer: DeliveryFut<Result<Outcome, SendError>>,
-}
-
-impl Future for UnderWay {
-    type Output = (Option<Fate>, Result<Outcome, SendError>);
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        Poll::Ready((self.fate.take(), answer))
-    }
+    /// Whether messages caused it that have their outcome now. The others may be published on another link.
+    is_explained: bool,
 }
 
 impl Amqp10Sender {
-    pub(crate) async fn open(session: &Amqp10Session, window: usize) -> Result<Self> {
-        let subject = session.options().subject();
-        let channel = session.pool().channel(OPEN, &subject).await?;
+    pub(crate) async fn open(connections: &Connections, window: usize) -> Result<Self> {
+        let subject = connections.options().subject();
+        let dialect = peer::dialect(connections.peer());
+        let session = connections.session(OPEN, &subject).await?;
         let builder = fe2o3_amqp::Sender::builder()
-            .name(session.link_name("sender"))
-            .target(address::anonymous(peer::dialect(session.peer())))
+            .name(connections.link_name("sender"))
+            .target(address::anonymous(dialect))
             .sender_settle_mode(SenderSettleMode::Unsettled);
-        let (link, channel) = session
-            .attach(OPEN, &subject, channel, |handle| builder.attach(handle).boxed())
+        let (link, session) = connections
+            .attach(OPEN, &subject, session, |handle| builder.attach(handle).boxed())
             .await?;
         Ok(Self {
             link: Link::Free(Box::new(link)),
-            channel,
-            health: session.health(),
-            login: session.options().user().map(str::to_owned),
-            dialect: peer::dialect(session.peer()),
+            session,
+            ended: connections.end_state().subscribe(),
+            login: connections.options().user().map(str::to_owned),
+            dialect,
             window: window.max(1),
             waiting: VecDeque::new(),
-            under_way: FuturesUnordered::new(),
+            in_flight: FuturesUnordered::new(),
             sent: 0,
-            known: Vec::new(),
-            taken: Taken::default(),
+            outcomes: Vec::new(),
+            accepted: AcceptedRoutes::default(),
             lost: Vec::new(),
             failed: None,
         })
     }
 
-    /// What never goes out: what the broker would answer by ending the link, with everything under
-    /// way on it, and what leads nowhere.
+    /// The bytes of a message; or its outcome, where the broker would end the link with all messages in flight for
+    /// it, and where its address cannot exist.
     fn encode(&self, outgoing: &Outgoing) -> Result<Encoded, PublishOutcome> {
         let properties = &outgoing.message.properties;
         if let (Some(user), Some(login)) = (&properties.user_id, &self.login)
             && *user != login.as_str()
         {
             return Err(PublishOutcome::Rejected(
-                Error::new(ErrorKind::Denied, PUBLISH).on(target(&outgoing.exchange)).because(
-                    format!(
+                Error::new(ErrorKind::Denied, PUBLISH)
+                    .on(exchange_subject(&outgoing.exchange))
+                    .because(format!(
                         "its user id is {:?}, and the broker takes only the login's own, {:?}",
                         user.as_str(),
                         login
-                    ),
-                ),
+                    )),
             ));
         }
         if !outgoing.exchange.is_empty() && !self.dialect.rabbitmq {
             return Err(PublishOutcome::Rejected(
                 Error::new(ErrorKind::Unsupported, PUBLISH)
-                    .on(target(&outgoing.exchange))
+                    .on(exchange_subject(&outgoing.exchange))
                     .because("this broker has no exchanges over AMQP 1.0")
                     .remedy("publish to a queue by its name, through the default exchange"),
             ));
@@ -175,14 +129,14 @@ impl Amqp10Sender {
         if self.dialect.artemis && !address::is_only_a_name(&outgoing.routing_key) {
             return Err(PublishOutcome::Rejected(
                 Error::new(ErrorKind::Unsupported, PUBLISH)
-                    .on(format!("queue {:?}", outgoing.routing_key.as_str()))
-                    .because("to this broker that may be more than a name"),
+                    .on(queue_subject(&outgoing.routing_key))
+                    .because("to this broker the name may mean more than a queue"),
             ));
         }
         let to = address::target(&outgoing.exchange, &outgoing.routing_key, self.dialect);
         let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);
         Ok(Encoded {
-            fate: Fate {
+            message: Unconfirmed {
                 id: outgoing.id,
                 mandatory: outgoing.mandatory,
                 exchange: outgoing.exchange.clone(),
@@ -194,24 +148,24 @@ impl Amqp10Sender {
 
     /// Sends what there is credit for, without waiting.
     fn send_ready(&mut self) {
-        while !self.waiting.is_empty() || matches!(self.link, Link::Sending(_)) {
-            let Some(step) = step(&mut self.link, &mut self.waiting).now_or_never() else { return };
-            self.take(step);
+        while !self.waiting.is_empty() || self.link.is_sending() {
+            let Some(step) = self.link.send_next(&mut self.waiting).now_or_never() else { return };
+            self.stepped(step);
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn stepped(&mut self, step: SendStep) {
         match step {
-            Step::Sent(under_way) => {
+            SendStep::Sent(in_flight) => {
                 self.sent += 1;
-                self.under_way.push(under_way);
+                self.in_flight.push(in_flight);
             }
-            Step::Unsent(id, outcome) => self.known.push((id, outcome)),
-            Step::Failed(cause) => self.fail(cause),
+            SendStep::Unsent(id, outcome) => self.outcomes.push((id, outcome)),
+            SendStep::Failed(cause) => self.fail(cause),
         }
     }
 
-    /// Nothing is sent any more. What the broker says about it may be the outcome of messages.
+    /// Stops sending. The broker's reason may be the outcome of some messages.
     fn fail(&mut self, cause: Cause) {
         // Dropping the link makes fe2o3-amqp give up what has no answer.
         self.link = Link::Gone;
@@ -219,43 +173,44 @@ impl Amqp10Sender {
         if self.failed.is_some() {
             return;
         }
-        // What is answered is known before what is not is looked at.
+        // Answers that came already are taken first; the rest is lost.
         let mut lost = std::mem::take(&mut self.lost);
-        while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
-            match (fate, answer) {
-                (Some(fate), Ok(outcome)) => self.confirmed(&fate, outcome),
-                (fate, _) => lost.extend(fate),
+        while let Some(Some((message, answer))) = self.in_flight.next().now_or_never() {
+            match (message, answer) {
+                (Some(message), Ok(outcome)) => self.confirmed(&message, outcome),
+                (message, _) => lost.extend(message),
             }
         }
-        lost.extend(self.under_way.iter_mut().filter_map(|under_way| under_way.fate.take()));
-        self.under_way.clear();
+        lost.extend(self.in_flight.iter_mut().filter_map(|in_flight| in_flight.message.take()));
+        self.in_flight.clear();
         let refused = match &cause {
             Cause::Peer(error) => {
                 let text = error.description.as_deref().unwrap_or_default();
-                LastWords::read(text).refused(&lost, &self.taken)
+                CloseReason::read(text).refused(&lost, &self.accepted)
             }
             _ => Vec::new(),
         };
-        for fate in lost.iter().filter(|fate| refused.contains(&fate.id)) {
-            let error = error::failed(PUBLISH, target(&fate.exchange), &cause).transient(false);
-            self.known.push((fate.id, PublishOutcome::Rejected(error)));
+        for message in lost.iter().filter(|message| refused.contains(&message.id)) {
+            let error = error::failed(PUBLISH, exchange_subject(&message.exchange), &cause)
+                .transient(false);
+            self.outcomes.push((message.id, PublishOutcome::Rejected(error)));
         }
-        self.failed = Some(Failed { cause, explained: !refused.is_empty() });
+        self.failed = Some(Failed { cause, is_explained: !refused.is_empty() });
     }
 
-    fn confirmed(&mut self, fate: &Fate, outcome: Outcome) {
-        if matches!(outcome, Outcome::Accepted(_)) {
-            self.taken.note(fate);
+    fn confirmed(&mut self, message: &Unconfirmed, answer: Outcome) {
+        if matches!(answer, Outcome::Accepted(_)) {
+            self.accepted.note(message);
         }
-        self.known.push((fate.id, judge(fate, outcome)));
+        self.outcomes.push((message.id, outcome_of(message, answer)));
     }
 
-    fn answered(&mut self, fate: Option<Fate>, answer: Result<Outcome, SendError>) {
-        match (fate, answer) {
-            (Some(fate), Ok(outcome)) => self.confirmed(&fate, outcome),
+    fn answered(&mut self, message: Option<Unconfirmed>, answer: Result<Outcome, SendError>) {
+        match (message, answer) {
+            (Some(message), Ok(outcome)) => self.confirmed(&message, outcome),
             (None, Ok(_)) => {}
-            (fate, Err(error)) => {
-                self.lost.extend(fate);
+            (message, Err(error)) => {
+                self.lost.extend(message);
                 self.fail(error.into());
             }
         }
@@ -263,28 +218,27 @@ impl Amqp10Sender {
 
     /// Whether everything that it took was sent and answered.
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
-            && self.under_way.is_empty()
-            && !matches!(self.link, Link::Sending(_))
+        self.waiting.is_empty() && self.in_flight.is_empty() && !self.link.is_sending()
     }
 
-    /// How many messages it has that have no outcome, or one that was not told.
+    /// How many messages it has whose outcome the caller does not know.
     fn load(&self) -> usize {
-        let sending = usize::from(matches!(self.link, Link::Sending(_)));
-        self.waiting.len() + sending + self.under_way.len() + self.known.len()
+        let sending = usize::from(self.link.is_sending());
+        self.waiting.len() + sending + self.in_flight.len() + self.outcomes.len()
     }
 
-    /// Appends the outcomes that are there.
+    /// Appends the outcomes that are known.
     fn collect(&mut self, into: &mut Vec<(u64, PublishOutcome)>) {
-        while let Some(Some((fate, answer))) = self.under_way.next().now_or_never() {
-            self.answered(fate, answer);
+        while let Some(Some((message, answer))) = self.in_flight.next().now_or_never() {
+            self.answered(message, answer);
         }
-        into.append(&mut self.known);
+        into.append(&mut self.outcomes);
     }
 
     fn error(&self, failed: &Failed) -> Error {
-        let error = session::failed(PUBLISH_ALL, "", &failed.cause, self.health.borrow().as_ref());
-        if !failed.explained {
+        let error =
+            connection::failed(PUBLISH_ALL, "", &failed.cause, self.ended.borrow().as_ref());
+        if !failed.is_explained {
             return error;
         }
         Error::new(error.kind(), PUBLISH_ALL)
@@ -301,51 +255,16 @@ impl Drop for Amqp10Sender {
             && is_idle
             && self.sent < RECYCLE / 2
         {
-            self.channel.release();
+            self.session.mark_reusable();
         }
     }
-}
-
-/// What an answer of the broker's means.
-fn judge(fate: &Fate, outcome: Outcome) -> PublishOutcome {
-    match outcome {
-        Outcome::Accepted(_) => PublishOutcome::Confirmed,
-        Outcome::Released(_) => unrouted(fate.mandatory),
-        Outcome::Rejected(Rejected { error: Some(error) }) => {
-            let by = error::refused_by(&error);
-            let cause = Cause::Peer(error);
-            let kind = match error::kind(&cause) {
-                kind @ (ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::TooLarge) => kind,
-                _ => ErrorKind::Refused,
-            };
-            let refused = Error::new(kind, PUBLISH).on(target(&fate.exchange));
-            PublishOutcome::Rejected(match by {
-                Some(by) => refused
-                    .because(format!("{by}: {}", error::reason(&cause)))
-                    .transient(by.passes()),
-                None => refused.because(error::reason(&cause)),
-            })
-        }
-        Outcome::Rejected(Rejected { error: None }) | Outcome::Modified(_) => {
-            PublishOutcome::Rejected(
-                Error::new(ErrorKind::Refused, PUBLISH)
-                    .on(target(&fate.exchange))
-                    .because("the broker refused the message, as a full queue does"),
-            )
-        }
-    }
-}
-
-/// No queue was bound for a message.
-fn unrouted(mandatory: bool) -> PublishOutcome {
-    if mandatory { PublishOutcome::Unroutable } else { PublishOutcome::Confirmed }
 }
 
 impl fmt::Debug for Amqp10Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Amqp10Sender")
             .field("waiting", &self.waiting.len())
-            .field("under_way", &self.under_way.len())
+            .field("in_flight", &self.in_flight.len())
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
@@ -362,7 +281,7 @@ impl Sender for Amqp10Sender {
         {
             match self.encode(&outgoing) {
                 Ok(encoded) => self.waiting.push_back(encoded),
-                Err(outcome) => self.known.push((outgoing.id, outcome)),
+                Err(outcome) => self.outcomes.push((outgoing.id, outcome)),
             }
         }
         self.send_ready();
@@ -382,80 +301,27 @@ impl Sender for Amqp10Sender {
                 return Err(self.error(failed));
             }
             if self.sent >= RECYCLE && self.is_idle() {
-                let spent = "the link has carried all that it can count";
-                self.take(Step::Failed(Cause::Lost(spent.to_owned())));
+                let spent = "the link has carried as many messages as it can count";
+                self.stepped(SendStep::Failed(Cause::Lost(spent.to_owned())));
                 continue;
             }
-            let Self { link, waiting, under_way, .. } = self;
+            let Self { link, waiting, in_flight, .. } = self;
             let event = tokio::select! {
                 biased;
-                Some(answer) = under_way.next() => Ok(answer),
-                step = step(link, waiting) => Err(step),
+                Some(answer) = in_flight.next() => Ok(answer),
+                step = link.send_next(waiting) => Err(step),
             };
             match event {
-                Ok((fate, answer)) => self.answered(fate, answer),
-                Err(step) => self.take(step),
+                Ok((message, answer)) => self.answered(message, answer),
+                Err(step) => self.stepped(step),
             }
         }
-    }
-}
-
-/// What became of the first message that waits, or of the link.
-enum Step {
-    Sent(UnderWay),
-    Unsent(u64, PublishOutcome),
-    Failed(Cause),
-}
-
-/// Sends the first message that waits as soon as there is credit; when none does, waits for the end
-/// of the link. Cancel safe: what was not sent still waits, or is on its way into the link.
-async fn step(link: &mut Link, waiting: &mut VecDeque<Encoded>) -> Step {
-    *link = match std::mem::take(link) {
-        Link::Free(free) => match waiting.pop_front() {
-            Some(first) => Link::Sending(send(free, first).boxed()),
-            None => Link::Free(free),
-        },
-        other => other,
-    };
-    let Sent { link: free, fate, answer } = match link {
-        Link::Sending(sending) => sending.await,
-        Link::Free(link) => return Step::Failed(link.on_detach().await.into()),
-        Link::Gone => return std::future::pending().await,
-    };
-    *link = Link::Free(free);
-    match answer {
-        Ok(answer) => Step::Sent(UnderWay { fate: Some(fate), answer }),
-        Err(SendError::MessageSizeExceeded(exceeded)) => {
-            let error = Error::new(ErrorKind::TooLarge, PUBLISH)
-                .on(target(&fate.exchange))
-                .because(format!(
-                    "{} bytes exceed the broker's limit of {}",
-                    exceeded.size, exceeded.max_size
-                ));
-            Step::Unsent(fate.id, PublishOutcome::Rejected(error))
-        }
-        Err(error) => Step::Failed(error.into()),
-    }
-}
-
-async fn send(mut link: Box<fe2o3_amqp::Sender>, Encoded { fate, sendable }: Encoded) -> Sent {
-    let answer = link.send_batchable_ref(&sendable).await;
-    Sent { link, fate, answer }
-}
-
-/// How an error names where a message was published to.
-fn target(exchange: &str) -> String {
-    if exchange.is_empty() {
-        "the default exchange".to_owned()
-    } else {
-        format!("exchange {exchange:?}")
     }
 }
 
 const OPEN: &str = "open a sender at";
-const PUBLISH: &str = "publish to";
 const PUBLISH_ALL: &str = "publish";
 
-/// How many messages a link may carry: it counts them in 32 bits, and fe2o3-amqp stands still for
-/// good when these are full.
+/// How many messages a link may carry. It counts them in 32 bits (delivery-count, §2.6.7), and fe2o3-amqp stops when
+/// they are used up.
 const RECYCLE: u64 = 1 << 31;

@@ -1,11 +1,12 @@
-//! AMQP sessions, lent to links and kept for the next one.
+//! AMQP sessions of one connection: lent to links, and kept for the next link.
 //!
-//! A session that ends leaves its channel to the next, and RabbitMQ may take what arrives on it at once
-//! for something that the old one left behind: the next session then never begins. So sessions are
-//! ended only where they have to be.
+//! A link has an AMQP session of its own (docs/design/17-amqp10.md says why). When the link is gone, its
+//! session is kept instead of ended, for two reasons:
 //!
-//! And not before a link on them is attached. Artemis counts one that its session's end overtakes twice,
-//! fails at that, and from then on writes nothing more on the whole connection.
+//! - A session that ends leaves its channel number to the next one. RabbitMQ may take the begin of that next
+//!   session for a late frame of the old one, and drop it: the next session then never begins.
+//! - A session must not end while a link on it is still attaching. Artemis (2.44) then counts that link twice,
+//!   fails, and stops writing on the whole connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,101 +14,112 @@ use enoki_core::transport::spawn;
 use fe2o3_amqp::session::SessionHandle;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
-use crate::{connection::REPLY_TIMEOUT, error::Cause, io::stream::Line};
+use crate::{error::Cause, io::socket_state::SocketState, limits::REPLY_TIMEOUT};
 
-/// An AMQP session for one link.
+/// The AMQP session of one link. When it is dropped it goes back to its pool, or is ended.
+///
+/// It goes back only if it is reusable and has a permit. The session of a management link has no permit, so it
+/// is always ended.
 #[derive(Debug)]
-pub(crate) struct Channel {
-    kept: Option<Kept>,
-    idle: Arc<Idle>,
-    line: Arc<Line>,
-    clean: bool,
+pub(crate) struct LinkSession {
+    /// `None` only while it is dropped.
+    session: Option<PermittedSession>,
+    pool: Arc<SessionPool>,
+    socket: Arc<SocketState>,
+    /// Whether the next link may use the session: no frame of the last link can follow. False from the moment
+    /// that the handle is asked for until [`LinkSession::mark_reusable`].
+    is_reusable: bool,
 }
 
-/// An AMQP session, and its place on the connection. The one of the links for changes of the topology
-/// has a place of its own.
+/// An AMQP session, and the permit that counts it among those of its connection. The session of a management
+/// link has none: a place is set aside for it.
 #[derive(Debug)]
-struct Kept {
+struct PermittedSession {
     handle: SessionHandle<()>,
-    place: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Channel {
+impl LinkSession {
     /// The session, to attach a link to.
     pub(crate) fn handle(&mut self) -> Result<&mut SessionHandle<()>, Cause> {
-        // Whatever comes of it has to be known before the next link may use the session.
-        self.clean = false;
-        match &mut self.kept {
-            Some(kept) => Ok(&mut kept.handle),
+        self.is_reusable = false;
+        match &mut self.session {
+            Some(session) => Ok(&mut session.handle),
             None => Err(Cause::Local("the session was ended".to_owned())),
         }
     }
 
-    /// The socket that it is on.
-    pub(crate) fn line(&self) -> &Line {
-        &self.line
+    /// The socket of its connection.
+    pub(crate) fn socket(&self) -> &SocketState {
+        &self.socket
     }
 
-    /// Says that the link is gone and nothing of it is under way: the next may use the session.
-    pub(crate) fn release(&mut self) {
-        self.clean = true;
+    /// The link is gone, and no frame of it can follow: the next link may use the session.
+    pub(crate) fn mark_reusable(&mut self) {
+        self.is_reusable = true;
     }
 }
 
-impl Drop for Channel {
+impl Drop for LinkSession {
     fn drop(&mut self) {
-        match self.kept.take() {
-            Some(kept) if self.clean && kept.place.is_some() => self.idle.put(kept),
-            Some(kept) => end(kept),
+        match self.session.take() {
+            Some(session) if self.is_reusable && session.permit.is_some() => self.pool.put(session),
+            Some(session) => end(session),
             None => {}
         }
     }
 }
 
-/// Ends a session. Its place is free when the broker has agreed.
-fn end(Kept { mut handle, place }: Kept) {
+/// Ends a session in a task of its own. The permit is free again once the broker has answered; if the broker
+/// does not answer, the permit is lost with the channel.
+fn end(PermittedSession { mut handle, permit }: PermittedSession) {
     if Handle::try_current().is_err() {
         return;
     }
     let ending = async move {
-        match (timeout(REPLY_TIMEOUT, handle.end()).await, place) {
-            (Err(_), Some(place)) => place.forget(),
-            (_, place) => drop(place),
+        match (timeout(REPLY_TIMEOUT, handle.end()).await, permit) {
+            (Err(_), Some(permit)) => permit.forget(),
+            (_, permit) => drop(permit),
         }
     };
     spawn("end an AMQP session", ending, drop);
 }
 
-/// Sessions that no link uses.
+/// The sessions of one connection that no link uses. Each has a permit.
 #[derive(Debug, Default)]
-pub(crate) struct Idle(Mutex<Vec<Kept>>);
+pub(crate) struct SessionPool(Mutex<Vec<PermittedSession>>);
 
-impl Idle {
-    /// One that is kept, if there is one that lives.
-    pub(crate) fn take(self: &Arc<Self>, line: &Arc<Line>) -> Option<Channel> {
-        let kept = {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|kept| !kept.handle.is_ended());
-            kept.pop()?
+impl SessionPool {
+    /// Lends a session that is not used, if there is one that has not ended.
+    pub(crate) fn take(self: &Arc<Self>, socket: &Arc<SocketState>) -> Option<LinkSession> {
+        let session = {
+            let mut unused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            unused.retain(|session| !session.handle.is_ended());
+            unused.pop()?
         };
-        Some(self.lend(kept, line))
+        Some(self.lend(session, socket))
     }
 
-    /// A new one.
-    pub(crate) fn channel(
+    /// Lends a session that has just begun.
+    pub(crate) fn lend_new(
         self: &Arc<Self>,
         handle: SessionHandle<()>,
-        line: &Arc<Line>,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Channel {
-        self.lend(Kept { handle, place }, line)
+        socket: &Arc<SocketState>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> LinkSession {
+        self.lend(PermittedSession { handle, permit }, socket)
     }
 
-    fn lend(self: &Arc<Self>, kept: Kept, line: &Arc<Line>) -> Channel {
-        Channel { kept: Some(kept), idle: self.clone(), line: line.clone(), clean: false }
+    fn lend(self: &Arc<Self>, session: PermittedSession, socket: &Arc<SocketState>) -> LinkSession {
+        LinkSession {
+            session: Some(session),
+            pool: self.clone(),
+            socket: socket.clone(),
+            is_reusable: false,
+        }
     }
 
-    fn put(&self, kept: Kept) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+    fn put(&self, session: PermittedSession) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(session);
     }
 }

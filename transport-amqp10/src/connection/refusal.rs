@@ -7,33 +7,38 @@ use enoki_socket::tls_error;
 use fe2o3_amqp::connection::OpenError;
 
 use crate::{
-    error::{self, Cause},
-    io::stream::{CONNECT, Line, Stage},
+    error::{self, CONNECT, Cause},
+    io::socket_state::{SocketState, Stage},
     options::Options,
 };
 
 /// Why a connection was not opened.
-pub(super) fn refused(options: &Options, error: OpenError, line: &Line, after: Duration) -> Error {
+pub(super) fn refused(
+    options: &Options,
+    error: OpenError,
+    socket: &SocketState,
+    after: Duration,
+) -> Error {
     let by_tls = match &error {
         OpenError::Io(io) => tls_error(io, CONNECT),
         _ => None,
     };
-    if let Some(error) = by_tls.or_else(|| line.refusal()) {
+    if let Some(error) = by_tls.or_else(|| socket.refusal()) {
         return error.on(options.subject());
     }
     let cause = Cause::from(error);
-    if let Some(fault) = line.fault() {
+    if let Some(fault) = socket.fault() {
         let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
             .on(options.subject())
             .because(fault.to_owned());
-        return match line.stage() {
+        return match socket.stage() {
             Stage::Unreachable | Stage::Silent | Stage::Answered => {
                 unsupported.remedy(options.other_port())
             }
             Stage::LoggedIn | Stage::Opened => unsupported,
         };
     }
-    match (&cause, line.stage()) {
+    match (&cause, socket.stage()) {
         // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
         (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
             "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",

@@ -1,4 +1,4 @@
-//! What the frames of a link say that fe2o3-amqp keeps to itself.
+//! How far the broker is with the deliveries of a link: fe2o3-amqp reads it on the wire and does not tell.
 
 use std::{
     collections::HashMap,
@@ -8,120 +8,133 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::Notify;
 
-const WINDOW_OF_0: &str =
-    "it takes no messages for the time being, for want of memory or disk space";
+use crate::proto::inbound::LinkId;
 
-/// The links that somebody watches, by name, and what there is to know of sessions.
+/// The links of one connection whose progress is watched, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Links {
-    gauges: Mutex<HashMap<String, Weak<Gauge>>>,
-    /// When a session last ended.
-    ended: Mutex<Option<Instant>>,
-    /// Whether the broker takes no messages on this connection for the time being.
-    blocked: AtomicBool,
-    alarm: Arc<Alarm>,
+pub(crate) struct LinkRegistry(Mutex<HashMap<String, Weak<LinkProgress>>>);
+
+impl LinkRegistry {
+    /// Watches the link that will be attached with this name.
+    pub(crate) fn watch(&self, name: &str) -> Arc<LinkProgress> {
+        let progress = Arc::new(LinkProgress::default());
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|_, progress| progress.strong_count() > 0);
+        watched.insert(name.to_owned(), Arc::downgrade(&progress));
+        progress
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<LinkProgress>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
+    }
 }
 
-/// Why the broker takes no messages for the time being on a session's connections, if it takes none.
+/// The watched links that are attached, by the broker's channel and handle.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm {
-    /// On how many of them.
-    connections: Mutex<usize>,
-    reason: watch::Sender<Option<Arc<str>>>,
-}
+pub(super) struct AttachedLinks(HashMap<LinkId, Arc<LinkProgress>>);
 
-impl Alarm {
-    fn count(&self, is_blocked: bool) {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        *connections = match is_blocked {
-            true => connections.saturating_add(1),
-            false => connections.saturating_sub(1),
-        };
-        let is_blocked = *connections > 0;
-        self.reason.send_if_modified(|reason| {
-            let changes = reason.is_some() != is_blocked;
-            if changes {
-                *reason = is_blocked.then(|| WINDOW_OF_0.into());
-            }
-            changes
-        });
-    }
-
-    /// The reason, as it changes.
-    pub(crate) fn reason(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.reason.subscribe()
-    }
-}
-
-impl Links {
-    /// Those of a connection whose session has this alarm.
-    pub(crate) fn new(alarm: Arc<Alarm>) -> Self {
-        Self { alarm, ..Self::default() }
-    }
-
-    /// The broker takes no messages, or takes them again. It does not say why.
-    pub(crate) fn block(&self, is_blocked: bool) {
-        if self.blocked.swap(is_blocked, Ordering::AcqRel) != is_blocked {
-            self.alarm.count(is_blocked);
+impl AttachedLinks {
+    pub(super) fn attached(&mut self, link: LinkId, name: &str, registry: &LinkRegistry) {
+        if let Some(progress) = registry.find(name) {
+            self.0.insert(link, progress);
         }
     }
 
-    /// Watches the link that will have this name.
-    pub(crate) fn watch(&self, name: &str) -> Arc<Gauge> {
-        let gauge = Arc::new(Gauge::default());
-        let mut links = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|_, gauge| gauge.strong_count() > 0);
-        links.insert(name.to_owned(), Arc::downgrade(&gauge));
-        gauge
+    pub(super) fn detached(&mut self, link: LinkId) {
+        self.0.remove(&link);
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Gauge>> {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.upgrade()
+    /// The AMQP session on this channel ended, with all its links.
+    pub(super) fn session_ended(&mut self, channel: u16) {
+        self.0.retain(|link, _| link.channel != channel);
     }
 
-    pub(crate) fn session_ended(&self) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    pub(super) fn delivered(&self, link: LinkId) {
+        if let Some(progress) = self.0.get(&link) {
+            progress.delivered();
+        }
     }
 
-    /// When a session last ended.
-    pub(crate) fn last_end(&self) -> Option<Instant> {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn drained(&self, link: LinkId) {
+        if let Some(progress) = self.0.get(&link) {
+            progress.drained();
+        }
     }
 }
 
-/// How much came in on a link, and whether that is all.
+/// How many deliveries came in on a link, and whether the broker will send more.
+///
+/// `deliveries` no longer changes once `is_drained` is set: the broker sends its last delivery before it says
+/// that no credit is left (§2.6.7), and this side grants no more credit after it asked for that.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
+pub(crate) struct LinkProgress {
     deliveries: AtomicU64,
-    drained: AtomicBool,
-    changed: Notify,
+    is_drained: AtomicBool,
+    drained: Notify,
 }
 
-impl Gauge {
-    pub(crate) fn delivered(&self) {
+impl LinkProgress {
+    fn delivered(&self) {
         self.deliveries.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn drained(&self) {
-        self.drained.store(true, Ordering::Release);
-        self.changed.notify_one();
+    fn drained(&self) {
+        self.is_drained.store(true, Ordering::Release);
+        self.drained.notify_one();
     }
 
-    /// How many deliveries came in before the broker had given up all credit; `None` while it has
-    /// some.
+    /// How many deliveries came in before the broker had no credit left; `None` while it may have some.
     pub(crate) fn total(&self) -> Option<u64> {
-        self.drained.load(Ordering::Acquire).then(|| self.deliveries.load(Ordering::Acquire))
+        self.is_drained.load(Ordering::Acquire).then(|| self.deliveries.load(Ordering::Acquire))
     }
 
-    /// Waits until the broker has given up all credit. Cancel safe.
-    pub(crate) async fn emptied(&self) {
+    /// Waits until the broker has said that it has no credit left. Cancel safe.
+    pub(crate) async fn wait_drained(&self) {
         while self.total().is_none() {
-            self.changed.notified().await;
+            self.drained.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINE: LinkId = LinkId { channel: 3, handle: 5 };
+    const OTHER: LinkId = LinkId { channel: 3, handle: 6 };
+
+    #[test]
+    fn a_link_has_a_total_once_it_is_drained() {
+        let registry = LinkRegistry::default();
+        let progress = registry.watch("mine");
+        let mut attached = AttachedLinks::default();
+        attached.attached(MINE, "mine", &registry);
+        attached.attached(OTHER, "other", &registry);
+        attached.delivered(MINE);
+        attached.delivered(OTHER);
+        attached.drained(OTHER);
+        assert_eq!(progress.total(), None);
+        attached.delivered(MINE);
+        attached.drained(MINE);
+        assert_eq!(progress.total(), Some(2));
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_not_counted() {
+        let registry = LinkRegistry::default();
+        let progress = registry.watch("mine");
+        let mut attached = AttachedLinks::default();
+        attached.attached(MINE, "mine", &registry);
+        attached.detached(MINE);
+        attached.delivered(MINE);
+        attached.attached(MINE, "mine", &registry);
+        attached.session_ended(3);
+        attached.delivered(MINE);
+        attached.attached(MINE, "mine", &registry);
+        attached.session_ended(4);
+        attached.drained(MINE);
+        assert_eq!(progress.total(), Some(0));
     }
 }

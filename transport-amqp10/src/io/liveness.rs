@@ -1,12 +1,15 @@
-//! Whether the broker hears this side. Pure.
+//! Whether the broker still receives what this side sends.
 //!
-//! Its heartbeats say that it speaks. What it does about ours is its own choice: RabbitMQ waits for
-//! three minutes before it misses them. So when nothing but heartbeats has come for a while, it is
-//! asked for something: to begin a session that nobody uses, and the next time to end it. Every
-//! broker answers that at once, also during an alarm. RabbitMQ does not answer the echo of a flow.
+//! Its heartbeats show that it sends. Whether it misses ours is its own choice: RabbitMQ waits three minutes. So
+//! when nothing but heartbeats has come for one interval, this side asks for an answer: it begins an AMQP session
+//! that is not used, and the next time it ends that session. Every broker answers both at once, RabbitMQ also
+//! during an alarm. A flow with echo would not do: RabbitMQ does not answer it. docs/design/17-amqp10.md has the
+//! reasons.
 //!
-//! fe2o3-amqp knows nothing of it: the session has the last channel that the broker allows, which
-//! fe2o3-amqp is told of as not allowed.
+//! fe2o3-amqp does not know of this session. It has the last channel that the broker allows, and fe2o3-amqp is
+//! told that one channel less is allowed.
+//!
+//! Nothing here waits: the stream hands in the time and asks when the next poll is due.
 
 use std::time::Duration;
 
@@ -15,85 +18,100 @@ use tokio::time::Instant;
 
 use crate::proto::{
     encode::Encoder,
-    frame::{self, BEGIN, END, Opened},
+    frame::{BEGIN, END, Performative},
 };
 
-/// What stands for a frame that is not passed on, so that fe2o3-amqp hears as often from the broker.
-pub(crate) const HEARTBEAT: &[u8] = &[0, 0, 0, 8, 2, 0, 0, 0];
+/// A heartbeat: an empty frame (§2.4.5). fe2o3-amqp gets one for each answer that is kept from it, so that it
+/// hears from the broker as often.
+pub(super) const HEARTBEAT: &[u8] = &[0, 0, 0, 8, 2, 0, 0, 0];
 
-/// Asks, and waits for the answers.
+/// Asks a quiet broker for an answer, and tells when there is none.
+///
+/// The session that it asks with is in one of five states:
+///
+/// | state | `asked_at` | `remote_channel` | `must_end` |
+/// |---|---|---|---|
+/// | there is none | – | – | no |
+/// | this side asked for it | set | – | no |
+/// | it is there | – | set | no |
+/// | this side asked for its end | set | set | no |
+/// | the broker ended it unasked, and this side has to answer | – | – | yes |
 #[derive(Debug)]
-pub(crate) struct Pulse {
-    /// How long it may be quiet, and how long an answer may take.
-    every: Duration,
-    /// The channel of its session, once the broker has said how many there are.
+pub(super) struct Liveness {
+    /// How long the broker may be quiet before it is asked, and how long an answer may take.
+    interval: Duration,
+    /// This side's channel of the session. `None` until the broker has opened the connection, and if it allows
+    /// one channel only: then nothing is asked.
     channel: Option<u16>,
     /// The broker's channel of the session, while there is one.
-    theirs: Option<u16>,
-    /// Whether the broker ended it by itself, and waits for this side to do so, too.
-    owes: bool,
-    /// When it was asked for what it has not answered yet.
-    asked: Option<Instant>,
-    /// When the last came that is no heartbeat.
-    heard: Instant,
-    /// What was written since.
+    remote_channel: Option<u16>,
+    /// The broker ended the session unasked: this side still has to end it, too (§2.5.2).
+    must_end: bool,
+    /// When the broker was asked; `None` when it has answered.
+    asked_at: Option<Instant>,
+    /// When bytes last came that are no heartbeat.
+    last_heard: Instant,
+    /// How many bytes were written since `last_heard`. They may have to go out before the question does.
     written: usize,
 }
 
-impl Pulse {
-    pub(crate) fn new(every: Duration) -> Self {
+impl Liveness {
+    pub(super) fn new(interval: Duration) -> Self {
         Self {
-            every,
+            interval,
             channel: None,
-            theirs: None,
-            owes: false,
-            asked: None,
-            heard: Instant::now(),
+            remote_channel: None,
+            must_end: false,
+            asked_at: None,
+            last_heard: Instant::now(),
             written: 0,
         }
     }
 
     /// So many bytes are on their way to the broker.
-    pub(crate) fn wrote(&mut self, bytes: usize) {
+    pub(super) fn wrote(&mut self, bytes: usize) {
         self.written = self.written.saturating_add(bytes);
     }
 
-    /// Something came that is no heartbeat, or a part of it.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// Bytes came that are no heartbeat.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
         self.written = 0;
     }
 
-    /// Whether a whole frame is an answer, and none of fe2o3-amqp's business.
-    pub(crate) fn takes(&mut self, frame: &[u8]) -> bool {
+    /// Whether a whole frame is about the session here, and not for fe2o3-amqp.
+    pub(super) fn takes(&mut self, frame: &[u8]) -> bool {
         if self.channel.is_none() {
             return false;
         }
-        let Some(opened) = frame::open(frame) else { return false };
-        if self.theirs == Some(opened.channel) {
-            if opened.code == END {
-                self.theirs = None;
-                self.owes = self.asked.take().is_none();
+        let Some(performative) = Performative::read(frame) else { return false };
+        let channel = performative.channel;
+        if self.remote_channel == Some(channel) {
+            if performative.code == END {
+                self.remote_channel = None;
+                self.must_end = self.asked_at.take().is_none();
             }
             return true;
         }
-        // The first field of a begin is the channel that it answers.
-        let answered = |Opened { fields, .. }: Opened<'_>| fields.clone().uint().ok().flatten();
-        let channel = opened.channel;
-        if opened.code == BEGIN && answered(opened) == self.channel.map(u32::from) {
-            self.theirs = Some(channel);
-            self.asked = None;
-            return true;
+        if performative.code != BEGIN {
+            return false;
         }
-        false
+        // The first field of a begin is the channel that it answers (§2.7.2).
+        let answered = performative.fields.clone().uint().ok().flatten();
+        let is_ours = answered == self.channel.map(u32::from);
+        if is_ours {
+            self.remote_channel = Some(channel);
+            self.asked_at = None;
+        }
+        is_ours
     }
 
-    /// The broker's open: takes the last channel for itself, and says which is the last of the others.
-    /// A broker that has no second one is not asked.
-    pub(crate) fn opened(&mut self, open: &mut [u8], now: Instant) -> u16 {
+    /// Takes the last channel of those that the broker's open allows, changes the open so that it allows one
+    /// less, and returns the last of the others. A broker that allows one channel only is not asked.
+    pub(super) fn opened(&mut self, open: &mut [u8], now: Instant) -> u16 {
         self.heard(now);
         let length = open.len();
-        let Some(place) = last_channel(open) else {
+        let Some(place) = channel_max(open) else {
             self.channel = Some(u16::MAX);
             return u16::MAX - 1;
         };
@@ -109,51 +127,51 @@ impl Pulse {
         0
     }
 
-    /// When there is something to do again.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    /// When the next poll is due; `None` while nothing is asked.
+    pub(super) fn next(&self) -> Option<Instant> {
         self.channel?;
-        Some(match self.asked {
-            None if self.owes => self.heard,
-            None => later(self.heard, self.every),
-            // A slow line may be busy with what was written before.
-            Some(asked) => {
-                let answer = later(asked.max(self.heard), self.every);
+        Some(match self.asked_at {
+            None if self.must_end => self.last_heard,
+            None => later(self.last_heard, self.interval),
+            // A slow line may still be busy with the bytes that were written before the question.
+            Some(asked_at) => {
+                let answer = later(asked_at.max(self.last_heard), self.interval);
                 later(answer, at_the_slowest(self.written))
             }
         })
     }
 
-    /// Does what is due: writes a question, or says that there was no answer to the last.
-    pub(crate) fn beat(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Deaf> {
+    /// Does what is due: writes a question, or fails because the last was not answered.
+    pub(super) fn poll(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Unresponsive> {
         let (Some(channel), Some(next)) = (self.channel, self.next()) else { return Ok(()) };
         if now < next {
             return Ok(());
         }
-        if self.asked.is_some() {
-            return Err(Deaf);
+        if self.asked_at.is_some() {
+            return Err(Unresponsive);
         }
-        let owes = std::mem::take(&mut self.owes);
-        if !owes {
-            self.asked = Some(now);
+        let must_end = std::mem::take(&mut self.must_end);
+        if !must_end {
+            self.asked_at = Some(now);
         }
-        out.extend_from_slice(&question(channel, owes || self.theirs.is_some()));
+        out.extend_from_slice(&question(channel, must_end || self.remote_channel.is_some()));
         Ok(())
     }
 }
 
-/// The broker does not answer.
+/// The broker did not answer in time.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Deaf;
+pub(super) struct Unresponsive;
 
-/// How long so many bytes may take.
+/// How long so many bytes may take on the slowest line.
 fn at_the_slowest(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 / SLOWEST)
 }
 
-/// How far from the end the fourth field of an open begins to say its last channel: container-id,
-/// hostname, max-frame-size, channel-max. `None` where it does not say it, which means 65535.
-fn last_channel(open: &[u8]) -> Option<usize> {
-    let Opened { mut fields, count, .. } = frame::open(open)?;
+/// How far from the end of an open the two bytes of its fourth field begin: container-id, hostname,
+/// max-frame-size, channel-max. `None` where the field is left out, which means 65535 (§2.7.1).
+fn channel_max(open: &[u8]) -> Option<usize> {
+    let Performative { mut fields, count, .. } = Performative::read(open)?;
     if count < 4 {
         return None;
     }
@@ -164,6 +182,7 @@ fn last_channel(open: &[u8]) -> Option<usize> {
     (rest.first() == Some(&0x60)).then(|| rest.len() - 1)
 }
 
+/// The begin of the session on this channel, or its end.
 fn question(channel: u16, ends: bool) -> Vec<u8> {
     let mut encoder = Encoder::default();
     if ends {
@@ -186,7 +205,7 @@ fn question(channel: u16, ends: bool) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[2, 0, high, low], &body].concat()
 }
 
-/// Bytes in a millisecond, on the slowest line that still counts as one.
+/// How many bytes a millisecond carries on the slowest line that is waited for: 10 kB/s.
 const SLOWEST: u64 = 10;
 
 #[cfg(test)]
@@ -229,8 +248,8 @@ mod tests {
     }
 
     /// The broker answers on a channel of its own.
-    fn begun(theirs: u16, ours: u8) -> Vec<u8> {
-        let mut begun = performative(theirs, BEGIN, |encoder| {
+    fn begun(remote: u16, ours: u8) -> Vec<u8> {
+        let mut begun = performative(remote, BEGIN, |encoder| {
             encoder.null();
             encoder.uint(0);
             2
@@ -244,85 +263,85 @@ mod tests {
         begun
     }
 
-    fn ended(theirs: u16) -> Vec<u8> {
-        performative(theirs, END, |_| 0)
+    fn ended(remote: u16) -> Vec<u8> {
+        performative(remote, END, |_| 0)
     }
 
-    fn asks(pulse: &mut Pulse, now: Instant) -> Option<u64> {
+    fn asks(liveness: &mut Liveness, now: Instant) -> Option<u64> {
         let mut out = Vec::new();
-        pulse.beat(now, &mut out).unwrap();
-        frame::open(&out).map(|opened| opened.code)
+        liveness.poll(now, &mut out).unwrap();
+        Performative::read(&out).map(|question| question.code)
     }
 
     #[test]
     fn a_quiet_broker_is_asked_to_begin_a_session_and_then_to_end_it() {
-        let mut pulse = Pulse::new(EVERY);
+        let mut liveness = Liveness::new(EVERY);
         let mut now = Instant::now();
-        assert_eq!(pulse.next(), None);
-        let mut theirs = open(Some(63));
-        assert_eq!(pulse.opened(&mut theirs, now), 62);
-        assert_eq!(theirs, open(Some(62)));
+        assert_eq!(liveness.next(), None);
+        let mut opened = open(Some(63));
+        assert_eq!(liveness.opened(&mut opened, now), 62);
+        assert_eq!(opened, open(Some(62)));
         for _ in 0..2 {
             for (question, answer) in [(BEGIN, begun(7, 63)), (END, ended(7))] {
-                assert_eq!(asks(&mut pulse, now + EVERY / 2), None);
+                assert_eq!(asks(&mut liveness, now + EVERY / 2), None);
                 now += EVERY;
-                assert_eq!(asks(&mut pulse, now), Some(question));
-                assert!(pulse.takes(&answer));
-                pulse.heard(now);
+                assert_eq!(asks(&mut liveness, now), Some(question));
+                assert!(liveness.takes(&answer));
+                liveness.heard(now);
             }
         }
-        // What others do is theirs.
-        assert!(!pulse.takes(&begun(3, 3)));
-        assert!(!pulse.takes(&ended(3)));
-        assert!(!pulse.takes(HEARTBEAT));
+        // The sessions of fe2o3-amqp are its own.
+        assert!(!liveness.takes(&begun(3, 3)));
+        assert!(!liveness.takes(&ended(3)));
+        assert!(!liveness.takes(HEARTBEAT));
     }
 
     #[test]
     fn a_session_that_the_broker_ends_is_ended_on_this_side_too() {
-        let mut pulse = Pulse::new(EVERY);
+        let mut liveness = Liveness::new(EVERY);
         let now = Instant::now();
-        pulse.opened(&mut open(Some(63)), now);
-        assert_eq!(asks(&mut pulse, now + EVERY), Some(BEGIN));
-        assert!(pulse.takes(&begun(0, 63)));
-        assert!(pulse.takes(&ended(0)));
-        assert_eq!(asks(&mut pulse, now + EVERY), Some(END));
-        assert_eq!(asks(&mut pulse, now + EVERY), Some(BEGIN), "there is nothing to wait for");
+        liveness.opened(&mut open(Some(63)), now);
+        assert_eq!(asks(&mut liveness, now + EVERY), Some(BEGIN));
+        assert!(liveness.takes(&begun(0, 63)));
+        assert!(liveness.takes(&ended(0)));
+        assert_eq!(asks(&mut liveness, now + EVERY), Some(END));
+        assert_eq!(asks(&mut liveness, now + EVERY), Some(BEGIN), "there is nothing to wait for");
     }
 
     #[test]
-    fn a_broker_that_does_not_answer_is_deaf_after_the_same_time_again() {
-        let mut pulse = Pulse::new(EVERY);
+    fn a_broker_that_does_not_answer_is_given_up_after_another_interval() {
+        let mut liveness = Liveness::new(EVERY);
         let now = Instant::now();
-        pulse.opened(&mut open(Some(63)), now);
-        assert_eq!(asks(&mut pulse, now + EVERY), Some(BEGIN));
-        assert_eq!(pulse.next(), Some(now + 2 * EVERY));
-        assert_eq!(asks(&mut pulse, now + 2 * EVERY - Duration::from_millis(1)), None);
-        assert_eq!(pulse.beat(now + 2 * EVERY, &mut Vec::new()), Err(Deaf));
+        liveness.opened(&mut open(Some(63)), now);
+        assert_eq!(asks(&mut liveness, now + EVERY), Some(BEGIN));
+        assert_eq!(liveness.next(), Some(now + 2 * EVERY));
+        assert_eq!(asks(&mut liveness, now + 2 * EVERY - Duration::from_millis(1)), None);
+        assert_eq!(liveness.poll(now + 2 * EVERY, &mut Vec::new()), Err(Unresponsive));
     }
 
     #[test]
-    fn what_comes_or_has_to_go_first_gives_it_more_time() {
-        let mut pulse = Pulse::new(EVERY);
+    fn bytes_that_come_or_go_out_first_give_the_answer_more_time() {
+        let mut liveness = Liveness::new(EVERY);
         let now = Instant::now();
-        pulse.opened(&mut open(None), now);
-        assert_eq!(asks(&mut pulse, now + EVERY), Some(BEGIN));
+        liveness.opened(&mut open(None), now);
+        assert_eq!(asks(&mut liveness, now + EVERY), Some(BEGIN));
         // Ten kilobytes in a second.
-        pulse.wrote(50_000);
-        assert_eq!(pulse.next(), Some(now + 2 * EVERY + Duration::from_secs(5)));
-        pulse.heard(now + 2 * EVERY);
-        assert_eq!(pulse.next(), Some(now + 3 * EVERY));
+        liveness.wrote(50_000);
+        assert_eq!(liveness.next(), Some(now + 2 * EVERY + Duration::from_secs(5)));
+        liveness.heard(now + 2 * EVERY);
+        assert_eq!(liveness.next(), Some(now + 3 * EVERY));
     }
 
     #[test]
-    fn a_broker_of_one_channel_is_not_asked_and_nothing_is_too_odd() {
-        let mut pulse = Pulse::new(EVERY);
+    fn a_broker_of_one_channel_is_not_asked_and_no_open_panics() {
+        let mut liveness = Liveness::new(EVERY);
         let now = Instant::now();
-        let mut theirs = open(Some(0));
-        assert_eq!(pulse.opened(&mut theirs, now), 0);
-        assert_eq!((theirs, pulse.next()), (open(Some(0)), None));
+        let mut opened = open(Some(0));
+        assert_eq!(liveness.opened(&mut opened, now), 0);
+        assert_eq!((opened, liveness.next()), (open(Some(0)), None));
         let whole = open(Some(63));
         for end in 0..whole.len() {
-            Pulse::new(EVERY).opened(&mut whole[..end].to_vec(), now);
+            Liveness::new(EVERY).opened(&mut whole[..end].to_vec(), now);
         }
     }
 }

@@ -1,427 +1,169 @@
-//! The socket below fe2o3-amqp: opened here, read along a little, and cut when a deadline says so.
+//! The socket that fe2o3-amqp is given: our own stream, with the real socket below it.
 //!
-//! What it does on the way:
+//! Why there is a stream of our own: docs/design/17-amqp10.md and docs/design/12-guard.md. On the way it
 //!
-//! - it lets no frame pass that fe2o3-amqp could fail at: see `proto/guard.rs`;
-//! - it hands fe2o3-amqp every message as one opaque data section, and takes outgoing ones out of it:
-//!   see `proto/decode.rs` and `proto/encode.rs` for why;
-//! - it makes a login by certificate of an anonymous one: see `proto/login.rs`;
-//! - it gives the two links of the management pair the one name that RabbitMQ asks for;
-//! - it notes who the broker says it is, and when a link has run dry, which fe2o3-amqp does not tell;
-//! - it asks a broker that is quiet for a sign that it hears: see `io/liveness.rs`;
-//! - it writes to the socket what has gathered since the last time, not each frame by itself.
+//! - ends the connection at a frame that fe2o3-amqp could fail at: `proto/guard.rs`;
+//! - wraps incoming messages and unwraps outgoing ones, so that fe2o3-amqp never reads one: `proto/inbound.rs`,
+//!   `proto/outbound.rs`;
+//! - turns an anonymous login into one by certificate: `proto/login.rs`;
+//! - notes who the broker is, and how far it is with the deliveries of a link: `socket_state.rs`,
+//!   `link_progress.rs`;
+//! - asks a quiet broker for an answer: `liveness.rs`;
+//! - writes many frames by one system call: `write_half.rs`.
 
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use enoki_core::{Error, ErrorKind};
 use enoki_socket::{Stream, tls_error};
-use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    time::Sleep,
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 use super::{
-    link_progress::{Alarm, Links},
-    liveness::{self, Pulse},
+    liveness::Liveness,
+    read_half::ReadHalf,
+    socket_state::{SocketState, Stage},
+    write_half::WriteHalf,
 };
-use crate::{
-    options::Options,
-    proto::{
-        decode::Fault,
-        frame, guard,
-        inbound::{Greeting, Inbound},
-        login::{self, Offer},
-        outbound::Outbound,
-    },
-};
+use crate::{error::CONNECT, options::Options};
 
 /// Opens the socket.
-pub(crate) async fn open(options: &Options, line: &Arc<Line>) -> io::Result<Wire> {
-    let socket = options.connector.connect(|| line.reached(Stage::Silent)).await?;
-    Ok(Wire {
+pub(crate) async fn open(options: &Options, state: &Arc<SocketState>) -> io::Result<ClientStream> {
+    let socket = options.connector.connect(|| state.reached(Stage::Silent)).await?;
+    Ok(ClientStream {
         socket,
-        inbound: Inbound::new(line.links.clone(), options.max_message()),
-        outbound: Outbound::default(),
-        logging_in: options.user().is_none(),
-        pulse: Pulse::new(Duration::from_secs(options.heartbeat.into())),
-        next_beat: None,
-        received: Vec::new(),
-        ready: Vec::new(),
-        taken: 0,
-        scratch: vec![0; CHUNK].into_boxed_slice(),
-        begun: Vec::new(),
-        gathered: Vec::new(),
-        unflushed: false,
-        quiet: false,
+        read: ReadHalf::new(options.max_message()),
+        write: WriteHalf::default(),
+        is_logging_in: options.user().is_none(),
+        liveness: Liveness::new(Duration::from_secs(options.heartbeat.into())),
+        liveness_timer: None,
         closing: None,
-        line: line.clone(),
+        state: state.clone(),
     })
 }
 
-/// What both ends of a socket's life share: fe2o3-amqp's task, which has it, and the session.
-#[derive(Default)]
-pub(crate) struct Line {
-    stage: AtomicU8,
-    greeting: OnceLock<Greeting>,
-    /// The last channel that the broker leaves to fe2o3-amqp.
-    last_channel: AtomicU16,
-    /// What came that was no sound frame.
-    fault: OnceLock<String>,
-    /// What the broker said below AMQP, of the certificate it was shown.
-    refusal: OnceLock<Error>,
-    pub(crate) links: Arc<Links>,
-    cut: AtomicBool,
-    waker: AtomicWaker,
-    ended: AtomicBool,
-    ending: Notify,
-}
-
-impl Line {
-    /// That of a connection whose session has this alarm.
-    pub(crate) fn new(alarm: &Arc<Alarm>) -> Self {
-        Self { links: Arc::new(Links::new(alarm.clone())), ..Self::default() }
-    }
-
-    /// Ends the connection at once: fe2o3-amqp sees its socket fail.
-    pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-
-    /// Waits until fe2o3-amqp has let go of the socket.
-    pub(crate) async fn ended(&self) {
-        let ending = self.ending.notified();
-        tokio::pin!(ending);
-        // Asked for before the look at the flag, so that no end falls in between.
-        ending.as_mut().enable();
-        if !self.ended.load(Ordering::Acquire) {
-            ending.await;
-        }
-    }
-
-    /// Who the broker said it is.
-    pub(crate) fn greeting(&self) -> Greeting {
-        self.greeting.get().cloned().unwrap_or_default()
-    }
-
-    /// The last channel that an AMQP session of fe2o3-amqp's may have, once the connection is open.
-    pub(crate) fn last_channel(&self) -> u16 {
-        self.last_channel.load(Ordering::Acquire)
-    }
-
-    /// What the broker sent that ended the connection here, if that is why.
-    pub(crate) fn fault(&self) -> Option<&str> {
-        self.fault.get().map(String::as_str)
-    }
-
-    /// What the broker said of the certificate it was shown, if that is why.
-    pub(crate) fn refusal(&self) -> Option<Error> {
-        self.refusal.get().cloned()
-    }
-
-    /// How far the broker went along.
-    pub(crate) fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Unreachable,
-            1 => Stage::Silent,
-            2 => Stage::Answered,
-            3 => Stage::LoggedIn,
-            _ => Stage::Opened,
-        }
-    }
-
-    fn reached(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.cut.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionReset,
-                "the connection was given up on this side",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("stage", &self.stage()).finish_non_exhaustive()
-    }
-}
-
-/// How far a broker went along before a connection failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No socket.
-    Unreachable = 0,
-    /// A socket, and not a byte.
-    Silent = 1,
-    /// Something came.
-    Answered = 2,
-    /// The login was accepted.
-    LoggedIn = 3,
-    /// The broker said who it is.
-    Opened = 4,
-}
-
 /// The socket as fe2o3-amqp sees it.
-pub(crate) struct Wire {
+///
+/// Reading and writing are apart but for one thing: **`poll_read` also writes.** fe2o3-amqp flushes after each
+/// frame, so a flush does not mean that it has nothing more to write, and writing at each flush would cost a
+/// system call for each message. The last thing that its task does before it waits is to ask for something to
+/// read. So `poll_write` gathers, `poll_flush` does nothing, and `poll_read` writes, before it reads. The
+/// questions of `liveness` are written there, too, since its timer wakes the same task.
+pub(crate) struct ClientStream {
     socket: Stream,
-    inbound: Inbound,
-    outbound: Outbound,
-    /// Whether the login is by certificate, and not over yet.
-    logging_in: bool,
-    pulse: Pulse,
-    /// Wakes fe2o3-amqp's task when the pulse has something to do.
-    next_beat: Option<Pin<Box<Sleep>>>,
-    /// The beginning of a frame that has not all come yet.
-    received: Vec<u8>,
-    /// Whole frames for fe2o3-amqp, and how much of them it has.
-    ready: Vec<u8>,
-    taken: usize,
-    scratch: Box<[u8]>,
-    /// The beginning of a frame that fe2o3-amqp has not written to its end.
-    begun: Vec<u8>,
-    /// Whole frames for the broker.
-    gathered: Vec<u8>,
-    /// Whether the socket has taken more than it has sent.
-    unflushed: bool,
-    /// Whether nothing was written since fe2o3-amqp last asked for something to read.
-    quiet: bool,
+    read: ReadHalf,
+    write: WriteHalf,
+    /// Whether the login is by certificate, and fe2o3-amqp has not chosen it yet. Both halves change frames
+    /// while this is so.
+    is_logging_in: bool,
+    /// Both halves tell it what passes.
+    liveness: Liveness,
+    /// Wakes fe2o3-amqp's task when `liveness` is due. It is never set later than that; earlier does no harm.
+    liveness_timer: Option<Pin<Box<Sleep>>>,
+    /// Set once fe2o3-amqp shuts the stream down, and the broker does not take the rest at once.
     closing: Option<Pin<Box<Sleep>>>,
-    line: Arc<Line>,
+    state: Arc<SocketState>,
 }
 
-impl Wire {
-    /// Writes what has gathered. Ready means that nothing is left.
-    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut written = 0;
-        let outcome = loop {
-            let rest = self.gathered.get(written..).unwrap_or_default();
-            if rest.is_empty() {
-                // Encrypted, the rest of it may wait in the socket.
-                let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-                self.unflushed = flushed.is_pending();
-                break flushed;
+impl ClientStream {
+    /// Asks the broker for an answer when that is due. Fails if it did not give the last one.
+    fn poll_liveness(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Some(next) = self.liveness.next() {
+            let timer = self.liveness_timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
+            // A timer that is set too early is left as it is, since resetting it for each frame would cost more.
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
             }
-            match Pin::new(&mut self.socket).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => written += count,
-                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        self.gathered.drain(..written);
-        outcome
-    }
-
-    /// Asks the broker for a sign, or gives it up.
-    fn poll_pulse(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while let Some(next) = self.pulse.next() {
-            let sleep =
-                self.next_beat.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
-            // Later than it was set for is soon enough: it is looked at again when it wakes.
-            if next < sleep.deadline() {
-                sleep.as_mut().reset(next);
-            }
-            if sleep.as_mut().poll(cx).is_pending() {
+            if timer.as_mut().poll(cx).is_pending() {
                 break;
             }
-            let now = tokio::time::Instant::now();
-            if self.pulse.beat(now, &mut self.gathered).is_err() {
-                let fault = self.line.fault.get_or_init(|| DEAF.to_owned());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, fault.clone()));
+            if self.liveness.poll(Instant::now(), self.write.gathered()).is_err() {
+                let fault = self.state.give_up(|| UNRESPONSIVE.to_owned());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, fault));
             }
-            if let Some(next) = self.pulse.next() {
-                sleep.as_mut().reset(next);
+            if let Some(next) = self.liveness.next() {
+                timer.as_mut().reset(next);
             }
-        }
-        Ok(())
-    }
-
-    /// Takes whole frames out of what fe2o3-amqp wrote.
-    fn gather(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.begun.extend_from_slice(bytes);
-        self.pulse.wrote(bytes.len());
-        let mut from = 0;
-        loop {
-            let rest = self.begun.get(from..).unwrap_or_default();
-            // The peer has said what it takes.
-            let length = frame::length(rest, usize::MAX)
-                .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.into_owned()))?;
-            let Some(length) = length else { break };
-            let Some(whole) = rest.get(..length) else { break };
-            if self.logging_in && login::is_choice(whole) {
-                self.gathered.extend_from_slice(login::EXTERNAL);
-                self.logging_in = false;
-            } else {
-                self.outbound.pass(whole, &mut self.gathered);
-            }
-            from += length;
-        }
-        self.begun.drain(..from);
-        Ok(())
-    }
-
-    /// Takes whole frames out of what came.
-    fn receive(&mut self, count: usize) -> Result<(), Fault> {
-        self.received.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
-        let now = tokio::time::Instant::now();
-        let mut heard = false;
-        let mut from = 0;
-        loop {
-            let rest = self.received.get(from..).unwrap_or_default();
-            let Some(length) = frame::length(rest, FRAME_MAX)? else { break };
-            let Some(whole) = rest.get(..length) else { break };
-            guard::check(whole)?;
-            from += length;
-            heard |= length > liveness::HEARTBEAT.len();
-            match login::offer(whole).filter(|_| self.logging_in) {
-                Some(Offer::External) => {
-                    self.ready.extend_from_slice(login::ANONYMOUS);
-                    continue;
-                }
-                Some(Offer::Others(others)) => {
-                    let _ = self.line.refusal.set(no_external(&others));
-                    return Err("no login that this side could take".into());
-                }
-                None => {}
-            }
-            if whole == LAYER {
-                self.line.reached(Stage::LoggedIn);
-            }
-            let before = self.ready.len();
-            if self.pulse.takes(whole) {
-                self.ready.extend_from_slice(liveness::HEARTBEAT);
-            } else if let Some(greeting) = self.inbound.pass(whole, &mut self.ready)? {
-                let open = self.ready.get_mut(before..).unwrap_or_default();
-                self.line.last_channel.store(self.pulse.opened(open, now), Ordering::Release);
-                let _ = self.line.greeting.set(greeting);
-                self.line.reached(Stage::Opened);
-            }
-        }
-        self.received.drain(..from);
-        if heard || !self.received.is_empty() {
-            self.pulse.heard(now);
         }
         Ok(())
     }
 }
 
-fn no_external(others: &str) -> Error {
-    Error::new(ErrorKind::Denied, CONNECT)
-        .because(format!("the broker takes no login by certificate, but {others}"))
-        .remedy("set it up for EXTERNAL; RabbitMQ has a plugin for it")
-}
-
-impl AsyncRead for Wire {
+impl AsyncRead for ClientStream {
+    /// Reads, after it has written what gathered: [`ClientStream`] says why.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.line.waker.register(cx.waker());
-        this.line.check()?;
-        this.poll_pulse(cx)?;
-        // fe2o3-amqp's task asks for something to read whenever it is about to wait. It may have
-        // more to write a moment later, so it is asked to look once more before anything goes out.
-        if !this.gathered.is_empty() || this.unflushed {
-            if this.quiet || this.unflushed || this.gathered.len() >= CHUNK {
-                if let Poll::Ready(Err(error)) = this.poll_write_out(cx) {
-                    return Poll::Ready(Err(error));
-                }
-            } else {
-                this.quiet = true;
-                cx.waker().wake_by_ref();
-            }
-        }
+        this.state.check_cut(cx.waker())?;
+        this.poll_liveness(cx)?;
+        this.write.poll_before_wait(cx, &mut this.socket)?;
         loop {
-            let rest = this.ready.get(this.taken..).unwrap_or_default();
-            if !rest.is_empty() {
-                let count = rest.len().min(buf.remaining());
-                buf.put_slice(rest.get(..count).unwrap_or_default());
-                this.taken += count;
-                if this.taken == this.ready.len() {
-                    this.ready.clear();
-                    this.taken = 0;
-                }
+            if this.read.hand_out(buf) {
                 return Poll::Ready(Ok(()));
             }
-            let mut chunk = ReadBuf::new(&mut this.scratch);
-            match Pin::new(&mut this.socket).poll_read(cx, &mut chunk) {
-                Poll::Ready(Ok(())) => {}
+            let count = match this.read.poll_fill(cx, &mut this.socket) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => {
-                    if let Some(told) = tls_error(&error, CONNECT) {
-                        let _ = this.line.refusal.set(told);
+                    if let Some(refusal) = tls_error(&error, CONNECT) {
+                        this.state.refused(refusal);
                     }
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => return Poll::Pending,
-            }
-            let count = chunk.filled().len();
-            if count == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            this.line.reached(Stage::Answered);
-            if let Err(fault) = this.receive(count) {
+            };
+            this.state.reached(Stage::Answered);
+            let received =
+                this.read.receive(count, this.is_logging_in, &mut this.liveness, &this.state);
+            if let Err(fault) = received {
                 let fault = this
-                    .line
-                    .fault
-                    .get_or_init(|| format!("the broker sent what cannot be read: {fault}"));
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.clone())));
+                    .state
+                    .give_up(|| format!("the broker sent bytes that cannot be read: {fault}"));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
             }
         }
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for ClientStream {
+    /// Gathers; `poll_read` writes to the socket, and this does if too much has gathered.
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.line.waker.register(cx.waker());
-        this.line.check()?;
-        if this.gathered.len() >= CHUNK {
-            match this.poll_write_out(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if this.gathered.len() >= FULL => return Poll::Pending,
-                _ => {}
-            }
-        }
-        this.quiet = false;
-        this.gather(buf)?;
+        this.state.check_cut(cx.waker())?;
+        std::task::ready!(this.write.poll_room(cx, &mut this.socket))?;
+        this.liveness.wrote(buf.len());
+        this.write
+            .gather(buf, &mut this.is_logging_in)
+            .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.into_owned()))?;
         Poll::Ready(Ok(buf.len()))
     }
 
-    /// Nothing: `poll_read` writes what has gathered.
+    /// Does nothing: `poll_read` writes what has gathered.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the rest, but waits for a peer that takes nothing only so long.
+    /// Writes the rest, unless the connection was cut, and waits at most [`CLOSE_TIMEOUT`] for a broker that
+    /// does not read it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.line.check().is_ok()
-            && let Poll::Pending = this.poll_write_out(cx)
+        if !this.state.is_cut()
+            && let Poll::Pending = this.write.poll_write_out(cx, &mut this.socket)
         {
-            let closing =
-                this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
+            let closing = this.closing.get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
             if closing.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -430,34 +172,20 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("line", &self.line).finish_non_exhaustive()
+        f.debug_struct("ClientStream").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-impl Drop for Wire {
+impl Drop for ClientStream {
     fn drop(&mut self) {
-        self.line.ended.store(true, Ordering::Release);
-        self.line.ending.notify_waiters();
+        self.state.stream_dropped();
     }
 }
 
-const DEAF: &str = "the broker did not answer, although its heartbeats came: it hears nothing";
+const UNRESPONSIVE: &str =
+    "the broker sends heartbeats and did not answer: it does not receive what this side sends";
 
-pub(crate) const CONNECT: &str = "connect to";
-
-/// What names the layer that follows the login.
-const LAYER: &[u8] = b"AMQP\x00\x01\x00\x00";
-
-/// The frames this side takes: as large as RabbitMQ writes them unless told otherwise.
-pub(crate) const FRAME_MAX: usize = 131_072;
-
-/// How much is read or written at a time.
-const CHUNK: usize = 64 * 1024;
-
-/// How much may wait for a peer that reads slower than this side writes.
-const FULL: usize = 512 * 1024;
-
-/// How long a peer that takes nothing may keep a connection from ending.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a broker that reads nothing may delay the end of a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -3,17 +3,17 @@
 use bytes::Bytes;
 use enoki_core::{Error, ErrorKind, Result, Value, transport::crossing::Id};
 use fe2o3_amqp::{
-    Receiver, Sendable, Sender,
+    Receiver, Sender,
     link::receiver::CreditMode,
     types::{
         definitions::{ReceiverSettleMode, SenderSettleMode},
-        messaging::{Batch, Data, Message, Outcome, Rejected, Source},
-        primitives::Binary,
+        messaging::Source,
     },
 };
 use futures_util::FutureExt;
 use serde_json::Value as Json;
 
+use super::{link::ManagementLink, manager::Manager};
 use crate::{
     address,
     error::{self, Cause},
@@ -21,88 +21,62 @@ use crate::{
         decode::{self, Body},
         encode::Encoder,
     },
-    session::{At, Node},
-    session_pool::Channel,
 };
 
-/// A link to the management address, and one from a queue of this connection's for the answers.
-#[derive(Debug)]
-pub(crate) struct Artemis {
-    requests: Sender,
-    answers: Receiver,
-    /// Where answers go.
-    reply_to: String,
-    /// Dropped after the links: they end before their session, and never leave it to another.
-    _channel: Channel,
-    number: u64,
-    /// Whether every request so far has its answer.
-    sound: bool,
-}
-
-/// What the broker made of a request that reached it.
+/// The result of an operation that was asked for, or the text that it was refused with.
 pub(crate) type Answer = std::result::Result<Json, String>;
 
-impl Node for Artemis {
-    async fn open(at: &At<'_>, operation: &'static str, subject: &str) -> Result<Self> {
-        let channel = at.channel(operation, subject).await?;
-        let builder = Sender::builder()
-            .name(at.link_name("requests"))
-            .target(ADDRESS)
-            .sender_settle_mode(SenderSettleMode::Unsettled);
-        let (requests, channel) = at
-            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
-            .await
-            .map_err(unless_permitted)?;
-        let builder = Receiver::builder()
-            .name(at.link_name("answers"))
-            .source(Source::builder().dynamic(true).capabilities(address::queue_like()).build())
-            .sender_settle_mode(SenderSettleMode::Settled)
-            .receiver_settle_mode(ReceiverSettleMode::First)
-            .credit_mode(CreditMode::Manual);
-        let (answers, channel) = at
-            .attach(operation, subject, channel, |handle| builder.attach(handle).boxed())
-            .await
-            .map_err(unless_permitted)?;
-        let reply_to = answers.source().as_ref().and_then(|source| source.address.clone());
-        let reply_to = reply_to.ok_or_else(|| {
-            let cause = Cause::Local("the broker made no queue for its answers".to_owned());
-            at.failed(operation, subject, &cause)
-        })?;
-        Ok(Self { requests, answers, reply_to, _channel: channel, number: 0, sound: true })
-    }
-
-    fn is_sound(&self) -> bool {
-        self.sound
-    }
+/// Asks a resource (`broker`, `queue.billing`) to do something.
+pub(crate) async fn invoke(
+    manager: &Manager<'_>,
+    operation: &'static str,
+    subject: &str,
+    resource: &str,
+    name: &str,
+    arguments: &Json,
+) -> Result<Answer> {
+    manager
+        .with_link(operation, subject, open(manager, operation, subject), async |link| {
+            let encode =
+                |number, reply_to: &str| encode(number, reply_to, resource, name, arguments);
+            let answer = link.exchange(None, encode, decode).await;
+            answer.map_err(|cause| manager.connections().failed(operation, subject, &cause))
+        })
+        .await
 }
 
-impl Artemis {
-    /// Asks a resource (`broker`, `queue.billing`) to do something. The caller has a deadline.
-    pub(crate) async fn invoke(
-        &mut self,
-        resource: &str,
-        operation: &str,
-        arguments: &Json,
-    ) -> std::result::Result<Answer, Cause> {
-        self.sound = false;
-        self.number += 1;
-        self.answers.set_credit(1).await?;
-        let request = encode(self.number, &self.reply_to, resource, operation, arguments);
-        let sendable = Sendable::from(Message::from(Data(Binary::from(request))));
-        match self.requests.send(sendable).await? {
-            Outcome::Accepted(_) => {}
-            Outcome::Rejected(Rejected { error: Some(error) }) => return Err(Cause::Peer(error)),
-            _ => return Err(Cause::Local("the broker did not take the request".to_owned())),
-        }
-        let delivery = self.answers.recv::<Batch<Data>>().await?;
-        self.answers.accept(&delivery).await?;
-        let bytes: Vec<u8> =
-            delivery.into_body().into_iter().flat_map(|data| data.0.into_vec()).collect();
-        let answer = decode(&Bytes::from(bytes), self.number)
-            .ok_or_else(|| Cause::Local("an answer that cannot be read".to_owned()))?;
-        self.sound = true;
-        Ok(answer)
-    }
+/// A link to the management address, and one from a queue of this connection for the answers.
+async fn open(
+    manager: &Manager<'_>,
+    operation: &'static str,
+    subject: &str,
+) -> Result<ManagementLink> {
+    let session = manager.session(operation, subject).await?;
+    let connections = manager.connections();
+    let builder = Sender::builder()
+        .name(connections.link_name("requests"))
+        .target(ADDRESS)
+        .sender_settle_mode(SenderSettleMode::Unsettled);
+    let (requests, session) = connections
+        .attach(operation, subject, session, |handle| builder.attach(handle).boxed())
+        .await
+        .map_err(unless_permitted)?;
+    let builder = Receiver::builder()
+        .name(connections.link_name("answers"))
+        .source(Source::builder().dynamic(true).capabilities(address::queue_like()).build())
+        .sender_settle_mode(SenderSettleMode::Settled)
+        .receiver_settle_mode(ReceiverSettleMode::First)
+        .credit_mode(CreditMode::Manual);
+    let (answers, session) = connections
+        .attach(operation, subject, session, |handle| builder.attach(handle).boxed())
+        .await
+        .map_err(unless_permitted)?;
+    let reply_to = answers.source().as_ref().and_then(|source| source.address.clone());
+    let reply_to = reply_to.ok_or_else(|| {
+        let cause = Cause::Local("the broker made no queue for its answers".to_owned());
+        connections.failed(operation, subject, &cause)
+    })?;
+    Ok(ManagementLink::new(requests, answers, reply_to, session))
 }
 
 fn encode(
@@ -137,7 +111,7 @@ fn encode(
     encoder.into_bytes()
 }
 
-/// The answer to this request; `None` if it is none.
+/// Reads the answer to the request with this number; `None` if it is not one.
 fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     let (sections, fault) = decode::message(bytes);
     if fault.is_some() || sections.correlation_id != Some(Id::Text(number.to_string().into())) {
@@ -145,7 +119,7 @@ fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     }
     let named = |wanted: &str| sections.application.iter().find(|(name, _)| name == wanted);
     let succeeded = named("_AMQ_OperationSucceeded")?.1 == Value::Bool(true);
-    // A list with the one result in it; nothing, where there is none.
+    // A list with one result in it; no body where there is no result.
     let result = match (&sections.body, sections.body.value()) {
         (Body::Encoded(_), Some(Value::String(text))) => {
             let mut results: Vec<Json> = serde_json::from_str(&text).ok()?;
@@ -172,13 +146,13 @@ pub(crate) fn refused(operation: &'static str, subject: &str, text: &str) -> Err
     };
     let error = Error::new(kind, operation).on(subject.to_owned());
     if text.is_empty() {
-        error.because("the broker refused it without a word")
+        error.because("the broker refused it and gave no reason")
     } else {
         error.because(error::said(text))
     }
 }
 
-/// What to do where the broker keeps its management address to itself.
+/// Adds the remedy where this user may not use the management address.
 fn unless_permitted(error: Error) -> Error {
     if error.kind() != ErrorKind::Denied {
         return error;

@@ -1,4 +1,4 @@
-//! Requests to RabbitMQ's management node: HTTP over AMQP, on a pair of links.
+//! Requests to RabbitMQ's management node: HTTP over AMQP, on a pair of links with one name.
 
 use bytes::Bytes;
 use enoki_core::{
@@ -6,41 +6,107 @@ use enoki_core::{
     transport::{crossing::Id, passing},
 };
 use fe2o3_amqp::{
-    Receiver, Sendable, Sender,
+    Receiver, Sender,
     link::receiver::CreditMode,
     types::{
         definitions::{Fields, ReceiverSettleMode, SenderSettleMode},
-        messaging::{Batch, Data, Message},
-        primitives::{Binary, Symbol, Value as WireValue},
+        primitives::{Symbol, Value as WireValue},
     },
 };
-
 use futures_util::FutureExt;
 
+use super::{link::ManagementLink, manager::Manager};
 use crate::{
-    error::Cause,
+    error::{self, Cause, INTERNAL, LOCKED, condition},
     proto::{
         decode::{self, Body},
         encode::Encoder,
         link_names::{PAIR_RECEIVER, PAIR_SENDER, paired},
     },
-    session::{At, Node},
-    session_pool::Channel,
 };
 
-/// The pair of links.
-#[derive(Debug)]
-pub(crate) struct Management {
-    requests: Sender,
-    answers: Receiver,
-    /// Dropped after the links: they end before their session, and never leave it to another.
-    _channel: Channel,
-    number: u64,
-    /// Whether every request so far has its answer.
-    sound: bool,
+/// A request that is made for an operation on a subject.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'r> {
+    pub(crate) operation: &'static str,
+    pub(crate) subject: &'r str,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'r str,
+    pub(crate) body: Option<&'r Table>,
 }
 
-/// What the node answered.
+/// Makes a request, and takes any success.
+pub(crate) async fn request(manager: &Manager<'_>, request: Request<'_>) -> Result<Answer> {
+    let Request { operation, subject, .. } = request;
+    let answer = answer(manager, request).await?;
+    if (200..300).contains(&answer.status) {
+        return Ok(answer);
+    }
+    let error = refused(operation, subject, &answer);
+    Err(if error.kind() != ErrorKind::Conflict {
+        error
+    } else if answer.text().contains("inequivalent") {
+        error.remedy("declare it as it is, or delete it on the broker and declare it again")
+    } else {
+        error.remedy(LOCKED).transient(true)
+    })
+}
+
+/// Makes a request. RabbitMQ fails where another connection declares the same thing at the same time, so it is
+/// made up to [`TRIES`] times; it may be made twice.
+async fn answer(manager: &Manager<'_>, request: Request<'_>) -> Result<Answer> {
+    let Request { operation, subject, method, path, body } = request;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let answer = manager
+            .with_link(operation, subject, open(manager, operation, subject), async |link| {
+                let encode = |number, reply_to: &str| encode(number, reply_to, method, path, body);
+                Ok(link.exchange(Some(true), encode, decode).await)
+            })
+            .await?;
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(Cause::Peer(error)) if condition(&error) == INTERNAL && tries < TRIES => {}
+            Err(cause) => return Err(manager.connections().failed(operation, subject, &cause)),
+        }
+    }
+}
+
+async fn open(
+    manager: &Manager<'_>,
+    operation: &'static str,
+    subject: &str,
+) -> Result<ManagementLink> {
+    let session = manager.session(operation, subject).await?;
+    let connections = manager.connections();
+    let mut properties = Fields::new();
+    properties.insert(Symbol::from("paired"), WireValue::Bool(true));
+    let builder = Sender::builder()
+        .name(paired(PAIR_SENDER))
+        .source(HERE)
+        .target(NODE)
+        .sender_settle_mode(SenderSettleMode::Settled)
+        .receiver_settle_mode(ReceiverSettleMode::First)
+        .properties(properties.clone());
+    let (requests, session) = connections
+        .attach(operation, subject, session, |handle| builder.attach(handle).boxed())
+        .await?;
+    let builder = Receiver::builder()
+        .name(paired(PAIR_RECEIVER))
+        .source(NODE)
+        .target(HERE)
+        .sender_settle_mode(SenderSettleMode::Settled)
+        .receiver_settle_mode(ReceiverSettleMode::First)
+        .properties(properties)
+        .credit_mode(CreditMode::Manual);
+    let (answers, session) = connections
+        .attach(operation, subject, session, |handle| builder.attach(handle).boxed())
+        .await?;
+    Ok(ManagementLink::new(requests, answers, REPLY_TO.to_owned(), session))
+}
+
+/// An answer of the node.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// As in HTTP.
@@ -66,67 +132,7 @@ impl Answer {
     }
 }
 
-impl Node for Management {
-    async fn open(at: &At<'_>, operation: &'static str, subject: &str) -> Result<Self> {
-        let channel = at.channel(operation, subject).await?;
-        let mut properties = Fields::new();
-        properties.insert(Symbol::from("paired"), WireValue::Bool(true));
-        let builder = Sender::builder()
-            .name(paired(PAIR_SENDER))
-            .source(HERE)
-            .target(NODE)
-            .sender_settle_mode(SenderSettleMode::Settled)
-            .receiver_settle_mode(ReceiverSettleMode::First)
-            .properties(properties.clone());
-        let (requests, channel) =
-            at.attach(operation, subject, channel, |handle| builder.attach(handle).boxed()).await?;
-        let builder = Receiver::builder()
-            .name(paired(PAIR_RECEIVER))
-            .source(NODE)
-            .target(HERE)
-            .sender_settle_mode(SenderSettleMode::Settled)
-            .receiver_settle_mode(ReceiverSettleMode::First)
-            .properties(properties)
-            .credit_mode(CreditMode::Manual);
-        let (answers, channel) =
-            at.attach(operation, subject, channel, |handle| builder.attach(handle).boxed()).await?;
-        Ok(Self { requests, answers, _channel: channel, number: 0, sound: true })
-    }
-
-    fn is_sound(&self) -> bool {
-        self.sound
-    }
-}
-
-impl Management {
-    /// One request, and its answer. The caller has a deadline.
-    pub(crate) async fn request(
-        &mut self,
-        method: &str,
-        path: &str,
-        body: Option<&Table>,
-    ) -> Result<Answer, Cause> {
-        self.sound = false;
-        self.number += 1;
-        // Without credit for the answer the node ends the session.
-        self.answers.set_credit(1).await?;
-        let request = encode(self.number, method, path, body);
-        let sendable = Sendable::builder()
-            .message(Message::from(Data(Binary::from(request))))
-            .settled(true)
-            .build();
-        self.requests.send(sendable).await?;
-        let delivery = self.answers.recv::<Batch<Data>>().await?;
-        let bytes: Vec<u8> =
-            delivery.into_body().into_iter().flat_map(|data| data.0.into_vec()).collect();
-        let answer = decode(&Bytes::from(bytes), self.number)
-            .ok_or_else(|| Cause::Local("an answer that cannot be read".to_owned()))?;
-        self.sound = true;
-        Ok(answer)
-    }
-}
-
-fn encode(number: u64, method: &str, path: &str, body: Option<&Table>) -> Vec<u8> {
+fn encode(number: u64, reply_to: &str, method: &str, path: &str, body: Option<&Table>) -> Vec<u8> {
     let mut encoder = Encoder::default();
     // message-id, user-id, to, subject, reply-to
     encoder.descriptor(0x73);
@@ -135,7 +141,7 @@ fn encode(number: u64, method: &str, path: &str, body: Option<&Table>) -> Vec<u8
         encoder.null();
         encoder.string(path);
         encoder.string(method);
-        encoder.string("$me");
+        encoder.string(reply_to);
         5
     });
     encoder.descriptor(0x77);
@@ -146,7 +152,7 @@ fn encode(number: u64, method: &str, path: &str, body: Option<&Table>) -> Vec<u8
     encoder.into_bytes()
 }
 
-/// The answer to this request; `None` if it is none.
+/// Reads the answer to the request with this number; `None` if it is not one.
 fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     let (sections, fault) = decode::message(bytes);
     if fault.is_some() {
@@ -165,7 +171,7 @@ fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
 
 /// The error that an answer means; the text decides where RabbitMQ uses one status for several
 /// things.
-pub(crate) fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
+fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
     let text = answer.text();
     let away = passing(text);
     let kind = away.unwrap_or(match answer.status {
@@ -186,13 +192,19 @@ pub(crate) fn refused(operation: &'static str, subject: &str, answer: &Answer) -
     if text.is_empty() {
         error.because(format!("the broker answered with status {}", answer.status))
     } else {
-        error.because(crate::error::said(text))
+        error.because(error::said(text))
     }
 }
 
 const NODE: &str = "/management";
-/// What the pair's links call this end; it leads nowhere.
+/// The address of this end of the pair. It leads nowhere.
 const HERE: &str = "enoki";
+
+/// The address that means: the other link of this pair.
+const REPLY_TO: &str = "$me";
+
+/// How often a request is made that the broker fails at.
+const TRIES: u32 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -19,13 +19,11 @@
 //! | map | `Table`; keys that are no text are written as text |
 //! | described | the value without its description |
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use enoki_core::{ShortStr, Table, Timestamp, Value, transport::crossing::Id};
 
-/// Why bytes cannot be read.
-pub(crate) type Fault = Cow<'static, str>;
+use super::fault::Fault;
+use crate::limits::{MAX_DEPTH, MAX_VALUES};
 
 type Read<T> = Result<T, Fault>;
 
@@ -434,9 +432,3 @@ fn section(
     }
     Ok(())
 }
-
-/// Twice what `enoki` itself publishes; other clients may go further.
-pub(crate) const MAX_DEPTH: usize = 64;
-
-/// Values in one message, its headers and sections included.
-pub(crate) const MAX_VALUES: u32 = 100_000;

@@ -6,7 +6,8 @@
 //! if there is one way to read it, from end to end, and nothing goes too deep. The message in a
 //! transfer it does not read.
 
-use super::decode::{Fault, MAX_DEPTH, MAX_VALUES};
+use super::fault::Fault;
+use crate::limits::{MAX_DEPTH, MAX_VALUES};
 
 type Check<T> = Result<T, Fault>;
 

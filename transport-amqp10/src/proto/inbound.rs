@@ -1,208 +1,237 @@
-//! Frames on their way from the socket to fe2o3-amqp. Pure.
+//! Frames on their way from the broker to fe2o3-amqp. Pure.
+//!
+//! Two kinds are changed, all others pass as they are:
+//!
+//! - a transfer: the bytes of the message become the content of a data section, which fe2o3-amqp hands out
+//!   unread (`decode.rs` says why). Of a message that is too large the rest is left out;
+//! - the attach of a link of the management pair: it gets the name that fe2o3-amqp gave it.
+//!
+//! What a frame says that fe2o3-amqp does not tell is returned as an [`Event`].
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    decode::{Cursor, Fault},
+    fault::Fault,
     frame::{
-        ATTACH, BEGIN, DETACH, END, FLOW, OPEN, Opened, TRANSFER, Transferred, open, transferred,
+        ATTACH, BEGIN, DETACH, END, FLOW, OPEN, Performative, TRANSFER, TransferFlags,
+        replace_payload,
     },
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
+    peer_properties::PeerProperties,
 };
-use crate::io::link_progress::{Gauge, Links};
 
-/// What a broker says of itself when it opens a connection.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Greeting {
-    pub(crate) product: Option<String>,
-    pub(crate) version: Option<String>,
+/// One end of a link, as the broker names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId {
+    pub(crate) channel: u16,
+    pub(crate) handle: u32,
 }
 
-/// What comes in.
+/// What a frame said that fe2o3-amqp does not tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The broker opened the connection. The frame is the last in the output.
+    Opened(PeerProperties),
+    /// The broker attached the link of this name.
+    Attached(LinkId, String),
+    /// The last part of a message came in.
+    Delivered(LinkId),
+    /// The broker has no credit left on this link, and said so.
+    Drained(LinkId),
+    /// The link is gone.
+    Detached(LinkId),
+    /// The AMQP session on this channel is gone, with its links.
+    SessionEnded(u16),
+    /// The broker takes no messages on this connection, or takes them again: it differs from the last.
+    Blocked(bool),
+}
+
+/// Changes frames on their way to fe2o3-amqp, and tells what they say.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    links: Arc<Links>,
-    /// The receivers' links, by the broker's channel and handle.
-    gauges: HashMap<(u16, u32), Arc<Gauge>>,
-    /// How much there is of messages that came in part, by channel and handle.
-    partial: HashMap<(u16, u32), usize>,
+    /// How many bytes came of the messages whose last part has not come.
+    partial: HashMap<LinkId, usize>,
     /// The channels whose session takes no messages: the window that the broker gave it is 0.
     blocked: HashSet<u16>,
-    /// Nothing of a message follows that has more bytes than this.
+    /// Once more bytes than this came of a message, the rest of it is left out.
     max_message: usize,
 }
 
 impl Inbound {
-    pub(crate) fn new(links: Arc<Links>, max_message: usize) -> Self {
-        Self {
-            links,
-            gauges: HashMap::new(),
-            partial: HashMap::new(),
-            blocked: HashSet::new(),
-            max_message,
-        }
+    pub(crate) fn new(max_message: usize) -> Self {
+        Self { partial: HashMap::new(), blocked: HashSet::new(), max_message }
     }
 
-    /// Passes a whole frame on to fe2o3-amqp, which may read it. What this cannot read, it leaves to it.
+    /// Appends a whole frame as fe2o3-amqp gets it, and the events that it means. A frame that cannot be read
+    /// here passes as it is, since the guard let it pass; a fault ends the connection.
     pub(crate) fn pass(
         &mut self,
         frame: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Greeting>, Fault> {
-        let Some(opened) = open(frame) else {
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        let Some(performative) = Performative::read(frame) else {
             out.extend_from_slice(frame);
-            return Ok(None);
+            return Ok(());
         };
-        match opened.code {
+        let channel = performative.channel;
+        match performative.code {
             TRANSFER => {
-                if self.transferred(&opened)? {
-                    wrap(frame, opened.payload, out);
-                } else {
-                    empty(frame, opened.payload, out);
+                match self.transfer(&performative, events)? {
+                    true => wrap_message(frame, performative.payload, out),
+                    false => replace_payload(frame, performative.payload, [&[], &[]], out),
                 }
-                return Ok(None);
-            }
-            BEGIN => drop(self.windowed(&opened, 2)),
-            FLOW => {
-                drop(self.windowed(&opened, 1));
-                drop(self.flowed(&opened));
-            }
-            DETACH => drop(self.detached(&opened)),
-            END => {
-                let channel = opened.channel;
-                self.links.session_ended();
-                self.gauges.retain(|(of, _), _| *of != channel);
-                self.partial.retain(|(of, _), _| *of != channel);
-                self.block(channel, false);
+                return Ok(());
             }
             ATTACH => {
-                let rename = self.attached(&opened, frame.len()).ok().flatten();
+                let rename = attach(&performative, frame.len(), events).ok().flatten();
                 out.extend_from_slice(frame);
-                if let Some((from_end, byte)) = rename
+                if let Some(LastByte { from_end, byte }) = rename
                     && let Some(at) = out.len().checked_sub(from_end)
-                    && let Some(place) = out.get_mut(at)
+                    && let Some(last) = out.get_mut(at)
                 {
-                    *place = byte;
+                    *last = byte;
                 }
-                return Ok(None);
+                return Ok(());
             }
             OPEN => {
-                agree(&opened)?;
-                out.extend_from_slice(frame);
-                return Ok(Some(greeting(opened).unwrap_or_default()));
+                check_frame_size(&performative)?;
+                let Performative { fields, count, .. } = performative;
+                let properties = PeerProperties::of_open(fields, count).unwrap_or_default();
+                events.push(Event::Opened(properties));
+            }
+            BEGIN => drop(self.window(&performative, 2, events)),
+            FLOW => {
+                drop(self.window(&performative, 1, events));
+                drop(flow(&performative, events));
+            }
+            DETACH => {
+                if let Ok(Some(handle)) = performative.fields.clone().uint() {
+                    let link = LinkId { channel, handle };
+                    self.partial.remove(&link);
+                    events.push(Event::Detached(link));
+                }
+            }
+            END => {
+                self.partial.retain(|link, _| link.channel != channel);
+                events.push(Event::SessionEnded(channel));
+                self.block(channel, false, events);
             }
             _ => {}
         }
         out.extend_from_slice(frame);
-        Ok(None)
+        Ok(())
     }
 
-    /// Whether this part of a message goes on: of one that is too large, nothing that follows what
-    /// makes it so. The receiver sees that it is, and all frames are there, which sessions count.
-    fn transferred(&mut self, opened: &Opened<'_>) -> Result<bool, Fault> {
-        let mut fields = opened.fields.clone();
+    /// Whether the bytes of this part of a message go on. Where they do not, the frame still does: sessions
+    /// count frames, and the receiver sees by the part before that the message is too large.
+    fn transfer(
+        &mut self,
+        transfer: &Performative<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<bool, Fault> {
+        let mut fields = transfer.fields.clone();
         let handle = fields.uint()?.ok_or("a transfer without a handle")?;
-        let link = (opened.channel, handle);
-        let Transferred { more, aborted } = transferred(&mut fields, opened.count)?;
+        let link = LinkId { channel: transfer.channel, handle };
+        let TransferFlags { more, aborted } = TransferFlags::read(&mut fields, transfer.count)?;
         let before = match self.partial.is_empty() {
             true => 0,
             false => self.partial.remove(&link).unwrap_or(0),
         };
         if more && !aborted {
-            self.partial.insert(link, before.saturating_add(opened.payload.len()));
-        } else if !aborted && let Some(gauge) = self.gauges.get(&link) {
-            gauge.delivered();
+            self.partial.insert(link, before.saturating_add(transfer.payload.len()));
+        } else if !aborted {
+            events.push(Event::Delivered(link));
         }
         Ok(before <= self.max_message)
     }
 
-    /// How many transfers the broker takes on this session: the field at this place. In use it gives
-    /// more before there are none left, so none is a decision: RabbitMQ is short of memory or disk.
-    fn windowed(&mut self, opened: &Opened<'_>, at: usize) -> Result<(), Fault> {
-        let mut fields = opened.fields.clone();
+    /// How many transfers the broker takes on this session (§2.5.6): the field at this place. While it takes
+    /// messages it gives more before none are left, so 0 is a decision: RabbitMQ is short of memory or disk.
+    fn window(
+        &mut self,
+        performative: &Performative<'_>,
+        at: usize,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Fault> {
+        let mut fields = performative.fields.clone();
         for _ in 0..at {
             fields.skip()?;
         }
         if let Some(window) = fields.uint()? {
-            self.block(opened.channel, window == 0);
+            self.block(performative.channel, window == 0, events);
         }
         Ok(())
     }
 
-    fn block(&mut self, channel: u16, is_blocked: bool) {
+    fn block(&mut self, channel: u16, is_blocked: bool, events: &mut Vec<Event>) {
+        let before = !self.blocked.is_empty();
         if is_blocked {
             self.blocked.insert(channel);
         } else {
             self.blocked.remove(&channel);
         }
-        self.links.block(!self.blocked.is_empty());
-    }
-
-    /// next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle, delivery-count,
-    /// link-credit, available, drain.
-    fn flowed(&self, opened: &Opened<'_>) -> Result<(), Fault> {
-        let mut fields = opened.fields.clone();
-        if opened.count < 9 {
-            return Ok(());
+        let after = !self.blocked.is_empty();
+        if before != after {
+            events.push(Event::Blocked(after));
         }
-        for _ in 0..4 {
-            fields.skip()?;
-        }
-        let Some(gauge) = self.gauge(opened.channel, &mut fields)? else { return Ok(()) };
-        for _ in 0..3 {
-            fields.skip()?;
-        }
-        if fields.truth()? {
-            gauge.drained();
-        }
-        Ok(())
-    }
-
-    fn detached(&mut self, opened: &Opened<'_>) -> Result<(), Fault> {
-        if let Some(handle) = opened.fields.clone().uint()? {
-            self.gauges.remove(&(opened.channel, handle));
-            self.partial.remove(&(opened.channel, handle));
-        }
-        Ok(())
-    }
-
-    /// name, handle, role. Returns how far from the end of the frame the name ends, and its last
-    /// byte, if it is that of the management pair.
-    fn attached(
-        &mut self,
-        opened: &Opened<'_>,
-        frame: usize,
-    ) -> Result<Option<(usize, u8)>, Fault> {
-        let mut fields = opened.fields.clone();
-        let Some(name) = fields.value()?.as_str().map(str::to_owned) else { return Ok(None) };
-        // The fields are a part of the frame, and end before the payload, which an attach has not.
-        let name_end = opened.payload.len() + fields.rest().len();
-        let handle = fields.uint()?;
-        if name == paired(PAIR_ON_THE_WIRE) {
-            // The broker says its own role: where it receives, this side sends.
-            let receiver = fields.truth()?;
-            let byte = if receiver { PAIR_SENDER } else { PAIR_RECEIVER };
-            return Ok((name_end < frame).then_some((name_end + 1, byte)));
-        }
-        if let (Some(handle), Some(gauge)) = (handle, self.links.find(&name)) {
-            self.gauges.insert((opened.channel, handle), gauge);
-        }
-        Ok(None)
-    }
-
-    fn gauge(&self, channel: u16, fields: &mut Cursor<'_>) -> Result<Option<&Gauge>, Fault> {
-        let handle = fields.uint()?;
-        Ok(handle.and_then(|handle| self.gauges.get(&(channel, handle))).map(|gauge| &**gauge))
     }
 }
 
-/// Whether the peer takes frames that are worth writing: container-id, hostname, max-frame-size.
-fn agree(opened: &Opened<'_>) -> Result<(), Fault> {
-    let mut fields = opened.fields.clone();
-    if opened.count < 3 {
+/// The last byte of a name, to be written so many bytes from the end of the frame.
+struct LastByte {
+    from_end: usize,
+    byte: u8,
+}
+
+/// The fields of an attach: name, handle, role.
+fn attach(
+    attach: &Performative<'_>,
+    frame_length: usize,
+    events: &mut Vec<Event>,
+) -> Result<Option<LastByte>, Fault> {
+    let mut fields = attach.fields.clone();
+    let Some(name) = fields.value()?.as_str().map(str::to_owned) else { return Ok(None) };
+    // The fields end before the payload, which an attach should not have.
+    let name_end = attach.payload.len() + fields.rest().len();
+    let handle = fields.uint()?;
+    if name == paired(PAIR_ON_THE_WIRE) {
+        // The broker says its own role: where it receives, this side sends.
+        let broker_receives = fields.truth()?;
+        let byte = if broker_receives { PAIR_SENDER } else { PAIR_RECEIVER };
+        return Ok((name_end < frame_length).then_some(LastByte { from_end: name_end + 1, byte }));
+    }
+    if let Some(handle) = handle {
+        events.push(Event::Attached(LinkId { channel: attach.channel, handle }, name));
+    }
+    Ok(None)
+}
+
+/// The fields of a flow: next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle,
+/// delivery-count, link-credit, available, drain.
+fn flow(flow: &Performative<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
+    let mut fields = flow.fields.clone();
+    if flow.count < 9 {
+        return Ok(());
+    }
+    for _ in 0..4 {
+        fields.skip()?;
+    }
+    let Some(handle) = fields.uint()? else { return Ok(()) };
+    for _ in 0..3 {
+        fields.skip()?;
+    }
+    if fields.truth()? {
+        events.push(Event::Drained(LinkId { channel: flow.channel, handle }));
+    }
+    Ok(())
+}
+
+/// Refuses a peer that takes only frames which are too small to be allowed. The fields of an open: container-id,
+/// hostname, max-frame-size.
+fn check_frame_size(open: &Performative<'_>) -> Result<(), Fault> {
+    let mut fields = open.fields.clone();
+    if open.count < 3 {
         return Ok(());
     }
     fields.skip()?;
@@ -216,54 +245,12 @@ fn agree(opened: &Opened<'_>) -> Result<(), Fault> {
     }
 }
 
-/// Leaves out the bytes of a message.
-fn empty(frame: &[u8], payload: &[u8], out: &mut Vec<u8>) {
-    let head = frame.len().checked_sub(payload.len()).and_then(|end| frame.get(4..end));
-    let Some(head) = head else { return out.extend_from_slice(frame) };
-    let whole = u32::try_from(head.len() + 4).unwrap_or(u32::MAX);
-    out.extend_from_slice(&whole.to_be_bytes());
-    out.extend_from_slice(head);
+/// Makes the bytes of a message the content of a data section (§3.2.6), which fe2o3-amqp hands out unread.
+fn wrap_message(frame: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+    let Ok(length) = u32::try_from(payload.len()) else { return out.extend_from_slice(frame) };
+    let [a, b, c, d] = length.to_be_bytes();
+    replace_payload(frame, payload, [&[0x00, 0x53, 0x75, 0xb0, a, b, c, d], payload], out);
 }
 
-/// Makes the bytes of a message the content of a data section, which fe2o3-amqp hands out as it is.
-fn wrap(frame: &[u8], payload: &[u8], out: &mut Vec<u8>) {
-    let (Some(head), Ok(length)) = (
-        frame.len().checked_sub(payload.len()).and_then(|end| frame.get(4..end)),
-        u32::try_from(payload.len()),
-    ) else {
-        return out.extend_from_slice(frame);
-    };
-    let whole = u32::try_from(frame.len() + OVERHEAD).unwrap_or(u32::MAX);
-    out.extend_from_slice(&whole.to_be_bytes());
-    out.extend_from_slice(head);
-    out.extend_from_slice(&[0x00, 0x53, 0x75, 0xb0]);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(payload);
-}
-
-/// The tenth field of an open: the properties of the peer.
-fn greeting(opened: Opened<'_>) -> Result<Greeting, Fault> {
-    let mut greeting = Greeting::default();
-    let mut fields = opened.fields;
-    if opened.count < 10 {
-        return Ok(greeting);
-    }
-    for _ in 0..9 {
-        fields.skip()?;
-    }
-    for (name, value) in fields.pairs()? {
-        let text = || value.as_str().map(|text| text.chars().take(64).collect());
-        match name.as_str() {
-            "product" => greeting.product = text(),
-            "version" => greeting.version = text(),
-            _ => {}
-        }
-    }
-    Ok(greeting)
-}
-
-/// What [`wrap`] adds to a frame.
-pub(crate) const OVERHEAD: usize = 8;
-
-/// What a frame may at least have, everywhere (§2.7.1).
+/// The smallest frame that each side must take, in bytes (§2.7.1: 512).
 const FRAME_MIN: u32 = 512;

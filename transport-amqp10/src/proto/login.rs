@@ -1,22 +1,23 @@
-//! Logins by certificate. Pure.
+//! Logins by certificate (SASL EXTERNAL, §5.3). Pure.
 //!
-//! fe2o3-amqp makes them only over TLS of its own, and says nothing then where RabbitMQ waits for
-//! something, were it empty. To it such a login looks like an anonymous one; on the wire it is EXTERNAL.
+//! fe2o3-amqp makes such logins only over its own TLS, and then sends no initial response, where RabbitMQ waits
+//! for one, even an empty one. So fe2o3-amqp is offered an anonymous login, and on the wire its choice becomes
+//! EXTERNAL.
 
 use enoki_core::Value;
 
-use super::decode::{Cursor, Fault};
+use super::{decode::Cursor, fault::Fault};
 
-/// Which login a broker offers, besides others.
+/// Whether a broker offers a login by certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// One by certificate.
+    /// It does, perhaps among others.
     External,
-    /// None of that kind, but these.
+    /// It does not, but offers these.
     Others(String),
 }
 
-/// What a frame offers to log in with, if that is what it is about.
+/// The offer in a frame, if the frame is one (`sasl-mechanisms`, §5.3.3.1).
 pub(crate) fn offer(frame: &[u8]) -> Option<Offer> {
     let mechanisms = first_field(frame, MECHANISMS)?.ok()?;
     let names: Vec<_> = match &mechanisms {
@@ -30,7 +31,7 @@ pub(crate) fn offer(frame: &[u8]) -> Option<Offer> {
     })
 }
 
-/// Whether fe2o3-amqp has chosen its login in this frame.
+/// Whether fe2o3-amqp chooses its login in this frame (`sasl-init`, §5.3.3.2).
 pub(crate) fn is_choice(frame: &[u8]) -> bool {
     first_field(frame, INIT).is_some()
 }
@@ -46,11 +47,12 @@ fn first_field(frame: &[u8], wanted: u64) -> Option<Result<Value, Fault>> {
     Some(fields.value())
 }
 
-/// What fe2o3-amqp is offered.
+/// The offer that fe2o3-amqp gets in place of the broker's.
 pub(crate) const ANONYMOUS: &[u8] =
     b"\0\0\0\x19\x02\x01\0\0\0\x53\x40\xc0\x0c\x01\xa3\x09ANONYMOUS";
 
-/// What the broker gets for it: nothing but the name, since the certificate says the rest.
+/// The choice that the broker gets in place of fe2o3-amqp's: the name of the mechanism and an empty initial
+/// response, since the certificate says who logs in.
 pub(crate) const EXTERNAL: &[u8] =
     b"\0\0\0\x1a\x02\x01\0\0\0\x53\x41\xc0\x0d\x02\xa3\x08EXTERNAL\xa0\0";
 

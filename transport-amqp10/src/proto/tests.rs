@@ -1,17 +1,15 @@
 //! Both directions.
 
-use std::sync::Arc;
-
 use proptest::{collection::vec, prelude::*};
 
 use super::{
     encode::Encoder,
-    frame::length,
-    inbound::{Greeting, Inbound, OVERHEAD},
+    frame::{DATA_HEAD, length},
+    inbound::{Event, Inbound, LinkId},
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     outbound::Outbound,
+    peer_properties::PeerProperties,
 };
-use crate::io::link_progress::{Alarm, Links};
 
 /// So many bytes a message may have here.
 const MOST: usize = 20;
@@ -79,9 +77,15 @@ fn flow(handle: u32, drain: bool) -> Vec<u8> {
 
 fn inbound(inbound: &mut Inbound, frame: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    inbound.pass(frame, &mut out).unwrap();
+    inbound.pass(frame, &mut out, &mut Vec::new()).unwrap();
     assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
     out
+}
+
+fn events(inbound: &mut Inbound, frame: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
+    inbound.pass(frame, &mut Vec::new(), &mut events).unwrap();
+    events
 }
 
 fn outbound(outbound: &mut Outbound, frame: &[u8]) -> Vec<u8> {
@@ -93,7 +97,7 @@ fn outbound(outbound: &mut Outbound, frame: &[u8]) -> Vec<u8> {
 
 #[test]
 fn messages_come_in_as_data_and_go_out_without_it() {
-    let mut inwards = Inbound::new(Arc::default(), MOST);
+    let mut inwards = Inbound::new(MOST);
     let bare = transfer(1, false, b"message");
     let wrapped = transfer(1, false, b"\x00\x53\x75\xb0\x00\x00\x00\x07message");
     assert_eq!(inbound(&mut inwards, &bare), wrapped);
@@ -115,31 +119,22 @@ fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
         };
         performative(code, fields)
     };
-    let alarm = Arc::<Alarm>::default();
-    let blocked = alarm.reason();
-    let mut inwards = Inbound::new(Arc::new(Links::new(alarm.clone())), MOST);
-    // Another connection of the same session.
-    let mut beside = Inbound::new(Arc::new(Links::new(alarm)), MOST);
+    let mut inwards = Inbound::new(MOST);
     let end = performative(0x17, |_| 0);
-    for (body, channel, is_blocked) in [
-        (window(0x11, 2, 400), 3, false),
-        (window(0x13, 1, 0), 3, true),
-        (window(0x11, 2, 0), 4, true),
-        (window(0x13, 1, 400), 3, true),
-        (end.clone(), 4, false),
-        (window(0x13, 1, 0), 3, true),
-        (window(0x13, 1, 1), 3, false),
-        (end, 3, false),
+    for (body, channel, change) in [
+        (window(0x11, 2, 400), 3, None),
+        (window(0x13, 1, 0), 3, Some(true)),
+        (window(0x11, 2, 0), 4, None),
+        (window(0x13, 1, 400), 3, None),
+        (end.clone(), 4, Some(false)),
+        (window(0x13, 1, 0), 3, Some(true)),
+        (window(0x13, 1, 1), 3, Some(false)),
+        (end, 3, None),
     ] {
-        inbound(&mut inwards, &frame(channel, &body));
-        assert_eq!(blocked.borrow().is_some(), is_blocked, "{body:02x?}");
-    }
-    for (at, is_full, is_blocked) in
-        [(0, true, true), (1, true, true), (0, false, true), (1, false, false)]
-    {
-        let inwards = if at == 0 { &mut inwards } else { &mut beside };
-        inbound(inwards, &frame(0, &window(0x13, 1, u32::from(!is_full))));
-        assert_eq!(blocked.borrow().is_some(), is_blocked, "on connection {at}");
+        let events = events(&mut inwards, &frame(channel, &body));
+        let expected = change.map(Event::Blocked);
+        let blocked = events.into_iter().find(|event| matches!(event, Event::Blocked(_)));
+        assert_eq!(blocked, expected, "{body:02x?}");
     }
 }
 
@@ -163,17 +158,17 @@ fn only_the_first_frame_of_a_message_begins_with_a_section() {
 
 #[test]
 fn nothing_follows_what_makes_a_message_too_large() {
-    let mut inwards = Inbound::new(Arc::default(), MOST);
+    let mut inwards = Inbound::new(MOST);
     let part = |handle, more| transfer(handle, more, &[0; 15]);
     let emptied = transfer(1, true, b"");
     for _ in 0..2 {
         let wrapped = inbound(&mut inwards, &part(1, true));
-        assert_eq!(wrapped.len(), part(1, true).len() + OVERHEAD);
+        assert_eq!(wrapped.len(), part(1, true).len() + DATA_HEAD);
         inbound(&mut inwards, &part(1, true));
         assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
         // Another link's message is as large as it is.
         let other = inbound(&mut inwards, &part(2, false));
-        assert_eq!(other.len(), part(2, false).len() + OVERHEAD);
+        assert_eq!(other.len(), part(2, false).len() + DATA_HEAD);
         assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
         assert_eq!(inbound(&mut inwards, &part(1, false)), transfer(1, false, b""));
     }
@@ -183,20 +178,19 @@ fn nothing_follows_what_makes_a_message_too_large() {
         inbound(&mut inwards, &part(1, true));
         inbound(&mut inwards, &end);
         let wrapped = inbound(&mut inwards, &part(1, false));
-        assert_eq!(wrapped.len(), part(1, false).len() + OVERHEAD);
+        assert_eq!(wrapped.len(), part(1, false).len() + DATA_HEAD);
     }
 }
 
 #[test]
 fn a_message_that_was_given_up_is_no_delivery() {
-    let links = Arc::new(Links::default());
-    let gauge = links.watch("mine");
-    let mut inwards = Inbound::new(links, MOST);
-    inbound(&mut inwards, &attach("mine", 5, false));
-    inbound(&mut inwards, &transfer(5, true, b"a"));
-    inbound(&mut inwards, &aborted(5));
-    inbound(&mut inwards, &flow(5, true));
-    assert_eq!(gauge.total(), Some(0));
+    let mut inwards = Inbound::new(MOST);
+    let link = LinkId { channel: 3, handle: 5 };
+    let attached = [Event::Attached(link, "mine".to_owned())];
+    assert_eq!(events(&mut inwards, &attach("mine", 5, false)), attached);
+    assert_eq!(events(&mut inwards, &transfer(5, true, b"a")), []);
+    assert_eq!(events(&mut inwards, &aborted(5)), []);
+    assert_eq!(events(&mut inwards, &flow(5, true)), [Event::Drained(link)]);
 }
 
 #[test]
@@ -213,7 +207,7 @@ fn a_broker_that_takes_next_to_nothing_is_refused() {
         };
         frame(0, &performative(0x10, fields))
     };
-    let pass = |size| Inbound::new(Arc::default(), MOST).pass(&open(size), &mut Vec::new());
+    let pass = |size| Inbound::new(MOST).pass(&open(size), &mut Vec::new(), &mut Vec::new());
     for size in [0, 8, 511] {
         assert!(pass(Some(size)).is_err());
     }
@@ -225,7 +219,7 @@ fn a_broker_that_takes_next_to_nothing_is_refused() {
 #[test]
 fn the_management_pair_has_one_name_on_the_wire() {
     let mut outwards = Outbound::default();
-    let mut inwards = Inbound::new(Arc::default(), MOST);
+    let mut inwards = Inbound::new(MOST);
     for (end, broker_receives) in [(PAIR_SENDER, true), (PAIR_RECEIVER, false)] {
         let ours = attach(&paired(end), 0, !broker_receives);
         let wire = attach(&paired(PAIR_ON_THE_WIRE), 0, !broker_receives);
@@ -240,21 +234,29 @@ fn the_management_pair_has_one_name_on_the_wire() {
 }
 
 #[test]
-fn a_link_is_drained_when_the_broker_says_so_after_its_deliveries() {
-    let links = Arc::new(Links::default());
-    let gauge = links.watch("mine");
-    let mut inwards = Inbound::new(links, MOST);
-    inbound(&mut inwards, &attach("mine", 5, false));
-    inbound(&mut inwards, &attach("another", 6, false));
-    inbound(&mut inwards, &transfer(5, true, b"a"));
-    inbound(&mut inwards, &transfer(5, false, b"b"));
-    inbound(&mut inwards, &transfer(6, false, b"c"));
-    inbound(&mut inwards, &flow(6, true));
-    inbound(&mut inwards, &flow(5, false));
-    assert_eq!(gauge.total(), None);
-    inbound(&mut inwards, &transfer(5, false, b"d"));
-    inbound(&mut inwards, &flow(5, true));
-    assert_eq!(gauge.total(), Some(2));
+fn deliveries_and_the_end_of_credit_are_told_for_each_link() {
+    let mut inwards = Inbound::new(MOST);
+    let link = |handle| LinkId { channel: 3, handle };
+    for (frame, expected) in [
+        (transfer(5, true, b"a"), None),
+        (transfer(5, false, b"b"), Some(Event::Delivered(link(5)))),
+        (transfer(6, false, b"c"), Some(Event::Delivered(link(6)))),
+        (flow(6, true), Some(Event::Drained(link(6)))),
+        (flow(5, false), None),
+        (
+            frame(
+                3,
+                &performative(0x16, |encoder| {
+                    encoder.uint(5);
+                    1
+                }),
+            ),
+            Some(Event::Detached(link(5))),
+        ),
+        (frame(3, &performative(0x17, |_| 0)), Some(Event::SessionEnded(3))),
+    ] {
+        assert_eq!(events(&mut inwards, &frame), Vec::from_iter(expected));
+    }
 }
 
 #[test]
@@ -277,14 +279,11 @@ fn the_broker_is_read_and_told_of_smaller_frames() {
         frame(0, &performative(0x10, fields))
     };
     let mut out = Vec::new();
-    let greeting = Inbound::new(Arc::default(), MOST).pass(&open(512, "RabbitMQ"), &mut out);
-    assert_eq!(
-        greeting,
-        Ok(Some(Greeting {
-            product: Some("RabbitMQ".to_owned()),
-            version: Some("4.0.5".to_owned())
-        }))
-    );
+    let mut events = Vec::new();
+    Inbound::new(MOST).pass(&open(512, "RabbitMQ"), &mut out, &mut events).unwrap();
+    let properties =
+        PeerProperties { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
+    assert_eq!(events, [Event::Opened(properties)]);
     assert_eq!(out, open(512, "RabbitMQ"));
     let ours = outbound(&mut Outbound::default(), &open(1008, "enoki"));
     assert_eq!(ours, open(1000, "enoki"));
@@ -293,7 +292,7 @@ fn the_broker_is_read_and_told_of_smaller_frames() {
 #[test]
 fn headers_and_heartbeats_pass_as_they_are() {
     for bytes in [&b"AMQP\x00\x01\x00\x00"[..], b"\x00\x00\x00\x08\x02\x00\x00\x00"] {
-        assert_eq!(inbound(&mut Inbound::new(Arc::default(), MOST), bytes), bytes);
+        assert_eq!(inbound(&mut Inbound::new(MOST), bytes), bytes);
         assert_eq!(outbound(&mut Outbound::default(), bytes), bytes);
     }
     assert!(length(b"HTTP/1.1 400", 1000).is_err());
@@ -310,9 +309,7 @@ proptest! {
         at: prop::sample::Index,
         byte: u8,
     ) {
-        let links = Arc::new(Links::default());
-        let _gauge = links.watch("mine");
-        let mut inwards = Inbound::new(links, MOST);
+        let mut inwards = Inbound::new(MOST);
         inbound(&mut inwards, &attach("mine", 1, false));
         for sound in [
             frame(3, &body),
@@ -327,7 +324,7 @@ proptest! {
             let at = 4 + at.index(broken.len() - 4);
             broken[at] = byte;
             let mut out = Vec::new();
-            if inwards.pass(&broken, &mut out).is_ok() {
+            if inwards.pass(&broken, &mut out, &mut Vec::new()).is_ok() {
                 prop_assert_eq!(length(&out, usize::MAX).unwrap(), Some(out.len()));
             }
             out.clear();

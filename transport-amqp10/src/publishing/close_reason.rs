@@ -1,81 +1,85 @@
-//! What the broker says when it ends a link, or its session, for a message on it. Pure.
+//! Which messages a broker's reason for ending a link is about. Pure.
+//!
+//! RabbitMQ answers a message that the login may not publish by ending the session around its link, with a text that
+//! names the exchange and perhaps the routing key. docs/design/17-amqp10.md has the rule for which messages were
+//! refused.
 
 use std::cmp::Reverse;
 
 use enoki_core::ShortStr;
 
-use crate::sender::Fate;
+use super::unconfirmed::Unconfirmed;
 
-/// What the broker says when it ends a link, or its session, for a message on it.
+/// The text with which a broker ended a link, or its session, because of a message on it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LastWords<'a> {
+pub(crate) struct CloseReason<'a> {
     text: &'a str,
-    /// Whether they are about a routing key of an exchange, and not about all of it.
+    /// Whether it is about one routing key of an exchange, and not about all of the exchange.
     is_topic: bool,
 }
 
-impl<'a> LastWords<'a> {
-    /// `write access to exchange 'shop' in vhost '/' refused for user 'u'`, or of a routing key
-    /// `write access to topic 'eu' in exchange 'shop' in vhost …`.
+impl<'a> CloseReason<'a> {
+    /// Reads a text such as `write access to exchange 'shop' in vhost '/' refused for user 'u'`, or for
+    /// a routing key `write access to topic 'eu' in exchange 'shop' in vhost …`.
     pub(crate) fn read(text: &'a str) -> Self {
         Self { text, is_topic: text.contains("access to topic '") }
     }
 
-    /// Whether they are about messages like this one.
-    fn name(self, fate: &Fate) -> bool {
-        // What the default exchange is called where it needs a name.
-        let exchange = if fate.exchange.is_empty() { "amq.default" } else { &*fate.exchange };
+    /// Whether it is about messages to where this one went.
+    fn names(self, message: &Unconfirmed) -> bool {
+        // RabbitMQ's name for the default exchange in such texts.
+        let exchange = if message.exchange.is_empty() { "amq.default" } else { &*message.exchange };
         let exchange = format!("exchange '{exchange}' in vhost");
         match self.is_topic {
-            true => self.text.contains(&format!("topic '{}' in {exchange}", fate.routing_key)),
+            true => self.text.contains(&format!("topic '{}' in {exchange}", message.routing_key)),
             false => self.text.contains(&exchange),
         }
     }
 
     /// Which of these messages without an outcome the broker refused, and cannot have taken.
     ///
-    /// It reads a session's messages in their order, and nothing behind the one that it refuses. So of
-    /// those that it names it took no more than all but the newest. And it remembers what it permitted a
-    /// session: where it took none before, the first of them was refused.
-    pub(crate) fn refused(self, lost: &[Fate], taken: &Taken) -> Vec<u64> {
-        let mut named: Vec<_> = lost.iter().filter(|fate| self.name(fate)).collect();
-        named.sort_unstable_by_key(|fate| Reverse(fate.id));
-        let newest_only = named.iter().any(|fate| taken.has(fate, self.is_topic));
+    /// RabbitMQ reads the messages of a session in their order, and reads nothing behind the one that it refuses.
+    /// So of the messages that the text names it may have taken all but the newest. And it remembers what it
+    /// permitted a session: if it took none of them before, it refused the first, and took none.
+    pub(crate) fn refused(self, lost: &[Unconfirmed], accepted: &AcceptedRoutes) -> Vec<u64> {
+        let mut named: Vec<_> = lost.iter().filter(|message| self.names(message)).collect();
+        named.sort_unstable_by_key(|message| Reverse(message.id));
+        let newest_only = named.iter().any(|message| accepted.has(message, self.is_topic));
         named.truncate(if newest_only { 1 } else { named.len() });
-        named.into_iter().map(|fate| fate.id).collect()
+        named.into_iter().map(|message| message.id).collect()
     }
 }
 
-/// Where messages of this sender went that the broker took, as far as there is room to note it.
+/// The exchanges and routing keys of messages of one sender that the broker took, up to [`NOTED`] of them. When it
+/// is full, any may have been taken.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(Vec<(ShortStr, ShortStr)>);
+pub(crate) struct AcceptedRoutes(Vec<(ShortStr, ShortStr)>);
 
-impl Taken {
-    pub(crate) fn note(&mut self, fate: &Fate) {
-        if self.0.len() < NOTED && !self.has(fate, true) {
-            self.0.push((fate.exchange.clone(), fate.routing_key.clone()));
+impl AcceptedRoutes {
+    pub(crate) fn note(&mut self, message: &Unconfirmed) {
+        if self.0.len() < NOTED && !self.has(message, true) {
+            self.0.push((message.exchange.clone(), message.routing_key.clone()));
         }
     }
 
-    /// Whether it may have taken one like this: to the same exchange, and with the same routing key if
-    /// that matters.
-    fn has(&self, fate: &Fate, by_key: bool) -> bool {
+    /// Whether the broker may have taken a message to the same exchange, and if `by_key` with the same routing key.
+    fn has(&self, message: &Unconfirmed, by_key: bool) -> bool {
         let is_like = |(exchange, key): &(ShortStr, ShortStr)| {
-            *exchange == fate.exchange && (!by_key || *key == fate.routing_key)
+            *exchange == message.exchange && (!by_key || *key == message.routing_key)
         };
         self.0.len() == NOTED || self.0.iter().any(is_like)
     }
 }
 
-/// How many exchanges and routing keys are noted. Behind that, any may have been.
+/// How many exchanges and routing keys are noted.
 const NOTED: usize = 32;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fate(id: u64, exchange: &'static str, key: &'static str) -> Fate {
-        Fate {
+    fn message(id: u64, exchange: &'static str, key: &'static str) -> Unconfirmed {
+        Unconfirmed {
             id,
             mandatory: true,
             exchange: ShortStr::from_static(exchange),
@@ -83,8 +87,8 @@ mod tests {
         }
     }
 
-    fn refused(text: &str, lost: &[Fate], taken: &Taken) -> Vec<u64> {
-        let mut ids = LastWords::read(text).refused(lost, taken);
+    fn refused(text: &str, lost: &[Unconfirmed], accepted: &AcceptedRoutes) -> Vec<u64> {
+        let mut ids = CloseReason::read(text).refused(lost, accepted);
         ids.sort_unstable();
         ids
     }
@@ -96,13 +100,13 @@ mod tests {
     #[test]
     fn what_the_broker_names_was_refused_and_nothing_else() {
         let lost = [
-            fate(1, "shop", "eu"),
-            fate(2, "sho", "eu"),
-            fate(3, "", "eu"),
-            fate(4, "shop", "us"),
-            fate(5, "shop", "eu"),
+            message(1, "shop", "eu"),
+            message(2, "sho", "eu"),
+            message(3, "", "eu"),
+            message(4, "shop", "us"),
+            message(5, "shop", "eu"),
         ];
-        let none = Taken::default();
+        let none = AcceptedRoutes::default();
         assert_eq!(refused(EXCHANGE, &lost, &none), [1, 4, 5]);
         assert_eq!(refused(TOPIC, &lost, &none), [1, 5]);
         assert_eq!(refused(DEFAULT, &lost, &none), [3]);
@@ -112,24 +116,31 @@ mod tests {
 
     #[test]
     fn where_it_took_one_before_only_the_newest_is_sure() {
-        let mut taken = Taken::default();
-        taken.note(&fate(1, "shop", "us"));
+        let mut accepted = AcceptedRoutes::default();
+        accepted.note(&message(1, "shop", "us"));
         // In whatever order they are told.
-        let lost = [fate(5, "shop", "eu"), fate(7, "shop", "eu"), fate(6, "shop", "eu")];
-        assert_eq!(refused(EXCHANGE, &lost, &taken), [7]);
-        assert_eq!(refused(TOPIC, &lost, &taken), [5, 6, 7], "another key is another permission");
-        taken.note(&fate(2, "shop", "eu"));
-        assert_eq!(refused(TOPIC, &lost, &taken), [7]);
+        let lost = [message(5, "shop", "eu"), message(7, "shop", "eu"), message(6, "shop", "eu")];
+        assert_eq!(refused(EXCHANGE, &lost, &accepted), [7]);
+        assert_eq!(
+            refused(TOPIC, &lost, &accepted),
+            [5, 6, 7],
+            "another key is another permission"
+        );
+        accepted.note(&message(2, "shop", "eu"));
+        assert_eq!(refused(TOPIC, &lost, &accepted), [7]);
     }
 
     #[test]
     fn what_is_not_noted_may_have_been() {
-        let mut taken = Taken::default();
+        let mut accepted = AcceptedRoutes::default();
         for number in 0..100 {
             let key = ShortStr::new(format!("k{number}")).unwrap();
-            taken.note(&Fate { routing_key: key, ..fate(number, "others", "") });
+            accepted.note(&Unconfirmed { routing_key: key, ..message(number, "others", "") });
         }
-        assert_eq!(taken.0.len(), NOTED);
-        assert_eq!(refused(EXCHANGE, &[fate(1, "shop", ""), fate(2, "shop", "")], &taken), [2]);
+        assert_eq!(accepted.0.len(), NOTED);
+        assert_eq!(
+            refused(EXCHANGE, &[message(1, "shop", ""), message(2, "shop", "")], &accepted),
+            [2]
+        );
     }
 }

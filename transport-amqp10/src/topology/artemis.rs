@@ -3,48 +3,50 @@
 
 use enoki_core::{
     Error, ErrorKind, QueueKind, QueueSpec, Result, ShortStr,
-    transport::{Change, Found, Session},
+    transport::{Change, Found},
 };
 use serde_json::{Value as Json, json};
 
-use super::queue_subject;
 use crate::{
     address,
-    management::artemis::{Answer, refused},
-    session::At,
+    error::queue_subject,
+    management::{
+        artemis::{invoke, refused},
+        manager::Manager,
+    },
 };
 
 /// Makes one change.
-pub(super) async fn apply(session: &At<'_>, change: &Change) -> Result<Found> {
+pub(super) async fn apply(manager: &Manager<'_>, change: &Change) -> Result<Found> {
     match change {
         // It is how every queue is reached by its name.
         Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {
             Ok(Found::default())
         }
-        Change::DeclareExchange(spec) => Err(no_exchanges(session, "declare", spec.subject())),
-        Change::VerifyExchange(spec) => Err(no_exchanges(session, "verify", spec.subject())),
+        Change::DeclareExchange(spec) => Err(no_exchanges(manager, "declare", spec.subject())),
+        Change::VerifyExchange(spec) => Err(no_exchanges(manager, "verify", spec.subject())),
         // It is not there, so it is removed.
         Change::DeleteExchange(_) => Ok(Found::default()),
-        Change::DeclareQueue(spec) => declare_queue(session, spec).await,
-        Change::VerifyQueue(spec) => verify_queue(session, spec).await,
-        Change::DeleteQueue(name) => delete_queue(session, name).await,
-        Change::PurgeQueue(name) => purge_queue(session, name).await,
-        Change::Bind(spec) => Err(no_exchanges(session, "declare", spec.subject())),
-        Change::Unbind(spec) => Err(no_exchanges(session, "remove", spec.subject())),
+        Change::DeclareQueue(spec) => declare_queue(manager, spec).await,
+        Change::VerifyQueue(spec) => verify_queue(manager, spec).await,
+        Change::DeleteQueue(name) => delete_queue(manager, name).await,
+        Change::PurgeQueue(name) => purge_queue(manager, name).await,
+        Change::Bind(spec) => Err(no_exchanges(manager, "declare", spec.subject())),
+        Change::Unbind(spec) => Err(no_exchanges(manager, "remove", spec.subject())),
         other => Err(Error::new(ErrorKind::Unsupported, "change the topology")
             .because(format!("this transport does not know {other:?}"))),
     }
 }
 
-fn no_exchanges(session: &At<'_>, operation: &'static str, subject: String) -> Error {
+fn no_exchanges(manager: &Manager<'_>, operation: &'static str, subject: String) -> Error {
     Error::new(ErrorKind::Unsupported, operation)
         .on(subject)
-        .because(format!("{} has no exchanges", session.peer()))
+        .because(format!("{} has no exchanges", manager.peer()))
         .remedy("publish to queues by their names, or use a broker that has exchanges")
 }
 
-async fn declare_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
-    check(session, "declare", spec)?;
+async fn declare_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found> {
+    check(manager, "declare", spec)?;
     let configuration = json!({
         "name": spec.name.as_str(),
         "address": spec.name.as_str(),
@@ -62,7 +64,7 @@ async fn declare_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
     let subject = spec.subject();
     // As text in the text of the arguments.
     let arguments = json!([configuration.to_string(), false]);
-    match invoke(session, "declare", &subject, "broker", "createQueue", &arguments).await? {
+    match invoke(manager, "declare", &subject, "broker", "createQueue", &arguments).await? {
         Ok(_) => Ok(Found::default()),
         Err(text) => {
             let error = refused("declare", &subject, &text);
@@ -70,24 +72,24 @@ async fn declare_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
                 return Err(error);
             }
             // It exists; perhaps as an equal one.
-            find(session, "declare", spec).await
+            find(manager, "declare", spec).await
         }
     }
 }
 
-async fn verify_queue(session: &At<'_>, spec: &QueueSpec) -> Result<Found> {
+async fn verify_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found> {
     if !spec.passive {
-        check(session, "verify", spec)?;
+        check(manager, "verify", spec)?;
     }
-    find(session, "verify", spec).await
+    find(manager, "verify", spec).await
 }
 
 /// Looks for an equal queue; for a passive one, for one of its name that messages reach by it.
-async fn find(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
+async fn find(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
     let subject = spec.subject();
     let filter = json!({"field": "name", "operation": "EQUALS", "value": spec.name.as_str()});
     let arguments = json!([filter.to_string(), 1, 10]);
-    let listed = invoke(session, operation, &subject, "broker", "listQueues", &arguments).await?;
+    let listed = invoke(manager, operation, &subject, "broker", "listQueues", &arguments).await?;
     let listed = listed.map_err(|text| refused(operation, &subject, &text))?;
     let listed: Json = serde_json::from_str(listed.as_str().unwrap_or_default())
         .map_err(|_| unreadable(operation, &subject))?;
@@ -99,7 +101,7 @@ async fn find(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Re
     let Some(queue) = queues.into_iter().flatten().find(named) else {
         return Err(Error::new(ErrorKind::NotFound, operation)
             .on(subject)
-            .because(format!("{} has no such queue", session.peer())));
+            .because(format!("{} has no such queue", manager.peer())));
     };
     let mut wanted = vec![
         ("address", "address", spec.name.as_str().to_owned()),
@@ -134,44 +136,28 @@ async fn find(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Re
     })
 }
 
-async fn delete_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
+async fn delete_queue(manager: &Manager<'_>, name: &ShortStr) -> Result<Found> {
     let subject = queue_subject(name);
     // With its consumers, and its address.
     let arguments = json!([name.as_str(), true, true]);
-    let deleted = invoke(session, "delete", &subject, "broker", "destroyQueue", &arguments).await?;
+    let deleted = invoke(manager, "delete", &subject, "broker", "destroyQueue", &arguments).await?;
     match deleted.map_err(|text| refused("delete", &subject, &text)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(Found::default()),
     }
 }
 
-async fn purge_queue(session: &At<'_>, name: &ShortStr) -> Result<Found> {
+async fn purge_queue(manager: &Manager<'_>, name: &ShortStr) -> Result<Found> {
     let subject = queue_subject(name);
     let resource = format!("queue.{}", name.as_str());
     let purged =
-        invoke(session, "purge", &subject, &resource, "removeAllMessages", &json!([])).await?;
+        invoke(manager, "purge", &subject, &resource, "removeAllMessages", &json!([])).await?;
     let purged = purged.map_err(|text| refused("purge", &subject, &text))?;
     Ok(Found { messages: purged.as_u64().unwrap_or(0), consumers: 0 })
 }
 
-async fn invoke(
-    session: &At<'_>,
-    operation: &'static str,
-    subject: &str,
-    resource: &str,
-    name: &str,
-    arguments: &Json,
-) -> Result<Answer> {
-    session
-        .artemis(operation, subject, async |artemis| {
-            let answer = artemis.invoke(resource, name, arguments).await;
-            answer.map_err(|cause| session.failed(operation, subject, &cause))
-        })
-        .await
-}
-
 /// Refuses what it could not keep.
-fn check(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<()> {
+fn check(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Result<()> {
     let asked = [
         (spec.kind != QueueKind::Classic, "replication"),
         (spec.exclusive, "being exclusive to one connection"),
@@ -189,13 +175,13 @@ fn check(session: &At<'_>, operation: &'static str, spec: &QueueSpec) -> Result<
     if !asked.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, operation)
             .on(spec.subject())
-            .because(format!("{} takes no {} for a queue", session.peer(), asked.join(", no ")))
+            .because(format!("{} takes no {} for a queue", manager.peer(), asked.join(", no ")))
             .remedy("set on the broker, for its address, what may be set there"));
     }
     if !address::is_only_a_name(&spec.name) {
         return Err(Error::new(ErrorKind::Unsupported, operation)
             .on(spec.subject())
-            .because(format!("to {} that is more than a name", session.peer()))
+            .because(format!("to {} that is more than a name", manager.peer()))
             .remedy("a name without `::`, without `?`, and without `*` or `#` between dots"));
     }
     Ok(())
