@@ -37,7 +37,7 @@ use crate::{
     connection::{self, Ended},
     connections::Connections,
     error::{self, Cause, queue_subject},
-    headers::{Incoming, incoming},
+    headers::incoming::{Incoming, incoming},
     io::link_progress::LinkProgress,
     limits::REPLY_TIMEOUT,
     peer::{self, Dialect},

@@ -25,7 +25,7 @@ use crate::{
     connection::{self, Ended},
     connections::Connections,
     error::{self, Cause, exchange_subject, queue_subject},
-    headers,
+    headers::outgoing::outgoing as write_message,
     peer::{self, Dialect},
     publishing::{
         close_reason::{AcceptedRoutes, CloseReason},
@@ -134,7 +134,7 @@ impl Amqp10Sender {
             ));
         }
         let to = address::target(&outgoing.exchange, &outgoing.routing_key, self.dialect);
-        let bytes = headers::outgoing(&outgoing.message, &to, self.dialect);
+        let bytes = write_message(&outgoing.message, &to, self.dialect);
         Ok(Encoded {
             message: Unconfirmed {
                 id: outgoing.id,

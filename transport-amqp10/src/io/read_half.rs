@@ -24,7 +24,7 @@ use crate::{
     proto::{
         fault::Fault,
         frame, guard,
-        inbound::{Event, Inbound},
+        inbound::{Inbound, InboundEvent},
         login::{self, Offer},
     },
 };
@@ -44,7 +44,7 @@ pub(super) struct ReadHalf {
     inbound: Inbound,
     attached: AttachedLinks,
     /// Empty between two calls; kept for its memory.
-    events: Vec<Event>,
+    events: Vec<InboundEvent>,
 }
 
 impl ReadHalf {
@@ -128,21 +128,21 @@ impl ReadHalf {
             self.inbound.pass(whole, &mut self.ready, &mut self.events)?;
             for event in self.events.drain(..) {
                 match event {
-                    Event::Opened(peer_properties) => {
+                    InboundEvent::Opened(peer_properties) => {
                         let open = self.ready.get_mut(before..).unwrap_or_default();
                         state.opened(peer_properties, liveness.opened(open, now));
                     }
-                    Event::Attached(link, name) => {
+                    InboundEvent::Attached(link, name) => {
                         self.attached.attached(link, &name, &state.links);
                     }
-                    Event::Delivered(link) => self.attached.delivered(link),
-                    Event::Drained(link) => self.attached.drained(link),
-                    Event::Detached(link) => self.attached.detached(link),
-                    Event::SessionEnded(channel) => {
+                    InboundEvent::Delivered(link) => self.attached.delivered(link),
+                    InboundEvent::Drained(link) => self.attached.drained(link),
+                    InboundEvent::Detached(link) => self.attached.detached(link),
+                    InboundEvent::SessionEnded(channel) => {
                         state.session_ended();
                         self.attached.session_ended(channel);
                     }
-                    Event::Blocked(is_blocked) => state.blocked(is_blocked),
+                    InboundEvent::Blocked(is_blocked) => state.blocked(is_blocked),
                 }
             }
         }

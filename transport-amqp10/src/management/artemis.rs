@@ -148,7 +148,7 @@ pub(crate) fn refused(operation: &'static str, subject: &str, text: &str) -> Err
     if text.is_empty() {
         error.because("the broker refused it and gave no reason")
     } else {
-        error.because(error::said(text))
+        error.because(error::quote(text))
     }
 }
 

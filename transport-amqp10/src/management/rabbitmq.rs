@@ -192,7 +192,7 @@ fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
     if text.is_empty() {
         error.because(format!("the broker answered with status {}", answer.status))
     } else {
-        error.because(error::said(text))
+        error.because(error::quote(text))
     }
 }
 

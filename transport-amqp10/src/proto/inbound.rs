@@ -6,7 +6,7 @@
 //!   unread (`decode.rs` says why). Of a message that is too large the rest is left out;
 //! - the attach of a link of the management pair: it gets the name that fe2o3-amqp gave it.
 //!
-//! What a frame says that fe2o3-amqp does not tell is returned as an [`Event`].
+//! What a frame says that fe2o3-amqp does not tell is returned as an [`InboundEvent`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +29,7 @@ pub(crate) struct LinkId {
 
 /// What a frame said that fe2o3-amqp does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum InboundEvent {
     /// The broker opened the connection. The frame is the last in the output.
     Opened(PeerProperties),
     /// The broker attached the link of this name.
@@ -68,7 +68,7 @@ impl Inbound {
         &mut self,
         frame: &[u8],
         out: &mut Vec<u8>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<InboundEvent>,
     ) -> Result<(), Fault> {
         let Some(performative) = Performative::read(frame) else {
             out.extend_from_slice(frame);
@@ -98,7 +98,7 @@ impl Inbound {
                 check_frame_size(&performative)?;
                 let Performative { fields, count, .. } = performative;
                 let properties = PeerProperties::of_open(fields, count).unwrap_or_default();
-                events.push(Event::Opened(properties));
+                events.push(InboundEvent::Opened(properties));
             }
             BEGIN => drop(self.window(&performative, 2, events)),
             FLOW => {
@@ -109,12 +109,12 @@ impl Inbound {
                 if let Ok(Some(handle)) = performative.fields.clone().uint() {
                     let link = LinkId { channel, handle };
                     self.partial.remove(&link);
-                    events.push(Event::Detached(link));
+                    events.push(InboundEvent::Detached(link));
                 }
             }
             END => {
                 self.partial.retain(|link, _| link.channel != channel);
-                events.push(Event::SessionEnded(channel));
+                events.push(InboundEvent::SessionEnded(channel));
                 self.block(channel, false, events);
             }
             _ => {}
@@ -128,7 +128,7 @@ impl Inbound {
     fn transfer(
         &mut self,
         transfer: &Performative<'_>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<InboundEvent>,
     ) -> Result<bool, Fault> {
         let mut fields = transfer.fields.clone();
         let handle = fields.uint()?.ok_or("a transfer without a handle")?;
@@ -141,7 +141,7 @@ impl Inbound {
         if more && !aborted {
             self.partial.insert(link, before.saturating_add(transfer.payload.len()));
         } else if !aborted {
-            events.push(Event::Delivered(link));
+            events.push(InboundEvent::Delivered(link));
         }
         Ok(before <= self.max_message)
     }
@@ -152,7 +152,7 @@ impl Inbound {
         &mut self,
         performative: &Performative<'_>,
         at: usize,
-        events: &mut Vec<Event>,
+        events: &mut Vec<InboundEvent>,
     ) -> Result<(), Fault> {
         let mut fields = performative.fields.clone();
         for _ in 0..at {
@@ -164,7 +164,7 @@ impl Inbound {
         Ok(())
     }
 
-    fn block(&mut self, channel: u16, is_blocked: bool, events: &mut Vec<Event>) {
+    fn block(&mut self, channel: u16, is_blocked: bool, events: &mut Vec<InboundEvent>) {
         let before = !self.blocked.is_empty();
         if is_blocked {
             self.blocked.insert(channel);
@@ -173,7 +173,7 @@ impl Inbound {
         }
         let after = !self.blocked.is_empty();
         if before != after {
-            events.push(Event::Blocked(after));
+            events.push(InboundEvent::Blocked(after));
         }
     }
 }
@@ -188,7 +188,7 @@ struct LastByte {
 fn attach(
     attach: &Performative<'_>,
     frame_length: usize,
-    events: &mut Vec<Event>,
+    events: &mut Vec<InboundEvent>,
 ) -> Result<Option<LastByte>, Fault> {
     let mut fields = attach.fields.clone();
     let Some(name) = fields.value()?.as_str().map(str::to_owned) else { return Ok(None) };
@@ -202,14 +202,14 @@ fn attach(
         return Ok((name_end < frame_length).then_some(LastByte { from_end: name_end + 1, byte }));
     }
     if let Some(handle) = handle {
-        events.push(Event::Attached(LinkId { channel: attach.channel, handle }, name));
+        events.push(InboundEvent::Attached(LinkId { channel: attach.channel, handle }, name));
     }
     Ok(None)
 }
 
 /// The fields of a flow: next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle,
 /// delivery-count, link-credit, available, drain.
-fn flow(flow: &Performative<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
+fn flow(flow: &Performative<'_>, events: &mut Vec<InboundEvent>) -> Result<(), Fault> {
     let mut fields = flow.fields.clone();
     if flow.count < 9 {
         return Ok(());
@@ -222,7 +222,7 @@ fn flow(flow: &Performative<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
         fields.skip()?;
     }
     if fields.truth()? {
-        events.push(Event::Drained(LinkId { channel: flow.channel, handle }));
+        events.push(InboundEvent::Drained(LinkId { channel: flow.channel, handle }));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     encode::Encoder,
     frame::{DATA_HEAD, length},
-    inbound::{Event, Inbound, LinkId},
+    inbound::{Inbound, InboundEvent, LinkId},
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     outbound::Outbound,
     peer_properties::PeerProperties,
@@ -82,7 +82,7 @@ fn inbound(inbound: &mut Inbound, frame: &[u8]) -> Vec<u8> {
     out
 }
 
-fn events(inbound: &mut Inbound, frame: &[u8]) -> Vec<Event> {
+fn events(inbound: &mut Inbound, frame: &[u8]) -> Vec<InboundEvent> {
     let mut events = Vec::new();
     inbound.pass(frame, &mut Vec::new(), &mut events).unwrap();
     events
@@ -132,8 +132,8 @@ fn a_session_whose_window_is_0_is_blocked_until_it_is_not_or_ends() {
         (end, 3, None),
     ] {
         let events = events(&mut inwards, &frame(channel, &body));
-        let expected = change.map(Event::Blocked);
-        let blocked = events.into_iter().find(|event| matches!(event, Event::Blocked(_)));
+        let expected = change.map(InboundEvent::Blocked);
+        let blocked = events.into_iter().find(|event| matches!(event, InboundEvent::Blocked(_)));
         assert_eq!(blocked, expected, "{body:02x?}");
     }
 }
@@ -186,11 +186,11 @@ fn nothing_follows_what_makes_a_message_too_large() {
 fn a_message_that_was_given_up_is_no_delivery() {
     let mut inwards = Inbound::new(MOST);
     let link = LinkId { channel: 3, handle: 5 };
-    let attached = [Event::Attached(link, "mine".to_owned())];
+    let attached = [InboundEvent::Attached(link, "mine".to_owned())];
     assert_eq!(events(&mut inwards, &attach("mine", 5, false)), attached);
     assert_eq!(events(&mut inwards, &transfer(5, true, b"a")), []);
     assert_eq!(events(&mut inwards, &aborted(5)), []);
-    assert_eq!(events(&mut inwards, &flow(5, true)), [Event::Drained(link)]);
+    assert_eq!(events(&mut inwards, &flow(5, true)), [InboundEvent::Drained(link)]);
 }
 
 #[test]
@@ -239,9 +239,9 @@ fn deliveries_and_the_end_of_credit_are_told_for_each_link() {
     let link = |handle| LinkId { channel: 3, handle };
     for (frame, expected) in [
         (transfer(5, true, b"a"), None),
-        (transfer(5, false, b"b"), Some(Event::Delivered(link(5)))),
-        (transfer(6, false, b"c"), Some(Event::Delivered(link(6)))),
-        (flow(6, true), Some(Event::Drained(link(6)))),
+        (transfer(5, false, b"b"), Some(InboundEvent::Delivered(link(5)))),
+        (transfer(6, false, b"c"), Some(InboundEvent::Delivered(link(6)))),
+        (flow(6, true), Some(InboundEvent::Drained(link(6)))),
         (flow(5, false), None),
         (
             frame(
@@ -251,9 +251,9 @@ fn deliveries_and_the_end_of_credit_are_told_for_each_link() {
                     1
                 }),
             ),
-            Some(Event::Detached(link(5))),
+            Some(InboundEvent::Detached(link(5))),
         ),
-        (frame(3, &performative(0x17, |_| 0)), Some(Event::SessionEnded(3))),
+        (frame(3, &performative(0x17, |_| 0)), Some(InboundEvent::SessionEnded(3))),
     ] {
         assert_eq!(events(&mut inwards, &frame), Vec::from_iter(expected));
     }
@@ -283,7 +283,7 @@ fn the_broker_is_read_and_told_of_smaller_frames() {
     Inbound::new(MOST).pass(&open(512, "RabbitMQ"), &mut out, &mut events).unwrap();
     let properties =
         PeerProperties { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
-    assert_eq!(events, [Event::Opened(properties)]);
+    assert_eq!(events, [InboundEvent::Opened(properties)]);
     assert_eq!(out, open(512, "RabbitMQ"));
     let ours = outbound(&mut Outbound::default(), &open(1008, "enoki"));
     assert_eq!(ours, open(1000, "enoki"));

@@ -1,6 +1,7 @@
 //! Messages that have no outcome yet, and the outcome that an answer of the broker means.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -8,7 +9,11 @@ use std::{
 use enoki_core::{Error, ErrorKind, ShortStr, transport::PublishOutcome};
 use fe2o3_amqp::{
     link::{SendError, delivery::DeliveryFut},
-    types::messaging::{Outcome, Rejected},
+    types::{
+        definitions,
+        messaging::{Outcome, Rejected},
+        primitives::{Symbol, Value},
+    },
 };
 
 use crate::error::{self, Cause, exchange_subject};
@@ -44,7 +49,7 @@ pub(crate) fn outcome_of(message: &Unconfirmed, answer: Outcome) -> PublishOutco
         Outcome::Accepted(_) => PublishOutcome::Confirmed,
         Outcome::Released(_) => unrouted(message.mandatory),
         Outcome::Rejected(Rejected { error: Some(error) }) => {
-            let by = error::refused_by(&error);
+            let by = refused_by(&error);
             let cause = Cause::Peer(error);
             let kind = match error::kind(&cause) {
                 kind @ (ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::TooLarge) => kind,
@@ -54,7 +59,7 @@ pub(crate) fn outcome_of(message: &Unconfirmed, answer: Outcome) -> PublishOutco
             PublishOutcome::Rejected(match by {
                 Some(by) => refused
                     .because(format!("{by}: {}", error::reason(&cause)))
-                    .transient(by.passes()),
+                    .transient(by.is_transient()),
                 None => refused.because(error::reason(&cause)),
             })
         }
@@ -73,5 +78,60 @@ pub(crate) fn unrouted(mandatory: bool) -> PublishOutcome {
     if mandatory { PublishOutcome::Unroutable } else { PublishOutcome::Confirmed }
 }
 
+/// The queue that refused a message, and why: RabbitMQ says so since 4.3.
+#[derive(Debug)]
+struct RefusingQueue {
+    queue: String,
+    why: String,
+}
+
+/// The queue that a rejection names.
+fn refused_by(error: &definitions::Error) -> Option<RefusingQueue> {
+    let info = error.info.as_ref()?;
+    let text = |name: &str| match info.get(&Symbol::from(name))? {
+        Value::String(text) => Some(text.clone()),
+        Value::Symbol(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    Some(RefusingQueue { queue: text("queue")?, why: text("reason")? })
+}
+
+impl RefusingQueue {
+    /// Whether the queue may take the message later although no consumer takes one meanwhile: it has no leader now.
+    fn is_transient(&self) -> bool {
+        self.why == "unavailable"
+    }
+}
+
+impl fmt::Display for RefusingQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "queue {:?} refused it ({})", self.queue, self.why)
+    }
+}
+
 /// The operation, in errors about one message.
 pub(crate) const PUBLISH: &str = "publish to";
+
+#[cfg(test)]
+mod tests {
+    use fe2o3_amqp::types::definitions::AmqpError;
+
+    use super::*;
+
+    /// As RabbitMQ 4.3 rejects.
+    #[test]
+    fn a_rejection_names_the_queue_and_may_be_transient() {
+        let rejected = |why: &str| {
+            let mut info = definitions::Fields::default();
+            info.insert("queue".into(), Value::String("billing".to_owned()));
+            info.insert("reason".into(), Value::Symbol(why.into()));
+            definitions::Error::new(AmqpError::ResourceLimitExceeded, None, info)
+        };
+        let full = refused_by(&rejected("maxlen")).unwrap();
+        assert_eq!(full.to_string(), "queue \"billing\" refused it (maxlen)");
+        assert!(!full.is_transient());
+        assert!(refused_by(&rejected("unavailable")).is_some_and(|by| by.is_transient()));
+        let earlier = definitions::Error::new(AmqpError::ResourceLimitExceeded, None, None);
+        assert!(refused_by(&earlier).is_none());
+    }
+}
