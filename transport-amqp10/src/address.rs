@@ -1,4 +1,4 @@
-//! Addresses. Those of RabbitMQ 4, version 2, are paths: names become segments, percent-encoded. Pure.
+//! Addresses. Pure. Those of RabbitMQ 4 (version 2) are paths: names become segments, percent-encoded.
 
 use fe2o3_amqp::types::{
     messaging::{Source, Target},
@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::peer::Dialect;
 
-/// What RFC 3986 calls unreserved stays as it is.
+/// Characters that RFC 3986 calls unreserved stay as they are.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A name as one segment of a path.
@@ -21,20 +21,20 @@ fn plain(name: &str, dialect: Dialect) -> String {
     if dialect.rabbitmq { queue(name) } else { name.to_owned() }
 }
 
-/// Where deliveries of a queue come from.
+/// The source of a link that receives from a queue.
 pub(crate) fn source(name: &str, dialect: Dialect) -> Source {
     let source = Source::builder().address(plain(name, dialect));
     if dialect.rabbitmq { source.build() } else { source.capabilities(queue_like()).build() }
 }
 
-/// Where messages go that each say where they go.
+/// The anonymous terminus: the target of a link whose messages each say where they go.
 pub(crate) fn anonymous(dialect: Dialect) -> Target {
     let capabilities = (!dialect.rabbitmq).then(queue_like);
     Target { capabilities, ..Target::default() }
 }
 
-/// What an address has to be, where it may also be a topic: what is sent to one of those is gone
-/// when nobody listens, and accepted all the same.
+/// Asks for a queue where the address may also be a topic. A broker accepts a message to a topic that no
+/// consumer listens to, and drops it.
 pub(crate) fn queue_like() -> Array<Symbol> {
     Array::from(vec![Symbol::from("queue")])
 }
@@ -49,7 +49,8 @@ pub(crate) fn exchange(name: &str) -> String {
     format!("/exchanges/{}", segment(name))
 }
 
-/// Where a message goes. The default exchange has no address: it leads to queues, and they have one.
+/// The address for an exchange and a routing key. The default exchange has no address: the queue that it
+/// leads to has one.
 pub(crate) fn target(exchange_name: &str, routing_key: &str, dialect: Dialect) -> String {
     if exchange_name.is_empty() {
         plain(routing_key, dialect)
@@ -60,14 +61,14 @@ pub(crate) fn target(exchange_name: &str, routing_key: &str, dialect: Dialect) -
     }
 }
 
-/// Whether Artemis takes it for the name of a queue, and for nothing more: not for an address with
-/// a queue, a pattern, or a name with parameters.
+/// Whether Artemis takes it for the name of a queue only: not for an address with a queue, a pattern, or a
+/// name with parameters.
 pub(crate) fn is_only_a_name(name: &str) -> bool {
     let pattern = name.split('.').any(|word| word == "*" || word == "#");
     !pattern && !name.contains("::") && !name.contains('?')
 }
 
-/// The queue that an address names; of any other address the address itself.
+/// The queue that an address names; any other address as it is.
 pub(crate) fn queue_of(address: &str) -> String {
     address
         .strip_prefix("/queues/")

@@ -1,7 +1,7 @@
 //! One connection to the broker: opened, lent out in AMQP sessions, and closed.
 //!
-//! A session of the interface has one of them, and more when its links need more AMQP sessions than the broker
-//! allows on one connection: see `connections.rs`.
+//! A session of the interface has one of them, and more when its links need more AMQP sessions than the
+//! broker allows on one connection: see `connections.rs`.
 
 mod refusal;
 
@@ -38,13 +38,15 @@ use crate::{
     session_pool::{LinkSession, SessionPool},
 };
 
-/// Why the connections of a session have ended, once they have. All of them share one, since they end together.
+/// Why the connections of a session have ended, once they have. All of them share one, since they end
+/// together.
 pub(crate) type EndState = watch::Sender<Option<Ended>>;
 
 /// One connection to the broker.
 ///
-/// The permits of `free_sessions` and the AMQP sessions that have one are together as many as the broker allows,
-/// less one that is set aside for the management link, and less those whose channel was lost with an answer.
+/// The permits of `free_sessions` and the AMQP sessions that have one are together as many as the broker
+/// allows, less one that is set aside for the management link, and less those whose channel was lost with an
+/// answer.
 pub(crate) struct Connection {
     socket: Arc<SocketState>,
     /// To the task that owns the connection.
@@ -53,7 +55,8 @@ pub(crate) struct Connection {
     pool: Arc<SessionPool>,
     /// How many more AMQP sessions may begin, besides that of the management link.
     free_sessions: Arc<Semaphore>,
-    /// The links for changes of the topology, between two changes. A change takes them out and puts them back.
+    /// The links for changes of the topology, between two changes. A change takes them out and puts them
+    /// back.
     pub(crate) management: Mutex<Option<ManagementLink>>,
 }
 
@@ -81,7 +84,8 @@ impl Connection {
         };
         cut.keep();
         let (begins, inbox) = mpsc::channel(1);
-        // Channels are numbered from 0, so that this is one less than there are: the one for the management link.
+        // Channels are numbered from 0, so that this is one less than there are: the one for the management
+        // link.
         let free_sessions = usize::from(socket.last_channel().min(LAST_CHANNEL));
         let free_sessions = Arc::new(Semaphore::new(free_sessions));
         let running = run(client, inbox, socket.clone(), end_state.clone(), free_sessions.clone());
@@ -225,8 +229,8 @@ impl Ended {
     }
 }
 
-/// The error of an operation. Where the connection ended, its end is the reason: fe2o3-amqp then says only that
-/// the connection is closed.
+/// The error of an operation. Where the connection ended, its end is the reason: fe2o3-amqp then says only
+/// that the connection is closed.
 pub(crate) fn failed(
     operation: &'static str,
     subject: &str,
@@ -250,8 +254,8 @@ pub(crate) fn set_ended(end_state: &EndState, reason: Ended) {
     });
 }
 
-/// Owns a connection until it has ended: begins AMQP sessions on it, and closes it when the session of the interface
-/// ends or is dropped.
+/// Owns a connection until it has ended: begins AMQP sessions on it, and closes it when the session of the
+/// interface ends or is dropped.
 async fn run(
     mut client: ConnectionHandle<()>,
     mut inbox: mpsc::Receiver<BeginRequest>,
@@ -302,9 +306,9 @@ async fn wait_ended(ended: &mut watch::Receiver<Option<Ended>>) -> Instant {
 
 /// Begins an AMQP session; `None` when the broker does not answer.
 ///
-/// After a session ended, RabbitMQ may lose a begin on its channel (`session_pool.rs` says how). So the channel
-/// rests first, and if there is no answer all the same, the next try gets another channel. On a channel that was
-/// not used before, the answer is only slow, and one try waits for it.
+/// After a session ended, RabbitMQ may lose a begin on its channel (`session_pool.rs` says how). So the
+/// channel rests first, and if there is no answer all the same, the next try gets another channel. On a
+/// channel that was not used before, the answer is only slow, and one try waits for it.
 async fn begin(
     client: &mut ConnectionHandle<()>,
     socket: &SocketState,

@@ -1,5 +1,5 @@
-//! The connections of one session of the interface: one, and more when the AMQP sessions that the broker allows on
-//! one are all in use. They are one incarnation: when one ends, so do the others.
+//! The connections of one session of the interface: one, and more when the AMQP sessions that the broker
+//! allows on one are all in use. They are one incarnation: when one ends, so do the others.
 //!
 //! docs/design/17-amqp10.md says why each link has an AMQP session of its own, and what that costs.
 
@@ -109,8 +109,8 @@ impl Connections {
         format!("enoki-{kind}-{}", LINKS.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Attaches a link. If the caller drops this future, a task still waits for the broker, and then drops the
-    /// link and its session: a session must not end while a link is attaching (`session_pool.rs`).
+    /// Attaches a link. If the caller drops this future, a task still waits for the broker, and then drops
+    /// the link and its session: a session must not end while a link is attaching (`session_pool.rs`).
     pub(crate) async fn attach<L, E>(
         &self,
         operation: &'static str,
@@ -188,7 +188,8 @@ impl Connections {
         }
     }
 
-    /// Where to declare an exclusive queue: where it is declared already, or where there is room for its consumer.
+    /// Where to declare an exclusive queue: where it is declared already, or where there is room for its
+    /// consumer.
     pub(crate) async fn place_for(
         &self,
         queue: &ShortStr,
@@ -219,7 +220,8 @@ impl Connections {
         lock(&self.exclusive).remove(queue);
     }
 
-    /// The connection that may change this queue: for an exclusive queue the one that declared it, else the first.
+    /// The connection that may change this queue: for an exclusive queue the one that declared it, else the
+    /// first.
     pub(crate) fn connection_for(&self, queue: Option<&ShortStr>) -> Arc<Connection> {
         let exclusive = lock(&self.exclusive);
         let declared = queue.and_then(|queue| exclusive.get(queue));

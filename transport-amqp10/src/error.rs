@@ -154,8 +154,8 @@ pub(crate) fn condition(error: &definitions::Error) -> &str {
     }
 }
 
-/// Whether the same call may succeed later. A refusal is final, unless it is about a state that will change, or the
-/// broker itself failed.
+/// Whether the same call may succeed later. A refusal is final, unless it is about a state that will change,
+/// or the broker itself failed.
 fn is_transient(cause: &Cause) -> bool {
     match cause {
         Cause::Peer(error) if condition(error) == INTERNAL => true,
@@ -168,7 +168,8 @@ fn is_transient(cause: &Cause) -> bool {
     }
 }
 
-/// The reason in an error. It has no credentials: brokers do not quote passwords, and the other texts name states.
+/// The reason in an error. It has no credentials: brokers do not quote passwords, and the other texts name
+/// states.
 pub(crate) fn reason(cause: &Cause) -> String {
     match cause {
         Cause::Peer(error) => match error.description.as_deref().map(str::trim) {

@@ -15,9 +15,9 @@
 //! | any other header with a list or table | message annotation `x-enoki-header-` and the name |
 //! | which bytes in headers look like text | message annotation `x-enoki-bytes`, for AMQP 0-9-1 |
 //!
-//! Some parts of a message are written by other clients only, and read here: a body that is a value; and properties
-//! without a field in [`Properties`](enoki_core::Properties), as headers `x-amqp-1.0-…` (subject, group-sequence,
-//! reply-to-group-id, absolute-expiry-time, and group-id where it is not the `app_id`).
+//! Some parts of a message are written by other clients only, and read here: a body that is a value; and
+//! properties without a field in [`Properties`](enoki_core::Properties), as headers `x-amqp-1.0-…` (subject,
+//! group-sequence, reply-to-group-id, absolute-expiry-time, and group-id where it is not the `app_id`).
 //!
 //! The sections are those of §3.2. docs/crossing.md compares them with AMQP 0-9-1.
 

@@ -1,5 +1,5 @@
-//! Broker URLs as options for a connection. fe2o3-amqp is never handed a URL: it would put the
-//! password of one into its errors.
+//! Broker URLs as options for a connection. fe2o3-amqp never gets a URL, since its errors would show the
+//! password.
 
 use std::{
     ops::Deref,
@@ -13,12 +13,12 @@ use enoki_core::{
 use enoki_socket::Connector;
 use fe2o3_amqp::sasl_profile::SaslProfile;
 
-/// What a URL says, checked, and as the client library wants it.
+/// The parts of a URL, checked, in the form that the client library takes.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     endpoint: Endpoint,
     pub(crate) connector: Connector,
-    /// The largest body that consumers take.
+    /// The largest body that consumers take, in bytes.
     pub(crate) max_body: usize,
 }
 
@@ -38,35 +38,36 @@ impl Options {
         Ok(Self { endpoint, connector, max_body: settings.limits.max_body })
     }
 
-    /// The largest message that comes in whole: a body, and whatever else is with it.
+    /// The largest message that comes in whole, in bytes: a body, and its headers and properties.
     pub(crate) fn max_message(&self) -> usize {
         self.max_body.saturating_add(BESIDES_BODY)
     }
 
-    /// The login. RabbitMQ asks for one even where it lets everybody in.
+    /// The login. RabbitMQ asks for one even where it accepts any.
     pub(crate) fn login(&self) -> SaslProfile {
         match self.user() {
             Some(user) => SaslProfile::Plain {
                 username: user.to_owned(),
                 password: self.password.reveal().to_owned(),
             },
-            // What becomes of it on the wire, `proto/login.rs` says.
+            // On the wire it becomes a login by certificate: see `proto/login.rs`.
             None => SaslProfile::Anonymous,
         }
     }
 
-    /// What RabbitMQ takes for the name of a virtual host; to others it is the name of a host.
+    /// The hostname of the open (§2.7.1). RabbitMQ takes this for the name of a virtual host, other brokers
+    /// for a host.
     pub(crate) fn hostname(&self) -> String {
         format!("vhost:{}", self.virtual_host)
     }
 
-    /// How long the broker may be silent, in milliseconds: it is asked to say something twice as
-    /// often as half of this.
+    /// How long the broker may be silent, in milliseconds. A peer should send at least twice in that time
+    /// (§2.4.5), so the broker sends each `heartbeat` seconds.
     pub(crate) fn idle_timeout(&self) -> u32 {
         u32::from(self.heartbeat) * 2000
     }
 
-    /// The name of this side: its own for each connection, unless the URL gives one.
+    /// The name of this side. Each connection has its own, unless the URL has one.
     pub(crate) fn container_id(&self) -> String {
         match &self.connection_name {
             Some(name) => name.clone(),
@@ -78,10 +79,10 @@ impl Options {
     }
 }
 
-/// How much headers and properties may have.
+/// How many bytes headers and properties may have.
 const BESIDES_BODY: usize = 256 * 1024;
 
-/// Tells the connections of this process apart, for the eye of whoever looks at the broker.
+/// Makes the names of connections differ, for an operator who looks at the broker.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_host_stays_what_it_is() {
+    fn an_ipv6_host_is_kept() {
         let options = read("amqp10://[2001:db8::5]:5673/vh").unwrap();
         assert_eq!((options.host.as_str(), options.port), ("2001:db8::5", 5673));
         assert_eq!(options.subject(), "[2001:db8::5]:5673, virtual host \"vh\", as \"guest\"");
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
+    fn a_url_that_cannot_be_meant_is_refused_by_name() {
         let table = [
             ("amqp10:", ErrorKind::Configuration, "names no host"),
             #[cfg(not(feature = "tls"))]

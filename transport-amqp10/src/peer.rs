@@ -1,4 +1,4 @@
-//! What a broker can do, by its product and version.
+//! The capabilities of a broker, by its product and version.
 
 use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
 
@@ -6,8 +6,7 @@ use crate::proto::peer_properties::PeerProperties;
 
 /// The peer that describes itself so, or why it cannot be used.
 ///
-/// A broker that is not known gets nothing but what every queue has: AMQP 1.0 itself knows neither
-/// exchanges nor declarations.
+/// An unknown broker has no capabilities: AMQP 1.0 itself has neither exchanges nor declarations.
 pub(crate) fn peer(properties: PeerProperties, subject: String) -> Result<Peer> {
     let product = properties.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
     let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
@@ -19,9 +18,9 @@ pub(crate) fn peer(properties: PeerProperties, subject: String) -> Result<Peer> 
         }
         capabilities.extend(RABBITMQ_4);
         if number >= (4, 3) {
-            // Since then every queue counts the deliveries that failed, and only these.
+            // Since 4.3 every queue counts the deliveries that failed, and only these.
             capabilities.extend([Capability::DeliveryCount, Capability::UncountedRelease]);
-            // Classic queues requeue at once, whatever they are told.
+            // Classic queues requeue at once, whatever delay was asked for.
             capabilities.push(Capability::ReplicatedDelayedRequeue);
         }
     }
@@ -31,17 +30,17 @@ pub(crate) fn peer(properties: PeerProperties, subject: String) -> Result<Peer> 
     Ok(Peer::new(product, version, capabilities))
 }
 
-/// What differs between brokers in how messages are written and read.
+/// How a broker writes and reads messages, where brokers differ.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Dialect {
-    /// It is RabbitMQ: addresses are paths, and what AMQP 1.0 has no place for goes where RabbitMQ
-    /// puts it.
+    /// It is RabbitMQ: addresses are paths, and properties that AMQP 1.0 does not have go where RabbitMQ puts
+    /// them.
     pub(crate) rabbitmq: bool,
-    /// It is Artemis: some names say more than which queue.
+    /// It is Artemis: some names mean more than a queue.
     pub(crate) artemis: bool,
     /// The header's delivery-count counts failed deliveries on every queue.
     pub(crate) counts: bool,
-    /// An answer's address is turned into a queue's name for consumers on AMQP 0-9-1, and back.
+    /// The broker turns the reply-to address into a queue's name for consumers on AMQP 0-9-1, and back.
     pub(crate) converts_reply_to: bool,
 }
 
@@ -57,7 +56,7 @@ pub(crate) fn dialect(peer: &Peer) -> Dialect {
     }
 }
 
-/// RabbitMQ before 4.0, with or without its plugin.
+/// The error for RabbitMQ before 4.0, with or without its plugin.
 pub(crate) fn unfit(subject: String, who: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "connect to")
         .on(subject)
@@ -68,7 +67,7 @@ pub(crate) fn unfit(subject: String, who: &str) -> Error {
         .remedy("use amqp091:// with this broker, or RabbitMQ 4.0 or later")
 }
 
-/// `(4, 0)` out of `4.0.5`; what cannot be read is old.
+/// `(4, 0)` from `4.0.5`. A part that cannot be read is 0.
 fn major_minor(version: &str) -> (u32, u32) {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
     (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
@@ -83,8 +82,8 @@ const RABBITMQ: &str = "RabbitMQ";
 
 const ARTEMIS: &str = "apache-activemq-artemis";
 
-/// What was seen to work on Artemis 2.44. Dead letters, limits and expiry of queues are its
-/// administrator's business, and set for patterns of addresses.
+/// Seen to work on Artemis 2.44. Dead letters, limits and expiry of queues are set by its administrator, for
+/// patterns of addresses.
 const ARTEMIS_2: &[Capability] = &[
     Capability::DeliveryCount,
     Capability::UncountedRelease,

@@ -8,6 +8,7 @@ pub(crate) mod guard;
 pub(crate) mod inbound;
 pub(crate) mod link_names;
 pub(crate) mod login;
+pub(crate) mod message;
 pub(crate) mod outbound;
 pub(crate) mod peer_properties;
 #[cfg(test)]

@@ -47,12 +47,13 @@ use crate::{
 
 /// Receives from one queue.
 ///
-/// `taken` never exceeds `granted`. The broker's credit, the deliveries inside fe2o3-amqp and those in `unsettled`
-/// are together at most `prefetch`. Once `ended` is set, no more deliveries are taken; once `link` is `None`, `ended`
-/// is set.
+/// `taken` never exceeds `granted`. The broker's credit, the deliveries inside fe2o3-amqp and those in
+/// `unsettled` are together at most `prefetch`. Once `ended` is set, no more deliveries are taken; once
+/// `link` is `None`, `ended` is set.
 pub(crate) struct Amqp10Receiver {
     queue: ShortStr,
-    /// `None` once it is closed. If it is dropped without being closed, the broker requeues all unsettled deliveries.
+    /// `None` once it is closed. If it is dropped without being closed, the broker requeues all unsettled
+    /// deliveries.
     link: Option<fe2o3_amqp::Receiver>,
     /// Declared behind the link and dropped after it: links end before their session.
     session: LinkSession,
@@ -222,8 +223,8 @@ impl Amqp10Receiver {
         connection::failed(operation, &queue_subject(&self.queue), cause, ended.as_ref())
     }
 
-    /// Whether every delivery was taken that the broker sent before it had no credit left. It says so when it is
-    /// asked to drain (§2.6.7); Artemis does not answer if it had none left before.
+    /// Whether every delivery was taken that the broker sent before it had no credit left. It says so when it
+    /// is asked to drain (§2.6.7); Artemis does not answer if it had none left before.
     fn is_drained(&self) -> bool {
         let none_left = self.granted <= self.taken;
         let all_taken = self.progress.total().is_some_and(|total| total <= self.taken);
@@ -257,7 +258,7 @@ impl Amqp10Receiver {
                 undeliverable_here: None,
                 message_annotations: Some(not_before(SystemTime::now(), delay)),
             }),
-            // `Requeue`; and what a later version of the core may add loses nothing this way.
+            // `Requeue`, and outcomes that a later version of the core may add.
             _ => TerminalDeliveryState::Modified(Modified {
                 delivery_failed: Some(true),
                 undeliverable_here: None,
@@ -385,7 +386,8 @@ impl Receiver for Amqp10Receiver {
     }
 }
 
-/// The annotation that asks RabbitMQ to deliver a message no sooner than after this time, by the broker's clock.
+/// The annotation that asks RabbitMQ to deliver a message no sooner than after this time, by the broker's
+/// clock.
 fn not_before(now: SystemTime, delay: Duration) -> Fields {
     let time = now.checked_add(delay.min(Outcome::LONGEST_DELAY)).unwrap_or(now);
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Publishing, pipelined: messages are written in their order as long as there is credit, and none waits for another
-//! to be confirmed. The parts are in `publishing/`.
+//! Publishing, pipelined: messages are written in their order as long as there is credit, and none waits for
+//! another to be confirmed. The parts are in `publishing/`.
 
 use std::{collections::VecDeque, fmt};
 
@@ -35,11 +35,13 @@ use crate::{
     session_pool::LinkSession,
 };
 
-/// Publishes on a link to the anonymous terminus: each message says where it goes, and an error is one message's own.
+/// Publishes on a link to the anonymous terminus: each message says where it goes, and an error is one
+/// message's own.
 ///
-/// A message that was taken is in exactly one place, in this order: `waiting`, the link, `in_flight`, then either
-/// `outcomes` (its outcome is known) or `lost` (it was sent, and no answer will come). Together they are at most
-/// `window`, without `lost`. Once `failed` is set, `link` is gone and `waiting` and `in_flight` are empty.
+/// A message that was taken is in exactly one place, in this order: `waiting`, the link, `in_flight`, then
+/// either `outcomes` (its outcome is known) or `lost` (it was sent, and no answer will come). Together they
+/// are at most `window`, without `lost`. Once `failed` is set, `link` is gone and `waiting` and `in_flight`
+/// are empty.
 pub(crate) struct Amqp10Sender {
     link: Link,
     /// Declared behind the link and dropped after it: links end before their session.
@@ -97,8 +99,8 @@ impl Amqp10Sender {
         })
     }
 
-    /// The bytes of a message; or its outcome, where the broker would end the link with all messages in flight for
-    /// it, and where its address cannot exist.
+    /// The bytes of a message; or its outcome, where the broker would end the link with all messages in
+    /// flight for it, and where its address cannot exist.
     fn encode(&self, outgoing: &Outgoing) -> Result<Encoded, PublishOutcome> {
         let properties = &outgoing.message.properties;
         if let (Some(user), Some(login)) = (&properties.user_id, &self.login)
@@ -322,6 +324,6 @@ impl Sender for Amqp10Sender {
 const OPEN: &str = "open a sender at";
 const PUBLISH_ALL: &str = "publish";
 
-/// How many messages a link may carry. It counts them in 32 bits (delivery-count, §2.6.7), and fe2o3-amqp stops when
-/// they are used up.
+/// How many messages a link may carry. It counts them in 32 bits (delivery-count, §2.6.7), and fe2o3-amqp
+/// stops when they are used up.
 const RECYCLE: u64 = 1 << 31;

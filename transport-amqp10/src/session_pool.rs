@@ -5,8 +5,8 @@
 //!
 //! - A session that ends leaves its channel number to the next one. RabbitMQ may take the begin of that next
 //!   session for a late frame of the old one, and drop it: the next session then never begins.
-//! - A session must not end while a link on it is still attaching. Artemis (2.44) then counts that link twice,
-//!   fails, and stops writing on the whole connection.
+//! - A session must not end while a link on it is still attaching. Artemis (2.44) then counts that link
+//!   twice, fails, and stops writing on the whole connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,8 +18,8 @@ use crate::{error::Cause, io::socket_state::SocketState, limits::REPLY_TIMEOUT};
 
 /// The AMQP session of one link. When it is dropped it goes back to its pool, or is ended.
 ///
-/// It goes back only if it is reusable and has a permit. The session of a management link has no permit, so it
-/// is always ended.
+/// It goes back only if it is reusable and has a permit. The session of a management link has no permit, so
+/// it is always ended.
 #[derive(Debug)]
 pub(crate) struct LinkSession {
     /// `None` only while it is dropped.

@@ -54,8 +54,8 @@ fn queue_of(change: &Change) -> Option<&ShortStr> {
     }
 }
 
-/// The answer for a broker that takes no declarations. The default exchange is how every queue is reached by its
-/// name, so it exists; nothing else is known to exist.
+/// The answer for a broker that takes no declarations. The default exchange is how every queue is reached by
+/// its name, so it exists; nothing else is known to exist.
 fn unmanaged(manager: &Manager<'_>, change: &Change) -> Result<Found> {
     let (operation, subject) = match change {
         Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {

@@ -39,50 +39,53 @@ pub(super) fn refused(
         };
     }
     match (&cause, socket.stage()) {
-        // Brokers that speak only 0-9-1 answer with their own protocol's name, and hang up.
+        // Brokers that speak only 0-9-1 answer with the name of that protocol, and close the connection.
         (Cause::Foreign, _) => error::failed(CONNECT, options.subject(), &cause).remedy(
             "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
         ),
         (Cause::Lost(_), Stage::Silent) => {
             error::failed(CONNECT, options.subject(), &cause).remedy(options.other_port())
         }
-        // Refused logins, by brokers that just hang up.
+        // Some brokers refuse a login by closing the connection.
         (Cause::Lost(_), Stage::Answered) => Error::new(ErrorKind::Denied, CONNECT)
             .on(options.subject())
-            .because("the broker hung up during the login, which is how some refuse one")
+            .because("the broker closed the connection during the login, as some do to refuse it")
             .remedy(match options.user() {
                 Some(_) => "check user name, password and virtual host",
                 None => BY_CERTIFICATE,
             }),
-        // So does RabbitMQ, after three seconds of silence, whatever is wrong with the virtual host; a
-        // connection that breaks does not wait.
+        // RabbitMQ refuses a virtual host by closing the connection, whatever is wrong with it, and after
+        // three seconds. A connection that breaks does not wait that long.
         (Cause::Lost(_), Stage::LoggedIn) if after >= SILENT_REFUSAL => Error::new(
             ErrorKind::Denied,
             CONNECT,
         )
         .on(options.subject())
-        .because("the broker accepted the login, and hung up on the virtual host without a word")
+        .because(
+            "the broker accepted the login, and then closed the connection without a reason, as it \
+             does to refuse the virtual host",
+        )
         .remedy(
-            "check that it exists and is up, that this user may use it, and that no limit of \
-             connections is reached",
+            "check that the virtual host exists and is up, that this user may use it, and that no limit \
+             of connections is reached",
         ),
         _ => error::failed(CONNECT, options.subject(), &cause),
     }
 }
 
-const BY_CERTIFICATE: &str = "check that the broker knows whom the certificate names";
+const BY_CERTIFICATE: &str = "check that the broker knows the user that the certificate names";
 
-/// A connection that its deadline ended is one that could not be made; the next try may do better.
+/// The error where the deadline passed first. It is transient.
 pub(super) fn silent(options: &Options, stage: Stage) -> Error {
     Error::new(ErrorKind::Connection, CONNECT).on(options.subject()).because(match stage {
-        Stage::Unreachable => "no connection within the deadline",
-        Stage::Silent => "connected, but no AMQP greeting within the deadline",
+        Stage::Unreachable => "there was no connection within the deadline",
+        Stage::Silent => "connected, but the broker sent nothing within the deadline",
         Stage::Answered | Stage::LoggedIn | Stage::Opened => {
             "the login was not over within the deadline"
         }
     })
 }
 
-/// How long RabbitMQ at least is silent when it refuses a virtual host: three seconds, less what
-/// clocks and threads are off.
+/// How long RabbitMQ waits at least when it refuses a virtual host: three seconds, less some for clocks and
+/// threads.
 const SILENT_REFUSAL: Duration = Duration::from_millis(2500);

@@ -1,6 +1,7 @@
 //! RabbitMQ's texts, in an error. Pure.
 
-/// A reason that quotes the broker's text: on one line, shortened, and in our words if it says which argument differs.
+/// A reason that quotes the broker's text: on one line, shortened, and in our words if it says which argument
+/// differs.
 pub(crate) fn quote(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // When RabbitMQ fails, its text is its internal state, several pages long.
@@ -14,8 +15,8 @@ pub(crate) fn quote(text: &str) -> String {
 /// How much of an answer an error quotes, in characters.
 const LINE: usize = 300;
 
-/// Says which argument differs, from a text such as `inequivalent arg 'x-max-length' for queue 'q' in vhost 'v':
-/// received the value '2' of type 'long' but current is the value '1' of type 'long'`.
+/// Says which argument differs, from a text such as `inequivalent arg 'x-max-length' for queue 'q' in vhost
+/// 'v': received the value '2' of type 'long' but current is the value '1' of type 'long'`.
 fn difference(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("inequivalent arg '")?;
     let (argument, rest) = rest.split_once('\'')?;

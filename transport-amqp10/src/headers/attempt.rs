@@ -6,9 +6,10 @@ use crate::peer::Dialect;
 
 /// Which attempt this is.
 ///
-/// `failures` is the delivery-count of the header (§3.2.1): the attempts that failed, on brokers that count on every
-/// queue. `earlier` is the annotation `x-delivery-count`, which RabbitMQ before 4.3 writes on quorum queues only: the
-/// number that it compares with the delivery limit, which is how often the message came back.
+/// `failures` is the delivery-count of the header (§3.2.1): the attempts that failed, on brokers that count
+/// on every queue. `earlier` is the annotation `x-delivery-count`, which RabbitMQ before 4.3 writes on quorum
+/// queues only: the number that it compares with the delivery limit, which is how often the message came
+/// back.
 pub(super) fn attempt(
     earlier: Option<i64>,
     failures: i64,

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     address,
     peer::Dialect,
-    proto::decode::{self, Body, Sections},
+    proto::message::{self, Body, Sections},
 };
 
 /// A message that came in, and what the broker says about how it came.
@@ -32,10 +32,10 @@ pub(crate) struct Incoming {
 
 /// Reads a delivered message.
 ///
-/// Annotations that are the broker's bookkeeping, and that no program may publish, are left out: what they count is
-/// in the attempt. The history of a dead letter stays, under the names that it has on AMQP 0-9-1.
+/// Annotations that are the broker's bookkeeping, and that no program may publish, are left out: what they
+/// count is in the attempt. The history of a dead letter stays, under the names that it has on AMQP 0-9-1.
 pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
-    let (sections, fault) = decode::message(bytes);
+    let (sections, fault) = message::read(bytes);
     let Sections { header, annotations, properties, message_id, correlation_id, application, body } =
         sections;
     let mut headers = Headers {
@@ -173,9 +173,9 @@ fn unmapped(
         .filter(|(_, value)| **value != Value::Null)
 }
 
-/// A header's value as it was published. Where RabbitMQ converted the message from AMQP 0-9-1 (`converted`), it wrote
-/// every text of more than 4096 bytes as bytes. A publisher may not send bytes of that length that are text, so they
-/// are told apart here.
+/// A header's value as it was published. Where RabbitMQ converted the message from AMQP 0-9-1 (`converted`),
+/// it wrote every text of more than 4096 bytes as bytes. A publisher may not send bytes of that length that
+/// are text, so they are told apart here.
 fn as_sent(value: Value, converted: bool) -> Value {
     match value {
         Value::Bytes(bytes) if converted && bytes.len() > 4096 => {
@@ -194,7 +194,8 @@ fn as_sent(value: Value, converted: bool) -> Value {
     }
 }
 
-/// The properties that the header (§3.2.1) and the properties (§3.2.4) carry. The others are set by the caller.
+/// The properties that the header (§3.2.1) and the properties (§3.2.4) carry. The others are set by the
+/// caller.
 fn properties_in(header: &[Value], properties: &[Value], dialect: Dialect) -> Properties {
     let text = |at| short(properties.get(at));
     let number = |at| header.get(at).and_then(Value::as_int);
@@ -222,8 +223,8 @@ fn properties_in(header: &[Value], properties: &[Value], dialect: Dialect) -> Pr
     }
 }
 
-/// A value as a short text; `None` if it is not one. The user's id is bytes: if they are not text it is left out, as
-/// RabbitMQ does on AMQP 0-9-1.
+/// A value as a short text; `None` if it is not one. The user's id is bytes: if they are not text it is left
+/// out, as RabbitMQ does on AMQP 0-9-1.
 fn short(value: Option<&Value>) -> Option<ShortStr> {
     let text = match value? {
         Value::String(text) => text.clone(),

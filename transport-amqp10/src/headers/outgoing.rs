@@ -93,8 +93,8 @@ fn annotations_out(
 /// begin with `x-` to consumers here as annotations.
 fn annotation(name: &str, value: &Value) -> Option<String> {
     if name.starts_with("x-") {
-        // Up to 4.3, RabbitMQ ends the session of the consumer that gets a null in an annotation, and a headers
-        // exchange does not compare a boolean in one.
+        // Up to 4.3, RabbitMQ ends the session of the consumer that gets a null in an annotation, and a
+        // headers exchange does not compare a boolean in one.
         (!matches!(value, Value::Null | Value::Bool(_))).then(|| name.to_owned())
     } else if matches!(value, Value::List(_) | Value::Table(_)) {
         Some(format!("{}{name}", crossing::NESTED))

@@ -9,7 +9,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::{incoming::incoming, outgoing::outgoing};
 use crate::{
     peer::Dialect,
-    proto::{decode, encode::Encoder},
+    proto::{encode::Encoder, message},
 };
 
 const OTHER: Dialect =
@@ -106,7 +106,7 @@ fn a_header_without_a_value_is_no_annotation() {
     let mut message = Message::new("");
     message.headers.set(ShortStr::from_static("x-own"), Value::Null);
     let wire = outgoing(&message, "/queues/q", NEWEST).into();
-    let (sections, _) = decode::message(&wire);
+    let (sections, _) = message::read(&wire);
     assert_eq!(sections.annotations, []);
     assert_eq!(sections.application, [("x-own".to_owned(), Value::Null)]);
 }
@@ -117,7 +117,7 @@ fn bytes_that_look_like_text_are_marked_for_those_who_cannot_tell() {
     message.headers.set(ShortStr::from_static("key"), Value::Bytes("abc".into()));
     message.headers.set(ShortStr::from_static("blob"), Value::Bytes(vec![0xff].into()));
     let wire = outgoing(&message, "/queues/q", NEWEST).into();
-    let (sections, _) = decode::message(&wire);
+    let (sections, _) = message::read(&wire);
     let marks: Table =
         [(ShortStr::from_static("key"), vec![Value::Int(0)].into())].into_iter().collect();
     assert_eq!(sections.annotations, [("x-enoki-bytes".to_owned(), marks.into())]);
@@ -288,8 +288,8 @@ fn an_id_is_text_that_says_its_type_and_becomes_the_same_again() {
         let mut answer = Message::new("");
         answer.properties.correlation_id = text(id);
         let wire = outgoing(&answer, "/queues/q", NEWEST);
-        let sections = decode::message(&wire.clone().into()).0;
-        let asked = decode::message(
+        let sections = message::read(&wire.clone().into()).0;
+        let asked = message::read(
             &[b"\x00\x53\x73\xc0", &[u8::try_from(id.len()).unwrap() + 1, 1][..], id]
                 .concat()
                 .into(),

@@ -1,13 +1,13 @@
 //! Whether the broker still receives what this side sends.
 //!
-//! Its heartbeats show that it sends. Whether it misses ours is its own choice: RabbitMQ waits three minutes. So
-//! when nothing but heartbeats has come for one interval, this side asks for an answer: it begins an AMQP session
-//! that is not used, and the next time it ends that session. Every broker answers both at once, RabbitMQ also
-//! during an alarm. A flow with echo would not do: RabbitMQ does not answer it. docs/design/17-amqp10.md has the
-//! reasons.
+//! Its heartbeats show that it sends. Whether it misses ours is its own choice: RabbitMQ waits three minutes.
+//! So when nothing but heartbeats has come for one interval, this side asks for an answer: it begins an AMQP
+//! session that is not used, and the next time it ends that session. Every broker answers both at once,
+//! RabbitMQ also during an alarm. A flow with echo would not do: RabbitMQ does not answer it.
+//! docs/design/17-amqp10.md has the reasons.
 //!
-//! fe2o3-amqp does not know of this session. It has the last channel that the broker allows, and fe2o3-amqp is
-//! told that one channel less is allowed.
+//! fe2o3-amqp does not know of this session. It has the last channel that the broker allows, and fe2o3-amqp
+//! is told that one channel less is allowed.
 //!
 //! Nothing here waits: the stream hands in the time and asks when the next poll is due.
 
@@ -40,8 +40,8 @@ pub(super) const HEARTBEAT: &[u8] = &[0, 0, 0, 8, 2, 0, 0, 0];
 pub(super) struct Liveness {
     /// How long the broker may be quiet before it is asked, and how long an answer may take.
     interval: Duration,
-    /// This side's channel of the session. `None` until the broker has opened the connection, and if it allows
-    /// one channel only: then nothing is asked.
+    /// This side's channel of the session. `None` until the broker has opened the connection, and if it
+    /// allows one channel only: then nothing is asked.
     channel: Option<u16>,
     /// The broker's channel of the session, while there is one.
     remote_channel: Option<u16>,

@@ -31,9 +31,9 @@ use crate::{
 
 /// Reads frames from the socket, and hands them out to fe2o3-amqp.
 ///
-/// A byte is in `scratch`, then in `received`, then in `ready`. Between two calls `received` holds less than one
-/// frame, and `ready` holds whole frames, of which fe2o3-amqp has read the first `taken` bytes. `ready` is empty
-/// when all are read.
+/// A byte is in `scratch`, then in `received`, then in `ready`. Between two calls `received` holds less than
+/// one frame, and `ready` holds whole frames, of which fe2o3-amqp has read the first `taken` bytes. `ready`
+/// is empty when all are read.
 #[derive(Debug)]
 pub(super) struct ReadHalf {
     scratch: Box<[u8]>,
@@ -86,8 +86,8 @@ impl ReadHalf {
         Pin::new(socket).poll_read(cx, &mut chunk).map_ok(|()| chunk.filled().len())
     }
 
-    /// Takes so many bytes out of `scratch`, and makes the frames that are whole ready for fe2o3-amqp. A fault
-    /// ends the connection.
+    /// Takes so many bytes out of `scratch`, and makes the frames that are whole ready for fe2o3-amqp. A
+    /// fault ends the connection.
     pub(super) fn receive(
         &mut self,
         count: usize,

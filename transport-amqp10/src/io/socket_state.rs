@@ -19,8 +19,8 @@ use crate::proto::peer_properties::PeerProperties;
 /// The state of one socket, from before it is opened until after it is closed.
 ///
 /// The stream writes it and the session reads it, with one exception: the session sets `cut`, and the stream
-/// obeys. Everything else goes one way and never back: a stage only rises, what is set once stays, and what has
-/// ended does not begin again.
+/// obeys. Everything else goes one way and never back: a stage only rises, what is set once stays, and what
+/// has ended does not begin again.
 #[derive(Default)]
 pub(crate) struct SocketState {
     /// The highest [`Stage`] that was reached.
@@ -182,8 +182,8 @@ pub(crate) enum Stage {
     Opened = 4,
 }
 
-/// Cuts a socket when it is dropped, unless it was told to keep the socket: the future that wanted the connection
-/// is gone, or has failed.
+/// Cuts a socket when it is dropped, unless it was told to keep the socket: the future that wanted the
+/// connection is gone, or has failed.
 #[derive(Debug)]
 pub(crate) struct CutOnDrop(Option<Arc<SocketState>>);
 

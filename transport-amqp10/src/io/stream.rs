@@ -3,8 +3,8 @@
 //! Why there is a stream of our own: docs/design/17-amqp10.md and docs/design/12-guard.md. On the way it
 //!
 //! - ends the connection at a frame that fe2o3-amqp could fail at: `proto/guard.rs`;
-//! - wraps incoming messages and unwraps outgoing ones, so that fe2o3-amqp never reads one: `proto/inbound.rs`,
-//!   `proto/outbound.rs`;
+//! - wraps incoming messages and unwraps outgoing ones, so that fe2o3-amqp never reads one:
+//!   `proto/inbound.rs`, `proto/outbound.rs`;
 //! - turns an anonymous login into one by certificate: `proto/login.rs`;
 //! - notes who the broker is, and how far it is with the deliveries of a link: `socket_state.rs`,
 //!   `link_progress.rs`;
@@ -50,11 +50,11 @@ pub(crate) async fn open(options: &Options, state: &Arc<SocketState>) -> io::Res
 
 /// The socket as fe2o3-amqp sees it.
 ///
-/// Reading and writing are apart but for one thing: **`poll_read` also writes.** fe2o3-amqp flushes after each
-/// frame, so a flush does not mean that it has nothing more to write, and writing at each flush would cost a
-/// system call for each message. The last thing that its task does before it waits is to ask for something to
-/// read. So `poll_write` gathers, `poll_flush` does nothing, and `poll_read` writes, before it reads. The
-/// questions of `liveness` are written there, too, since its timer wakes the same task.
+/// Reading and writing are apart but for one thing: **`poll_read` also writes.** fe2o3-amqp flushes after
+/// each frame, so a flush does not mean that it has nothing more to write, and writing at each flush would
+/// cost a system call for each message. The last thing that its task does before it waits is to ask for
+/// something to read. So `poll_write` gathers, `poll_flush` does nothing, and `poll_read` writes, before it
+/// reads. The questions of `liveness` are written there, too, since its timer wakes the same task.
 pub(crate) struct ClientStream {
     socket: Stream,
     read: ReadHalf,
@@ -76,7 +76,8 @@ impl ClientStream {
     fn poll_liveness(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while let Some(next) = self.liveness.next() {
             let timer = self.liveness_timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
-            // A timer that is set too early is left as it is, since resetting it for each frame would cost more.
+            // A timer that is set too early is left as it is, since resetting it for each frame would cost
+            // more.
             if next < timer.deadline() {
                 timer.as_mut().reset(next);
             }

@@ -16,8 +16,8 @@ use crate::{
 
 /// Gathers what fe2o3-amqp writes, and writes it to the socket.
 ///
-/// A byte is in `begun`, then in `gathered`, then in the socket. Between two calls `begun` holds less than one
-/// frame, and `gathered` holds whole frames, of which the first may have been written in part.
+/// A byte is in `begun`, then in `gathered`, then in the socket. Between two calls `begun` holds less than
+/// one frame, and `gathered` holds whole frames, of which the first may have been written in part.
 #[derive(Debug, Default)]
 pub(super) struct WriteHalf {
     /// The beginning of a frame whose rest fe2o3-amqp has not written yet.
@@ -26,7 +26,8 @@ pub(super) struct WriteHalf {
     gathered: Vec<u8>,
     /// Whether the socket may hold bytes that it has not sent: TLS has a buffer of its own.
     unflushed: bool,
-    /// Whether fe2o3-amqp has asked for something to read, and written nothing since. It is then about to wait.
+    /// Whether fe2o3-amqp has asked for something to read, and written nothing since. It is then about to
+    /// wait.
     is_idle: bool,
     outbound: Outbound,
 }

@@ -18,8 +18,8 @@ use crate::{
     address,
     error::{self, Cause},
     proto::{
-        decode::{self, Body},
         encode::Encoder,
+        message::{self, Body},
     },
 };
 
@@ -113,7 +113,7 @@ fn encode(
 
 /// Reads the answer to the request with this number; `None` if it is not one.
 fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
-    let (sections, fault) = decode::message(bytes);
+    let (sections, fault) = message::read(bytes);
     if fault.is_some() || sections.correlation_id != Some(Id::Text(number.to_string().into())) {
         return None;
     }

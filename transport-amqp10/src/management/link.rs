@@ -44,9 +44,9 @@ impl ManagementLink {
         self.is_reusable
     }
 
-    /// Sends a request, settled or as the link has it, and waits for its answer. The caller has a deadline. `encode` gets the number of the
-    /// request and the address for its answer. `decode` gets the answer and that number, and returns `None` if
-    /// the message is not an answer to this request.
+    /// Sends a request, settled or as the link has it, and waits for its answer. The caller has a deadline.
+    /// `encode` gets the number of the request and the address for its answer. `decode` gets the answer and
+    /// that number, and returns `None` if the message is not an answer to this request.
     pub(crate) async fn exchange<A>(
         &mut self,
         settled: Option<bool>,

@@ -11,8 +11,8 @@ use crate::{
     session_pool::LinkSession,
 };
 
-/// Manages a broker through one connection of a session. It matters which one: an exclusive queue belongs to the
-/// connection that declared it.
+/// Manages a broker through one connection of a session. It matters which one: an exclusive queue belongs to
+/// the connection that declared it.
 pub(crate) struct Manager<'s> {
     connections: &'s Connections,
     connection: Arc<Connection>,
@@ -54,7 +54,8 @@ impl<'s> Manager<'s> {
     ) -> Result<T> {
         let mut kept = self.connection.management.lock().await;
         let whole = async {
-            // Taken out, so that a request which is given up takes the link with it: its answer may still come.
+            // Taken out, so that a request which is given up takes the link with it: its answer may still
+            // come.
             let mut link = match kept.take() {
                 Some(link) => link,
                 None => open.await?,

@@ -19,9 +19,9 @@ use super::{link::ManagementLink, manager::Manager};
 use crate::{
     error::{self, Cause, INTERNAL, LOCKED, condition},
     proto::{
-        decode::{self, Body},
         encode::Encoder,
         link_names::{PAIR_RECEIVER, PAIR_SENDER, paired},
+        message::{self, Body},
     },
 };
 
@@ -52,8 +52,8 @@ pub(crate) async fn request(manager: &Manager<'_>, request: Request<'_>) -> Resu
     })
 }
 
-/// Makes a request. RabbitMQ fails where another connection declares the same thing at the same time, so it is
-/// made up to [`TRIES`] times; it may be made twice.
+/// Makes a request. RabbitMQ fails where another connection declares the same thing at the same time, so it
+/// is made up to [`TRIES`] times; it may be made twice.
 async fn answer(manager: &Manager<'_>, request: Request<'_>) -> Result<Answer> {
     let Request { operation, subject, method, path, body } = request;
     let mut tries = 0;
@@ -154,7 +154,7 @@ fn encode(number: u64, reply_to: &str, method: &str, path: &str, body: Option<&T
 
 /// Reads the answer to the request with this number; `None` if it is not one.
 fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
-    let (sections, fault) = decode::message(bytes);
+    let (sections, fault) = message::read(bytes);
     if fault.is_some() {
         return None;
     }

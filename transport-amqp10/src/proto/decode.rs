@@ -1,8 +1,8 @@
-//! AMQP 1.0 values and messages off the wire. Pure; trusts no length, and goes no deeper than allowed.
+//! AMQP 1.0 values (§1) as they come from the broker. Pure. It trusts no length, and has limits for depth and
+//! number.
 //!
-//! fe2o3-amqp would decode the sections of a message by recursion without a limit, so that forty
-//! kilobytes of nested lists end the process. It is therefore given every message as opaque bytes
-//! (see `io/stream.rs`), and this is what reads them.
+//! fe2o3-amqp follows nested values without a limit, so forty kilobytes of nested lists end the process. So
+//! it gets every message as opaque bytes (`inbound.rs`), and the bytes are read here.
 //!
 //! | on the wire | here |
 //! |---|---|
@@ -10,13 +10,13 @@
 //! | boolean | `Bool` |
 //! | every integer | `Int`; an unsigned one beyond 63 bits as text, which loses nothing |
 //! | float, double | `Float` |
-//! | timestamp | `Timestamp`, cut to the second, towards 1970 |
+//! | timestamp | `Timestamp`, in whole seconds, cut towards 1970 |
 //! | binary | `Bytes` |
 //! | string, symbol, char | `String` |
 //! | uuid | `String`: `urn:uuid:…`, as RabbitMQ writes it to AMQP 0-9-1 |
-//! | decimals | `Bytes`, as they came: nothing here calculates with them |
+//! | decimals | `Bytes`, as they came |
 //! | list, array | `List` |
-//! | map | `Table`; keys that are no text are written as text |
+//! | map | `Table`; keys that are not text are written as text |
 //! | described | the value without its description |
 
 use bytes::Bytes;
@@ -25,13 +25,14 @@ use enoki_core::{ShortStr, Table, Timestamp, Value, transport::crossing::Id};
 use super::fault::Fault;
 use crate::limits::{MAX_DEPTH, MAX_VALUES};
 
-type Read<T> = Result<T, Fault>;
+pub(super) type Read<T> = Result<T, Fault>;
 
-/// The rest of some bytes.
+/// Bytes that are not read yet. A cursor for the items of a list shares the count of values with the one it
+/// came from.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
-    /// How many more values one message may have: an array of a billion nulls fits in nine bytes.
+    /// How many more values the message may have: an array of a billion nulls fits in nine bytes.
     values: u32,
 }
 
@@ -48,7 +49,7 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
-    fn take(&mut self, count: usize) -> Read<&'a [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Read<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or("bytes are missing")?;
         self.rest = rest;
         Ok(taken)
@@ -58,11 +59,11 @@ impl<'a> Cursor<'a> {
         self.take(N)?.try_into().map_err(|_| "bytes are missing".into())
     }
 
-    fn byte(&mut self) -> Read<u8> {
+    pub(super) fn byte(&mut self) -> Read<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn length(&mut self, wide: bool) -> Read<usize> {
+    pub(super) fn length(&mut self, wide: bool) -> Read<usize> {
         if wide {
             usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| "too long".into())
         } else {
@@ -70,8 +71,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The number that a described value begins with. Symbols are names for the same numbers; no
-    /// peer is known to write them.
+    /// The descriptor of a described value (§1.3.2), as a number. Symbols would be names for the same
+    /// numbers; no peer is known to write them.
     pub(crate) fn descriptor(&mut self) -> Read<u64> {
         if self.byte()? != 0x00 {
             return Err("a description is missing".into());
@@ -84,12 +85,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over the next value without looking into it.
+    /// Passes over the next value without reading the values in it.
     pub(crate) fn skip(&mut self) -> Read<()> {
         let code = self.byte()?;
         // The first half of a type's code says how its length is written (§1.2).
         let length = match code >> 4 {
-            // What describes is a number or a name, and what is described has no description.
+            // A descriptor is a number or a symbol, and the described value has no descriptor of its own.
             0x0 if code == 0 && self.rest.first() != Some(&0) => {
                 self.skip()?;
                 if self.rest.first() == Some(&0) {
@@ -111,7 +112,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Counts a value, or a section.
-    fn count(&mut self) -> Read<()> {
+    pub(super) fn count(&mut self) -> Read<()> {
         self.values =
             self.values.checked_sub(1).ok_or_else(|| format!("more than {MAX_VALUES} values"))?;
         Ok(())
@@ -122,7 +123,7 @@ impl<'a> Cursor<'a> {
         Ok(self.value()?.as_int().and_then(|number| u32::try_from(number).ok()))
     }
 
-    /// The next value, if it is a truth value.
+    /// The next value, if it is a boolean; false for any other.
     pub(crate) fn truth(&mut self) -> Read<bool> {
         Ok(self.value()?.as_bool().unwrap_or(false))
     }
@@ -140,6 +141,11 @@ impl<'a> Cursor<'a> {
         Ok((count, items))
     }
 
+    /// Goes on behind a list whose items were read.
+    pub(super) fn go_on_after(&mut self, items: &Self) {
+        self.values = items.values;
+    }
+
     fn compound(&mut self, wide: bool, count_size: usize) -> Read<Cursor<'a>> {
         let size = self.length(wide)?;
         if size < count_size {
@@ -155,7 +161,7 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             values.push(items.value()?);
         }
-        self.values = items.values;
+        self.go_on_after(&items);
         Ok(values)
     }
 
@@ -169,7 +175,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads an id in its type, and leaves a null in its place.
-    fn id(&mut self, id: &mut Option<Id<'static>>) -> Read<Value> {
+    pub(super) fn id(&mut self, id: &mut Option<Id<'static>>) -> Read<Value> {
         let code = self.byte()?;
         *id = match code {
             0x98 => Some(Id::Uuid(self.array()?)),
@@ -179,7 +185,7 @@ impl<'a> Cursor<'a> {
             _ => match self.of(code, 0)? {
                 Value::String(text) => Some(Id::Text(text.into())),
                 Value::Bytes(bytes) => Some(Id::Bytes(bytes.to_vec().into())),
-                // No other type is allowed; the number of one is as good as text.
+                // The specification allows no other type (§3.2.4). A number is kept as text.
                 Value::Int(number) => Some(Id::Text(number.to_string().into())),
                 _ => None,
             },
@@ -271,11 +277,11 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             values.push(items.nested(depth + 1)?);
         }
-        self.values = items.values;
+        self.go_on_after(&items);
         Ok(values)
     }
 
-    /// The elements of an array, which share one type. A description is left out.
+    /// The elements of an array, which share one type. A descriptor is left out.
     fn elements(&mut self, wide: bool, depth: usize) -> Read<Vec<Value>> {
         let mut items = self.compound(wide, if wide { 4 } else { 1 })?;
         let count = items.length(wide)?;
@@ -291,7 +297,7 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             values.push(items.of(code, depth + 1)?);
         }
-        self.values = items.values;
+        self.go_on_after(&items);
         Ok(values)
     }
 
@@ -308,7 +314,7 @@ impl<'a> Cursor<'a> {
             };
             pairs.push((name, items.nested(depth)?));
         }
-        self.values = items.values;
+        self.go_on_after(&items);
         Ok(pairs)
     }
 }
@@ -324,111 +330,4 @@ fn uuid(bytes: [u8; 16]) -> String {
         }
     }
     text
-}
-
-/// The sections of a message, each value decoded.
-#[derive(Debug, Default)]
-pub(crate) struct Sections {
-    /// durable, priority, ttl, first-acquirer, delivery-count.
-    pub(crate) header: Vec<Value>,
-    pub(crate) annotations: Vec<(String, Value)>,
-    /// (message-id), user-id, to, subject, reply-to, (correlation-id), content-type, content-encoding,
-    /// absolute-expiry-time, creation-time, group-id, group-sequence, reply-to-group-id. The two ids are
-    /// below, and null here.
-    pub(crate) properties: Vec<Value>,
-    pub(crate) message_id: Option<Id<'static>>,
-    pub(crate) correlation_id: Option<Id<'static>>,
-    pub(crate) application: Vec<(String, Value)>,
-    pub(crate) body: Body,
-}
-
-/// What a message carries.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) enum Body {
-    /// No section at all.
-    #[default]
-    Empty,
-    /// One data section, or several put together.
-    Data(Bytes),
-    /// A value, or one of several sequences: the section, as it came.
-    Encoded(Bytes),
-}
-
-impl Body {
-    /// The value, if it is one that can be read.
-    pub(crate) fn value(&self) -> Option<Value> {
-        let Self::Encoded(section) = self else { return None };
-        let mut cursor = Cursor::new(section);
-        cursor.descriptor().ok()?;
-        cursor.value().ok()
-    }
-}
-
-/// Takes a message apart. On a fault there is what was read before it.
-pub(crate) fn message(bytes: &Bytes) -> (Sections, Option<Fault>) {
-    let mut sections = Sections::default();
-    let mut cursor = Cursor::new(bytes);
-    let mut fault = None;
-    let mut pieces = Vec::new();
-    while fault.is_none() && !cursor.is_empty() {
-        fault = section(bytes, &mut cursor, &mut sections, &mut pieces).err();
-    }
-    // Put together once: with each section, a body of many would take for ever.
-    if let (Body::Data(body), [_, _, ..]) = (&mut sections.body, &*pieces) {
-        *body = pieces.concat().into();
-    }
-    (sections, fault)
-}
-
-/// Reads a section. The pieces are those of a body of data, which has the first of them.
-fn section(
-    bytes: &Bytes,
-    cursor: &mut Cursor<'_>,
-    sections: &mut Sections,
-    pieces: &mut Vec<Bytes>,
-) -> Read<()> {
-    let start = cursor.rest();
-    cursor.count()?;
-    match cursor.descriptor()? {
-        0x70 => sections.header = cursor.values()?,
-        0x71 | 0x78 => drop(cursor.pairs()?),
-        0x72 => sections.annotations = cursor.pairs()?,
-        0x73 => {
-            let (count, mut items) = cursor.list()?;
-            for at in 0..count {
-                let value = match at {
-                    0 => items.id(&mut sections.message_id)?,
-                    5 => items.id(&mut sections.correlation_id)?,
-                    _ => items.value()?,
-                };
-                sections.properties.push(value);
-            }
-            cursor.values = items.values;
-        }
-        0x74 => sections.application = cursor.pairs()?,
-        0x75 => {
-            let wide = match cursor.byte()? {
-                0xa0 => false,
-                0xb0 => true,
-                other => return Err(format!("data of type {other:#04x}").into()),
-            };
-            let length = cursor.length(wide)?;
-            // A slice of the message: the body is not copied.
-            let data = bytes.slice_ref(cursor.take(length)?);
-            if !matches!(sections.body, Body::Data(_)) {
-                pieces.clear();
-                sections.body = Body::Data(data.clone());
-            }
-            pieces.push(data);
-        }
-        0x76 | 0x77 => {
-            // Not entered: what is in a list has no meaning here.
-            cursor.skip()?;
-            let length = start.len() - cursor.rest().len();
-            pieces.clear();
-            sections.body = Body::Encoded(bytes.slice_ref(start.get(..length).unwrap_or_default()));
-        }
-        other => return Err(format!("an unknown section {other:#04x}").into()),
-    }
-    Ok(())
 }

@@ -1,11 +1,11 @@
 //! AMQP 1.0 values as bytes. Pure.
 //!
-//! fe2o3-amqp cannot write some of what has a meaning: a priority of 4, its default, it leaves out,
-//! and RabbitMQ takes no priority for 0. So whole messages are written here, and it is given bytes.
+//! fe2o3-amqp leaves out a priority of 4, because it is the default (§3.2.1), and RabbitMQ then takes the
+//! priority for 0. So whole messages are written here, and fe2o3-amqp gets bytes.
 
 use enoki_core::{Table, Value};
 
-/// Bytes to be.
+/// Writes values one behind the other.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder(Vec<u8>);
 
@@ -83,12 +83,12 @@ impl Encoder {
         self.0.extend_from_slice(bytes);
     }
 
-    /// A list of what `items` writes, and says how many there are.
+    /// A list. `items` writes its values, and returns how many it wrote.
     pub(crate) fn list(&mut self, items: impl FnOnce(&mut Self) -> u32) {
         self.compound(0xd0, items);
     }
 
-    /// A map of what `entries` writes, and says how many there are.
+    /// A map. `entries` writes its names and values, and returns how many pairs it wrote.
     pub(crate) fn map(&mut self, entries: impl FnOnce(&mut Self) -> u32) {
         self.compound(0xd1, |encoder| entries(encoder) * 2);
     }
@@ -124,7 +124,7 @@ impl Encoder {
                 count(values.len())
             }),
             Value::Table(table) => self.table(table),
-            // `Null`; and what a later version of the core may add, which no peer could read.
+            // `Null`, and kinds of value that a later version of the core may add: no peer could read them.
             _ => self.null(),
         }
     }
@@ -141,7 +141,7 @@ impl Encoder {
     }
 }
 
-/// Messages are far smaller than what this could not count.
+/// A length that is written in 32 bits. Messages are far smaller than the largest.
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

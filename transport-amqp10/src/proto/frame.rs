@@ -1,8 +1,8 @@
 //! Frames (§2.3). Pure.
 //!
-//! A frame is a length (4 bytes), an offset of the body in words of 4 bytes (1 byte), a type (1 byte), a channel
-//! (2 bytes), and the body: a performative (§2.7), which is a described list, and in a transfer the bytes of a
-//! message behind it.
+//! A frame is a length (4 bytes), an offset of the body in words of 4 bytes (1 byte), a type (1 byte), a
+//! channel (2 bytes), and the body: a performative (§2.7), which is a described list, and in a transfer the
+//! bytes of a message behind it.
 
 use super::{decode::Cursor, fault::Fault};
 
@@ -38,8 +38,8 @@ pub(crate) struct Performative<'a> {
 }
 
 impl<'a> Performative<'a> {
-    /// Reads the head of a whole frame. `None` for a frame of the login, a heartbeat, the name of a protocol, and
-    /// a body that is no described list.
+    /// Reads the head of a whole frame. `None` for a frame of the login, a heartbeat, the name of a protocol,
+    /// and a body that is no described list.
     pub(crate) fn read(frame: &'a [u8]) -> Option<Self> {
         let [first, _, _, _, offset, kind, high, low] = *frame.first_chunk::<8>()?;
         if kind != 0 || (first == b'A' && frame.starts_with(b"AMQP")) {
@@ -103,8 +103,8 @@ pub(crate) fn replace_payload(frame: &[u8], payload: &[u8], parts: [&[u8]; 2], o
     }
 }
 
-/// How many bytes the head of a data section has whose length is written in 4 bytes: `00 53 75 b0` and the length.
-/// A message that is wrapped into one is longer by this.
+/// How many bytes the head of a data section has whose length is written in 4 bytes: `00 53 75 b0` and the
+/// length. A message that is wrapped into one is longer by this.
 pub(crate) const DATA_HEAD: usize = 8;
 
 // The codes of performatives (§2.7).

@@ -1,17 +1,24 @@
-//! Which frames fe2o3-amqp may read. Pure.
+//! Which frames fe2o3-amqp may read. Pure. docs/design/12-guard.md has the reasons.
 //!
-//! It follows nested values without a limit, on a stack of 2 MiB. It believes how many values there are
-//! and not how many bytes they take, so that what is passed over here as the rest of one value it would
-//! read as the next. It takes away from sizes what it has not compared with them. So a frame passes only
-//! if there is one way to read it, from end to end, and nothing goes too deep. The message in a
-//! transfer it does not read.
+//! fe2o3-amqp's decoder has three faults:
+//!
+//! - it follows nested values without a limit, on a stack of 2 MiB;
+//! - of a list it trusts the number of values, and ignores the number of bytes. Where the two differ, it
+//!   reads the rest of one value as the next value;
+//! - it subtracts from sizes without a comparison, which panics or wraps.
+//!
+//! So a frame passes only if there is exactly one way to read it, from end to end, and no value is nested too
+//! deep. The message in a transfer is not checked, since fe2o3-amqp does not read it.
+//!
+//! This is a parser of its own beside `decode.rs`, because it is stricter: the decoder takes what the message
+//! of some client may have, such as a list with more fields than are known.
 
 use super::fault::Fault;
 use crate::limits::{MAX_DEPTH, MAX_VALUES};
 
 type Check<T> = Result<T, Fault>;
 
-/// Whether fe2o3-amqp may read a frame that came in.
+/// Whether fe2o3-amqp may read a whole frame. A fault ends the connection.
 pub(crate) fn check(frame: &[u8]) -> Check<()> {
     let Some(([_, _, _, _, offset, kind, _, _], body)) = frame.split_first_chunk::<8>() else {
         return Ok(());
@@ -37,7 +44,7 @@ pub(crate) fn check(frame: &[u8]) -> Check<()> {
     Ok(())
 }
 
-/// The rest of a frame.
+/// The part of a frame that is not checked yet.
 struct Walk<'a> {
     rest: &'a [u8],
     /// How many more values there may be: an array of a billion nulls fits in nine bytes.
@@ -66,7 +73,7 @@ impl<'a> Walk<'a> {
         usize::try_from(u32::from_be_bytes(bytes)).map_err(|_| "too long".into())
     }
 
-    /// A described list, of one of these codes; which one.
+    /// Checks a described list with one of these codes, and returns the code.
     fn performative(&mut self, known: &[(u64, usize)]) -> Check<u64> {
         if self.byte()? != DESCRIBED {
             return Err("a description is missing".into());
@@ -84,7 +91,7 @@ impl<'a> Walk<'a> {
         Ok(code)
     }
 
-    /// What describes a value: its number, if it is one.
+    /// Checks a descriptor, and returns its number if it is one.
     fn descriptor(&mut self) -> Check<Option<u64>> {
         Ok(match self.byte()? {
             0x44 => Some(0),
@@ -115,7 +122,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A value of this type, whose code was read; of so many values at most, if it is a list.
+    /// Checks a value of this type, whose code was read. If it is a list it has `most` values at most.
     fn of(&mut self, code: u8, most: Option<usize>, depth: usize) -> Check<()> {
         if depth > MAX_DEPTH {
             return Err(format!("nested more than {MAX_DEPTH} levels deep").into());
@@ -166,27 +173,28 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// How many values a list, map or array has, and what they are.
+    /// How many values a list, map or array has, and their bytes.
     fn compound(&mut self, wide: bool) -> Check<(usize, Self)> {
         let size = self.length(wide)?;
         let mut items = Self { rest: self.take(size)?, values: self.values };
         Ok((items.length(wide)?, items))
     }
 
-    /// Goes on behind a compound value.
+    /// Goes on behind a list, map or array, all of whose bytes must have been read.
     fn after(&mut self, items: &Self) -> Check<()> {
         self.values = items.values;
         if items.rest.is_empty() { Ok(()) } else { Err("a list longer than its values".into()) }
     }
 }
 
-/// What a described value begins with. In an array it would describe all elements, which no frame has.
+/// The first byte of a described value (§1.2). In an array it would describe all elements; no frame has such
+/// an array.
 const DESCRIBED: u8 = 0x00;
 
 const TRANSFER: u64 = 0x14;
 
-/// The performatives (§2.7), and how many fields they have at most: what has more, fe2o3-amqp would
-/// read as something else.
+/// The performatives (§2.7), and how many fields they have at most. fe2o3-amqp would read a further field as
+/// the next value.
 const PERFORMATIVES: &[(u64, usize)] = &[
     (TRANSFER, 11),
     (0x15, 6),  // disposition
@@ -199,7 +207,7 @@ const PERFORMATIVES: &[(u64, usize)] = &[
     (0x18, 1),  // close
 ];
 
-/// Those of a login (§5.3.3).
+/// The performatives of a login (§5.3.3).
 const SASL: &[(u64, usize)] = &[
     (0x40, 1), // mechanisms
     (0x41, 3), // init
@@ -208,7 +216,8 @@ const SASL: &[(u64, usize)] = &[
     (0x44, 2), // outcome
 ];
 
-/// What they are made of.
+/// The described lists that fields of performatives may be: errors, delivery states (§3.4), sources and
+/// targets (§3.5), transactions (§4.5).
 const COMPOSITES: &[(u64, usize)] = &[
     (0x1d, 3),  // error
     (0x23, 2),  // received

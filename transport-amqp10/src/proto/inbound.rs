@@ -227,8 +227,8 @@ fn flow(flow: &Performative<'_>, events: &mut Vec<InboundEvent>) -> Result<(), F
     Ok(())
 }
 
-/// Refuses a peer that takes only frames which are too small to be allowed. The fields of an open: container-id,
-/// hostname, max-frame-size.
+/// Refuses a peer that takes only frames which are too small to be allowed. The fields of an open:
+/// container-id, hostname, max-frame-size.
 fn check_frame_size(open: &Performative<'_>) -> Result<(), Fault> {
     let mut fields = open.fields.clone();
     if open.count < 3 {

@@ -1,8 +1,8 @@
 //! Logins by certificate (SASL EXTERNAL, §5.3). Pure.
 //!
-//! fe2o3-amqp makes such logins only over its own TLS, and then sends no initial response, where RabbitMQ waits
-//! for one, even an empty one. So fe2o3-amqp is offered an anonymous login, and on the wire its choice becomes
-//! EXTERNAL.
+//! fe2o3-amqp makes such logins only over its own TLS, and then sends no initial response, where RabbitMQ
+//! waits for one, even an empty one. So fe2o3-amqp is offered an anonymous login, and on the wire its choice
+//! becomes EXTERNAL.
 
 use enoki_core::Value;
 

@@ -1,8 +1,8 @@
 //! Which messages a broker's reason for ending a link is about. Pure.
 //!
-//! RabbitMQ answers a message that the login may not publish by ending the session around its link, with a text that
-//! names the exchange and perhaps the routing key. docs/design/17-amqp10.md has the rule for which messages were
-//! refused.
+//! RabbitMQ answers a message that the login may not publish by ending the session around its link, with a
+//! text that names the exchange and perhaps the routing key. docs/design/17-amqp10.md has the rule for which
+//! messages were refused.
 
 use std::cmp::Reverse;
 
@@ -38,9 +38,9 @@ impl<'a> CloseReason<'a> {
 
     /// Which of these messages without an outcome the broker refused, and cannot have taken.
     ///
-    /// RabbitMQ reads the messages of a session in their order, and reads nothing behind the one that it refuses.
-    /// So of the messages that the text names it may have taken all but the newest. And it remembers what it
-    /// permitted a session: if it took none of them before, it refused the first, and took none.
+    /// RabbitMQ reads the messages of a session in their order, and reads nothing behind the one that it
+    /// refuses. So of the messages that the text names it may have taken all but the newest. And it remembers
+    /// what it permitted a session: if it took none of them before, it refused the first, and took none.
     pub(crate) fn refused(self, lost: &[Unconfirmed], accepted: &AcceptedRoutes) -> Vec<u64> {
         let mut named: Vec<_> = lost.iter().filter(|message| self.names(message)).collect();
         named.sort_unstable_by_key(|message| Reverse(message.id));
@@ -50,8 +50,8 @@ impl<'a> CloseReason<'a> {
     }
 }
 
-/// The exchanges and routing keys of messages of one sender that the broker took, up to [`NOTED`] of them. When it
-/// is full, any may have been taken.
+/// The exchanges and routing keys of messages of one sender that the broker took, up to [`NOTED`] of them.
+/// When it is full, any may have been taken.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptedRoutes(Vec<(ShortStr, ShortStr)>);
 
@@ -62,7 +62,8 @@ impl AcceptedRoutes {
         }
     }
 
-    /// Whether the broker may have taken a message to the same exchange, and if `by_key` with the same routing key.
+    /// Whether the broker may have taken a message to the same exchange, and if `by_key` with the same
+    /// routing key.
     fn has(&self, message: &Unconfirmed, by_key: bool) -> bool {
         let is_like = |(exchange, key): &(ShortStr, ShortStr)| {
             *exchange == message.exchange && (!by_key || *key == message.routing_key)

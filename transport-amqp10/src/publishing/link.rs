@@ -18,8 +18,8 @@ use crate::error::{Cause, exchange_subject};
 pub(crate) enum Link {
     /// It can take the next message.
     Free(Box<Sender>),
-    /// It takes a message as soon as there is credit. The future belongs to the sender and not to the call that
-    /// waits, so a message that the link has begun to take is never given up halfway.
+    /// It takes a message as soon as there is credit. The future belongs to the sender and not to the call
+    /// that waits, so a message that the link has begun to take is never given up halfway.
     Sending(BoxFuture<'static, Sent>),
     /// It failed. fe2o3-amqp gives up the messages without an answer only when the link is dropped.
     #[default]
@@ -54,8 +54,8 @@ impl Link {
         matches!(self, Self::Sending(_))
     }
 
-    /// Sends the first message that waits, as soon as there is credit; if none waits, waits for the end of the
-    /// link. Once the link is gone, it waits for ever.
+    /// Sends the first message that waits, as soon as there is credit; if none waits, waits for the end of
+    /// the link. Once the link is gone, it waits for ever.
     ///
     /// Cancel safe: a message that was not sent still waits, or is on its way into the link.
     pub(crate) async fn send_next(&mut self, waiting: &mut VecDeque<Encoded>) -> SendStep {

@@ -97,7 +97,8 @@ fn refused_by(error: &definitions::Error) -> Option<RefusingQueue> {
 }
 
 impl RefusingQueue {
-    /// Whether the queue may take the message later although no consumer takes one meanwhile: it has no leader now.
+    /// Whether the queue may take the message later although no consumer takes one meanwhile: it has no
+    /// leader now.
     fn is_transient(&self) -> bool {
         self.why == "unavailable"
     }

@@ -1,5 +1,5 @@
-//! Queues of Artemis. It has no exchanges, and limits, expiry and dead letters are settings for
-//! patterns of addresses there, which are its administrator's.
+//! Queues of Artemis. It has no exchanges. Limits, expiry and dead letters are settings for patterns of
+//! addresses, which belong to its administrator: docs/design/18-artemis.md.
 
 use enoki_core::{
     Error, ErrorKind, QueueKind, QueueSpec, Result, ShortStr,
@@ -19,13 +19,13 @@ use crate::{
 /// Makes one change.
 pub(super) async fn apply(manager: &Manager<'_>, change: &Change) -> Result<Found> {
     match change {
-        // It is how every queue is reached by its name.
+        // The default exchange is how every queue is reached by its name.
         Change::DeclareExchange(spec) | Change::VerifyExchange(spec) if spec.name.is_empty() => {
             Ok(Found::default())
         }
         Change::DeclareExchange(spec) => Err(no_exchanges(manager, "declare", spec.subject())),
         Change::VerifyExchange(spec) => Err(no_exchanges(manager, "verify", spec.subject())),
-        // It is not there, so it is removed.
+        // It does not exist, so it is removed already.
         Change::DeleteExchange(_) => Ok(Found::default()),
         Change::DeclareQueue(spec) => declare_queue(manager, spec).await,
         Change::VerifyQueue(spec) => verify_queue(manager, spec).await,
@@ -52,9 +52,9 @@ async fn declare_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found>
         "address": spec.name.as_str(),
         "routing-type": ANYCAST,
         "durable": spec.durable,
-        // One consumer gets everything, and the next when it goes.
+        // One consumer gets all messages; when it goes, the next one does.
         "exclusive": spec.single_active_consumer,
-        // Whatever is left in it, as soon as the broker looks for such queues.
+        // Also with messages in it, as soon as the broker looks for such queues.
         "auto-delete": spec.auto_delete,
         "auto-delete-delay": 0,
         "auto-delete-message-count": -1,
@@ -62,7 +62,7 @@ async fn declare_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found>
         "purge-on-no-consumers": false,
     });
     let subject = spec.subject();
-    // As text in the text of the arguments.
+    // The configuration is JSON inside a string of the JSON arguments.
     let arguments = json!([configuration.to_string(), false]);
     match invoke(manager, "declare", &subject, "broker", "createQueue", &arguments).await? {
         Ok(_) => Ok(Found::default()),
@@ -71,7 +71,7 @@ async fn declare_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found>
             if error.kind() != ErrorKind::Conflict {
                 return Err(error);
             }
-            // It exists; perhaps as an equal one.
+            // It exists. Perhaps it is equal.
             find(manager, "declare", spec).await
         }
     }
@@ -84,7 +84,7 @@ async fn verify_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found> 
     find(manager, "verify", spec).await
 }
 
-/// Looks for an equal queue; for a passive one, for one of its name that messages reach by it.
+/// Looks for an equal queue. For a passive one: for a queue of this name that messages to its name reach.
 async fn find(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Result<Found> {
     let subject = spec.subject();
     let filter = json!({"field": "name", "operation": "EQUALS", "value": spec.name.as_str()});
@@ -116,8 +116,8 @@ async fn find(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) 
     }
     for (field, name, asked) in wanted {
         let found = text(queue, field);
-        // What came to be by being used may go when it is empty and nobody uses it: that loses
-        // nothing, and it comes to be again.
+        // A queue that Artemis made on first use may be deleted when it is empty and unused: no message is
+        // lost, and Artemis makes it again on the next use.
         let tolerated = field == "autoDelete" && text(queue, "autoCreated") == "true";
         if found != asked && !tolerated {
             return Err(Error::new(ErrorKind::Conflict, operation)
@@ -156,7 +156,7 @@ async fn purge_queue(manager: &Manager<'_>, name: &ShortStr) -> Result<Found> {
     Ok(Found { messages: purged.as_u64().unwrap_or(0), consumers: 0 })
 }
 
-/// Refuses what it could not keep.
+/// Refuses options that Artemis would not keep.
 fn check(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Result<()> {
     let asked = [
         (spec.kind != QueueKind::Classic, "replication"),
@@ -181,7 +181,7 @@ fn check(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Re
     if !address::is_only_a_name(&spec.name) {
         return Err(Error::new(ErrorKind::Unsupported, operation)
             .on(spec.subject())
-            .because(format!("to {} that is more than a name", manager.peer()))
+            .because(format!("to {} that may mean more than a queue", manager.peer()))
             .remedy("a name without `::`, without `?`, and without `*` or `#` between dots"));
     }
     Ok(())

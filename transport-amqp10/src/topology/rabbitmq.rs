@@ -36,8 +36,8 @@ pub(super) async fn apply(manager: &Manager<'_>, change: &Change) -> Result<Foun
     }
 }
 
-/// Whether the queue can requeue messages for later. Replicated queues of RabbitMQ 4.3 can; only the broker knows
-/// which queues are replicated. If it does not answer, the queue cannot.
+/// Whether the queue can requeue messages for later. Replicated queues of RabbitMQ 4.3 can; only the broker
+/// knows which queues are replicated. If it does not answer, the queue cannot.
 pub(crate) async fn delays(connections: &Connections, queue: &ShortStr) -> bool {
     if !connections.peer().can(Capability::ReplicatedDelayedRequeue) {
         return false;
@@ -78,7 +78,7 @@ async fn put_exchange(
     }
 }
 
-/// Looks first, so that what is missing is not created, then compares by declaring it.
+/// Looks whether the exchange exists, so that it is not created here, then compares by declaring it.
 async fn verify_exchange(manager: &Manager<'_>, spec: &ExchangeSpec) -> Result<Found> {
     if spec.name.is_empty() {
         return Ok(Found::default());
@@ -90,8 +90,8 @@ async fn verify_exchange(manager: &Manager<'_>, spec: &ExchangeSpec) -> Result<F
     put_exchange(manager, "verify", spec).await
 }
 
-/// The management node has no way to ask for an exchange, but a link to one that is missing is
-/// refused. On a session of its own, since some versions end the session with the link.
+/// The management node cannot be asked for an exchange, but a link to one that does not exist is refused. The
+/// link has an AMQP session of its own, since RabbitMQ before 4.2 ends the session with the link.
 async fn probe_exchange(manager: &Manager<'_>, spec: &ExchangeSpec) -> Result<()> {
     let subject = spec.subject();
     let connections = manager.connections();
@@ -110,7 +110,7 @@ async fn probe_exchange(manager: &Manager<'_>, spec: &ExchangeSpec) -> Result<()
             }
             Ok(())
         }
-        // Only other exchanges may publish to it; so it is there.
+        // Only exchanges may publish to it, so it exists.
         Err(error) if error.to_string().contains("internal exchange") => Ok(()),
         Err(error) => Err(error),
     }
@@ -139,7 +139,7 @@ async fn put_queue(
     Ok(found(&answer))
 }
 
-/// Looks first, so that what is missing is not created, then compares by declaring it.
+/// Looks whether the queue exists, so that it is not created here, then compares by declaring it.
 async fn verify_queue(manager: &Manager<'_>, spec: &QueueSpec) -> Result<Found> {
     let path = address::queue(&spec.name);
     let answer = ask(manager, "verify", &spec.subject(), "GET", &path, None).await?;
@@ -178,8 +178,8 @@ async fn bind(manager: &Manager<'_>, spec: &BindingSpec) -> Result<Found> {
     Ok(Found::default())
 }
 
-/// Refuses what a headers exchange never finds in a message that was published over AMQP 1.0: there is no
-/// list or table among application properties, and RabbitMQ compares none in an annotation.
+/// Refuses lists and tables, which a headers exchange never finds in a message that was published over AMQP
+/// 1.0: application properties cannot have them, and RabbitMQ does not compare those in an annotation.
 fn comparable(spec: &BindingSpec) -> Result<()> {
     let nested = |value: &Value| matches!(value, Value::List(_) | Value::Table(_));
     match spec.arguments.iter().find(|(_, value)| nested(value)) {
@@ -195,8 +195,8 @@ fn comparable(spec: &BindingSpec) -> Result<()> {
     }
 }
 
-/// A binding with arguments has a hash of them in its path, which only the broker can tell. So all
-/// between the two are asked for, and those that are meant removed.
+/// The path of a binding with arguments has a hash that only the broker can compute. So the broker is asked
+/// for all bindings between the two, and those with equal arguments are removed.
 async fn unbind(manager: &Manager<'_>, spec: &BindingSpec) -> Result<Found> {
     let subject = spec.subject();
     let (destination, to) = match &spec.destination {
@@ -233,7 +233,7 @@ fn found(answer: &Answer) -> Found {
     }
 }
 
-/// Removing what is not there is done already.
+/// Removing something that does not exist succeeds.
 fn or_missing(removed: Result<Answer>) -> Result<Found> {
     match removed {
         Ok(answer) => Ok(found(&answer)),
