@@ -5,11 +5,13 @@
 //! - [`ledger`]: what became of every message, and whether that may be.
 //! - [`seed`]: chance that can be replayed, and faults placed by message index.
 //! - [`interposed`]: the same between the toolkit and any transport, the one in memory included.
+//! - [`patience`]: the time that a test gives to what it is not about.
 //! - [`broker_process`]: a real broker of the test's own, to kill, freeze and alarm.
 
 pub mod broker_process;
 pub mod interposed;
 pub mod ledger;
+pub mod patience;
 pub mod peer;
 pub mod proxy;
 pub mod seed;

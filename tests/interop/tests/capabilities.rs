@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use enoki::broker::Capability;
+use enoki_faults::patience::connect_patiently;
 use enoki_interop::{given, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -76,7 +77,7 @@ fn is_right(
         },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let broker = runtime.block_on(enoki::connect(url))?;
+    let broker = runtime.block_on(connect_patiently(url))?;
     // A broker that a developer has given may be of another version than the table is about.
     let version = broker.peer().version().to_owned();
     let about = column.split([' ', ',']).nth(1).unwrap_or_default();

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, process::ExitCode};
 
 use enoki::broker::Capability;
+use enoki_faults::patience::connect_patiently;
 use enoki_interop::{Broker, RABBITMQ_3, RABBITMQ_4, RABBITMQ_4_3, example::Example, without};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -63,7 +64,7 @@ fn on_broker(
 fn releases_are_uncounted(url: &str) -> Result<bool, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let broker =
-        runtime.map_err(|error| error.to_string())?.block_on(enoki::connect(url.to_owned()));
+        runtime.map_err(|error| error.to_string())?.block_on(connect_patiently(url.to_owned()));
     Ok(broker.map_err(|error| error.to_string())?.peer().can(Capability::UncountedRelease))
 }
 

@@ -12,13 +12,14 @@ use enoki::{
 };
 use enoki_faults::{
     broker_process::Alarm,
+    patience::connect_patiently,
     proxy::{Cut, Direction, Door, Kind},
 };
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
     stage::{Checked, Stage, expect},
-    steps::{CALM, PATIENCE, Pair, SLACK, next, publisher, soon},
+    steps::{CALM, LONG, PATIENCE, Pair, SLACK, next, publisher, soon},
 };
 
 /// What a broker takes to come back, and what a program takes to find it.
@@ -246,9 +247,9 @@ async fn nothing_is_lost(
         over.send_replace(true);
         harmed.map(|()| began.elapsed())
     };
-    let (harmed, handling) = tokio::join!(harming, timeout(2 * BACK, handling));
+    let (harmed, handling) = tokio::join!(harming, timeout(LONG, handling));
     let took = harmed?;
-    let failed = timeout(2 * BACK, publishing).await??;
+    let failed = timeout(LONG, publishing).await??;
     let (count, first) = (failed.len(), failed.first());
     let health = pair.broker.health().borrow().clone();
     let words = format!("the harm took {took:?}, {count} failed: {first:?}; and now {health}");
@@ -388,7 +389,7 @@ pub(crate) async fn r28_a_user_who_is_deleted_is_denied_for_good(stage: Stage) -
 /// What an operator does for some seconds ends no program: it goes on trying, says why, and is back.
 async fn passes(stage: &Stage, url: String, begin: &[&str], end: &[&str]) -> Checked {
     let process = stage.process()?;
-    let broker = enoki::connect(url).await?;
+    let broker = connect_patiently(url).await?;
     let queue = stage.queue("pair")?;
     // The broker's tool takes longer on a busy machine than a message has by default.
     let patient = PublisherOptions::new().timeout(PATIENCE);

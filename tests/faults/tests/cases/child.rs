@@ -7,6 +7,7 @@ use std::{
 };
 
 use enoki::{Outcome, topology::QueueSpec};
+use enoki_faults::patience::connect_patiently;
 use tokio::{process::Command, time::timeout};
 
 use crate::{
@@ -49,7 +50,7 @@ pub(crate) fn task() -> Option<ExitCode> {
 }
 
 async fn hold_one(url: &str, queue: &str) -> Checked<String> {
-    let broker = enoki::connect(url).await?;
+    let broker = connect_patiently(url).await?;
     let mut queue = QueueSpec::new(queue)?;
     queue.passive = true;
     let mut deliveries = broker.subscribe(&queue.of::<u32>(), 1).await?;
@@ -63,7 +64,7 @@ async fn hold_one(url: &str, queue: &str) -> Checked<String> {
 /// Takes some of what is in a queue, each for a while, and says how much memory this process had
 /// after the first, and at the most since.
 async fn take_slowly(url: &str, queue: &str) -> Checked<String> {
-    let broker = enoki::connect(url).await?;
+    let broker = connect_patiently(url).await?;
     let mut queue = QueueSpec::new(queue)?;
     queue.passive = true;
     let mut deliveries = broker.subscribe(&queue.of::<String>(), PREFETCH).await?;

@@ -10,6 +10,7 @@ use enoki::{
     topology::{QueueSpec, RouteSpec, Topology},
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_faults::proxy::{Act, Cut, Direction, Kind};
 use tokio::time::timeout;
 
@@ -227,7 +228,7 @@ pub(crate) async fn k21_a_handler_that_blocks_its_thread_keeps_its_connection(
     const HEARTBEAT: u16 = 4;
     // Past the proxy, which would share the runtime, and its threads, with the handler.
     let url = format!("{}?heartbeat={HEARTBEAT}", stage.direct_url());
-    let broker = enoki::connect(url).await?;
+    let broker = connect_patiently(url).await?;
     let queue = stage.queue("k21")?;
     let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
     let (tell, mut told) = tokio::sync::mpsc::channel(10);

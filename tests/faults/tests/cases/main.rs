@@ -228,4 +228,4 @@ fn in_time(case: impl Future<Output = Checked>) -> Result<(), Failed> {
 }
 
 /// A case that takes longer hangs.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_secs(1500);

@@ -9,6 +9,7 @@ use enoki::{
     topology::{QueueSpec, Topology},
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_faults::proxy::{Act, Cut, Direction, Door, Flow, Kind};
 use tokio::time::timeout;
 
@@ -225,7 +226,7 @@ pub(crate) async fn r30_a_runtime_that_goes_away_takes_its_connections_along(
                 builder.worker_threads(threads).enable_all().build()?
             };
             let kept = runtime.block_on(async {
-                let broker = enoki::connect(&url).await?;
+                let broker = connect_patiently(&url).await?;
                 let publisher = publisher(&broker, &queue, PublisherOptions::new()).await?;
                 publisher.publish(&number).await?;
                 let mut deliveries = broker.subscribe(&queue.of::<u32>(), 1).await?;

@@ -5,6 +5,7 @@ use enoki::{
     topology::{BindingSpec, Destination, ExchangeSpec, RouteSpec, Topology},
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use tokio::time::timeout;
 
 use crate::{
@@ -34,7 +35,7 @@ pub(crate) async fn r28_what_a_user_may_not_publish_is_denied_for_good_and_distu
     let topics = ["set_topic_permissions", "-p", host, &name, &open.name, "^yes", ".*"];
     process.ctl(&topics).await?;
 
-    let broker = enoki::connect(stage.url_of_user(&name, "password")?).await?;
+    let broker = connect_patiently(stage.url_of_user(&name, "password")?).await?;
     let route = |exchange: &ExchangeSpec, key| {
         let mut there = exchange.clone();
         there.passive = true;

@@ -15,6 +15,7 @@ use enoki::{
 };
 use enoki_faults::{
     broker_process::{BrokerProcess, Unavailable},
+    patience::connect_patiently,
     proxy::Proxy,
 };
 
@@ -134,7 +135,7 @@ impl Stage {
         // A login that has fallen into a hole is given up as soon as elsewhere; but not where nothing is
         // broken that would hold it up.
         if heartbeat == CALM {
-            options = options.connect_timeout(Duration::from_secs(30));
+            options = options.connect_timeout(PATIENCE);
         }
         enoki::connect_with(self.url(heartbeat), options).await
     }
@@ -176,7 +177,7 @@ impl Stage {
 
     /// A handle on the broker, past the proxy: to look at what is there.
     pub(crate) async fn past_the_proxy(&self) -> enoki::Result<Broker> {
-        enoki::connect(&self.url).await
+        connect_patiently(&self.url).await
     }
 
     /// The broker itself, to harm it.

@@ -15,8 +15,10 @@ use tokio::time::timeout;
 
 use crate::stage::{Checked, Stage, expect};
 
-/// What takes longer than this will never be: an event is waited for, however busy the machine is.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) use enoki_faults::patience::PATIENCE;
+
+/// Longer than any fault: a broker that is started on a busy machine may take minutes.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 
 /// What a busy machine may add to a time that was promised. Without the promise it would take much
 /// longer than both: the toolkit's own deadlines are 10 and 30 seconds, two calm heartbeats are 40.
@@ -76,8 +78,7 @@ impl Pair {
     pub(crate) async fn open(stage: &Stage, heartbeat: u16) -> Checked<Self> {
         let queue = stage.queue("pair")?;
         let broker = stage.broker_beating(heartbeat).await?;
-        // Longer than any fault: a broker that is started on a busy machine may take a minute.
-        let options = PublisherOptions::new().timeout(PATIENCE);
+        let options = PublisherOptions::new().timeout(LONG);
         let publisher = publisher(&broker, &queue, options).await?;
         let deliveries = broker.subscribe(&queue.clone().of::<u32>(), 10).await?;
         let mut pair = Self { broker, queue, publisher, deliveries };

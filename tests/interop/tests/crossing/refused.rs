@@ -11,6 +11,7 @@ use enoki::{
     topology::{QueueSpec, RouteSpec},
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_interop::Checked;
 use libtest_mimic::Failed;
 
@@ -171,7 +172,7 @@ pub(crate) fn check(url: &str, row: usize) -> std::result::Result<(), Failed> {
 async fn publish(url: &str, row: usize) -> Checked {
     let rows = rows();
     let row = rows.get(row).ok_or("there is no such row")?;
-    let broker = enoki::connect(url.to_owned()).await?;
+    let broker = connect_patiently(url.to_owned()).await?;
     let scheme = url.split(':').next().unwrap_or_default();
     let queue =
         QueueSpec::new(format!("enoki-crossing {} {scheme} {}", row.name, std::process::id()))?;

@@ -10,6 +10,7 @@ use enoki::{
     service::RunningService,
     topology::{QueueSpec, RouteSpec},
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_interop::{Broker as RealBroker, Checked};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -27,7 +28,7 @@ pub(crate) async fn stops_its_own_consumer(real: RealBroker, protocol: Protocol)
         Protocol::Amqp10 => Protocol::Amqp091,
     };
     let url = |protocol: Protocol| real.url(protocol.scheme()).ok_or("no broker");
-    let broker = enoki::connect(url(protocol)?).await?;
+    let broker = connect_patiently(url(protocol)?).await?;
     let name =
         |label| format!("enoki-unreadable {} {label} {}", protocol.scheme(), std::process::id());
     let (spoiled, sound) = (QueueSpec::new(name("spoiled"))?, QueueSpec::new(name("sound"))?);

@@ -15,6 +15,7 @@ use enoki::{
     },
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_faults::proxy::Proxy;
 use enoki_interop::{Checked, encrypted::Encrypted};
 use tokio::{sync::mpsc, time::timeout};
@@ -52,7 +53,7 @@ impl Stage {
     /// A handle that reaches the broker by the proxy.
     pub(crate) async fn behind_the_proxy(&self) -> Checked<Broker> {
         // As in the original, where they notice a dead broker within seconds.
-        Ok(enoki::connect(format!("{}?heartbeat=2", self.proxy().url(&self.url))).await?)
+        Ok(connect_patiently(format!("{}?heartbeat=2", self.proxy().url(&self.url))).await?)
     }
 
     /// The proxy; only for tests that need one.
@@ -98,7 +99,7 @@ impl Stage {
 
     /// Removes what the test has declared.
     pub(crate) async fn tidy(self) -> Checked {
-        let broker = enoki::connect(&self.url).await?;
+        let broker = connect_patiently(&self.url).await?;
         for change in self.made.into_inner() {
             broker.apply(&change).await?;
         }

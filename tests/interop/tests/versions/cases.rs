@@ -17,6 +17,7 @@ use enoki::{
     },
     transport::Change,
 };
+use enoki_faults::patience::connect_patiently;
 use enoki_interop::Checked;
 use tokio::time::{sleep, timeout};
 
@@ -47,7 +48,7 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) async fn at(url: String) -> Checked<Self> {
-        let broker = enoki::connect(url).await?;
+        let broker = connect_patiently(url).await?;
         let prefix = format!("versions.{}", uuid::Uuid::now_v7().simple());
         Ok(Self { broker, prefix, made: Mutex::default() })
     }
