@@ -2,6 +2,7 @@
 
 pub(crate) mod extract;
 pub(crate) mod failure;
+mod function;
 pub(crate) mod handler;
 pub(crate) mod on_cancel;
 pub(crate) mod on_error;
@@ -80,7 +81,18 @@ struct Running {
 
 impl Consumer {
     /// A consumer of this queue that runs this handler with this state.
-    pub fn new<M: Payload, S: Send + Sync + 'static, A: 'static>(
+    pub fn new<M: Payload, S: Send + Sync + 'static, A: 'static, H: Handler<M, S, A>>(
+        queue: &dyn Queue<Message = M>,
+        handler: H,
+        state: Arc<S>,
+    ) -> Self {
+        let () = H::CHECKED;
+        Self::unchecked(queue, handler, state)
+    }
+
+    /// Like [`Consumer::new`], for a caller that looks at [`Handler::CHECKED`] itself: the compiler
+    /// points at the line that calls the function which does.
+    pub(crate) fn unchecked<M: Payload, S: Send + Sync + 'static, A: 'static>(
         queue: &dyn Queue<Message = M>,
         handler: impl Handler<M, S, A>,
         state: Arc<S>,

@@ -104,12 +104,13 @@ impl Service {
 impl<S: Send + Sync + 'static> Service<S> {
     /// Runs a handler for each delivery of a queue, which is declared at start.
     #[must_use]
-    pub fn consume<M: Payload, A: 'static>(
+    pub fn consume<M: Payload, A: 'static, H: Handler<M, S, A>>(
         self,
         queue: &dyn Queue<Message = M>,
-        handler: impl Handler<M, S, A>,
+        handler: H,
     ) -> Self {
-        let consumer = Consumer::new(queue, handler, self.state.clone());
+        let () = H::CHECKED;
+        let consumer = Consumer::unchecked(queue, handler, self.state.clone());
         self.entrypoint(consumer)
     }
 

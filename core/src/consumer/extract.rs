@@ -44,6 +44,10 @@ pub trait FromDelivery<M, S>: Sized {
     #[doc(hidden)]
     const IS_THE_DELIVERY: bool = false;
 
+    /// Whether it is the body, which a handler takes once.
+    #[doc(hidden)]
+    const IS_THE_BODY: bool = false;
+
     /// Takes the argument out. After a failure the handler is not called.
     ///
     /// What becomes of the delivery then is what the failure says, or else what the consumer's
@@ -105,6 +109,8 @@ impl<'d> Incoming<'d> {
 pub struct Body<M>(pub M);
 
 impl<M: Payload, S: Sync> FromDelivery<M, S> for Body<M> {
+    const IS_THE_BODY: bool = true;
+
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
         let decoded = incoming.delivery()?.decode_with(incoming.codecs);
         decoded.map(Self).map_err(Failure::of_message)

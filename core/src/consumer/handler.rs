@@ -3,17 +3,13 @@
 use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 
 use crate::{
-    consumer::extract::{FromDelivery, Incoming},
-    consumer::failure::Failure,
-    consumer::on_cancel::OnCancel,
-    consumer::on_error::OnError,
-    message::codec::Codecs,
-    outcome::Outcome,
+    consumer::extract::Incoming, consumer::failure::Failure, consumer::on_cancel::OnCancel,
+    consumer::on_error::OnError, message::codec::Codecs, outcome::Outcome,
 };
 
 /// An async function that handles deliveries from a queue of `M`, in a service with state `S`.
 ///
-/// Any `async fn` of up to eight arguments is one, where each argument implements [`FromDelivery`],
+/// Any `async fn` of up to eight arguments is one, where each argument implements [`FromDelivery`](crate::FromDelivery),
 /// and which returns `()`, [`Outcome`], or a `Result` of one of them with any error.
 ///
 /// ```
@@ -28,29 +24,24 @@ use crate::{
 /// is_handler(bill.concurrency(16).on_error(OnError::reject()));
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not handle deliveries from a queue of `{M}` in a service with state `{S}`",
-    label = "not a handler for this queue",
-    note = "a handler is an `async fn` whose arguments come out of the delivery: `Body<{M}>`, `State<{S}>`, `Attempt`, `Context`, `Envelope`, `Delivery`",
-    note = "it returns `()`, `Outcome`, or a `Result` of one of them with any error",
-    note = "what it holds over an `.await` is `Send`"
+    message = "`{Self}` does not handle deliveries from a queue of `{M}` in a service with state `{S}`: a handler is an `async fn` whose arguments come out of the delivery, its body as `Body<{M}>`"
 )]
 pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
+    /// Refuses, when the program is built, what the types of the arguments cannot refuse.
+    #[doc(hidden)]
+    const CHECKED: ();
+
     /// Takes the arguments out and runs the function.
     #[doc(hidden)]
     fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c>;
 
     /// How the consumer that runs it is set up.
     #[doc(hidden)]
-    fn options(&self) -> ConsumerOptions {
-        ConsumerOptions::default()
-    }
+    fn options(&self) -> ConsumerOptions;
 
     /// Its name in call ids and logs: by default that of the function.
     #[doc(hidden)]
-    fn name(&self) -> &'static str {
-        let path = std::any::type_name::<Self>();
-        path.rsplit("::").find(|part| !part.starts_with('{')).unwrap_or(path)
-    }
+    fn name(&self) -> &'static str;
 
     /// How many deliveries are handled at the same time, 1 to 65,535; 10 by default. With 1 they
     /// are handled in the order of the queue.
@@ -139,6 +130,14 @@ impl<H, M, S, A> Configured<H, M, S, A> {
         Self { handler, options, handles: PhantomData }
     }
 
+    pub(crate) fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    pub(crate) fn own_options(&self) -> &ConsumerOptions {
+        &self.options
+    }
+
     /// See [`Handler::concurrency`].
     #[must_use]
     pub fn concurrency(mut self, handlers: u16) -> Self {
@@ -201,27 +200,6 @@ impl<H, M, S, A> fmt::Debug for Configured<H, M, S, A> {
     }
 }
 
-#[diagnostic::do_not_recommend]
-impl<M, S, A, H> Handler<M, S, A> for Configured<H, M, S, A>
-where
-    M: 'static,
-    S: 'static,
-    A: 'static,
-    H: Handler<M, S, A>,
-{
-    fn call<'c>(&'c self, incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
-        self.handler.call(incoming, state)
-    }
-
-    fn options(&self) -> ConsumerOptions {
-        self.options.clone()
-    }
-
-    fn name(&self) -> &'static str {
-        self.options.name.unwrap_or_else(|| self.handler.name())
-    }
-}
-
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
@@ -248,47 +226,4 @@ impl<T: IntoOutcome, E: Into<Failure>> IntoOutcome for Result<T, E> {
     fn into_outcome(self) -> Result<Outcome, Failure> {
         self.map_err(Into::into)?.into_outcome()
     }
-}
-
-macro_rules! handlers {
-    ($(($($argument:ident),*))+) => {$(
-        impl<M, S, F, Fut, R, $($argument,)*> Handler<M, S, ($($argument,)*)> for F
-        where
-            S: Sync,
-            F: Fn($($argument),*) -> Fut + Clone + Send + Sync + 'static,
-            Fut: Future<Output = R> + Send + 'static,
-            R: IntoOutcome,
-            $($argument: FromDelivery<M, S> + Send,)*
-        {
-            #[allow(non_snake_case, unused_mut, unused_variables)]
-            fn call<'c>(&'c self, mut incoming: Incoming<'c>, state: &'c S) -> HandlerFuture<'c> {
-                const {
-                    let deliveries = 0 $(+ $argument::IS_THE_DELIVERY as u8)*;
-                    assert!(deliveries <= 1, "a handler settles its delivery once, so it has one `Delivery`");
-                }
-                Box::pin(async move {
-                    $(let $argument = match $argument::from_delivery(&mut incoming, state).await {
-                        Ok(argument) => argument,
-                        Err(failure) => return Handled::Refused(failure),
-                    };)*
-                    if let Err(failure) = incoming.hooks().set_up().await {
-                        return Handled::Refused(failure);
-                    }
-                    Handled::Returned(self($($argument),*).await.into_outcome())
-                })
-            }
-        }
-    )+};
-}
-
-handlers! {
-    ()
-    (A1)
-    (A1, A2)
-    (A1, A2, A3)
-    (A1, A2, A3, A4)
-    (A1, A2, A3, A4, A5)
-    (A1, A2, A3, A4, A5, A6)
-    (A1, A2, A3, A4, A5, A6, A7)
-    (A1, A2, A3, A4, A5, A6, A7, A8)
 }
