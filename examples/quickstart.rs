@@ -6,8 +6,8 @@
 //! BROKER_URL=amqp10://guest:guest@localhost cargo run --example quickstart --features amqp10
 //! ```
 //!
-//! The program is the same each time, and so is the story that it prints.
-#![allow(clippy::print_stdout)] // telling the story is what it is for
+//! The program is the same each time, and so is what it prints.
+#![allow(clippy::print_stdout)] // it prints what happens
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use enoki::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-// What is sent.
+// The messages.
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
@@ -35,7 +35,7 @@ struct Receipt {
     cents: u32,
 }
 
-// Where it goes. The compiler checks that somebody gets it.
+// The topology. The compiler checks that a queue gets each message.
 
 const SHOP: Topic = Topic::new("quickstart.shop");
 
@@ -50,15 +50,15 @@ const ARCHIVE: WorkQueue<Receipt> =
     WorkQueue::new("quickstart.archive").bind(&[SHOP.pattern("receipt.*")]);
 const LOST_ORDERS: WorkQueue<Order> = WorkQueue::new("quickstart.lost-orders");
 
-const _: () = assert!(BILLING.accepts(&ORDER_PLACED), "nobody bills orders");
-const _: () = assert!(ARCHIVE.accepts(&RECEIPT_MADE), "nobody keeps receipts");
+const _: () = assert!(BILLING.accepts(&ORDER_PLACED), "no queue gets placed orders");
+const _: () = assert!(ARCHIVE.accepts(&RECEIPT_MADE), "no queue gets receipts");
 
-// What is done with it. No broker is named anywhere.
+// The handlers. They name no broker.
 
 #[derive(Clone)]
 struct Desk {
     receipts: Publisher<Receipt>,
-    /// Tells the story's teller that an order is through.
+    /// Tells `publish_orders` that an order is done.
     through: mpsc::Sender<()>,
 }
 
@@ -94,17 +94,17 @@ async fn main() -> enoki::Result<()> {
     let broker = enoki::connect(url).await?;
     eprintln!("(carried by {})", broker.peer());
 
-    // The queue of the dead letters comes along with the one that they come from.
+    // The queue of the dead letters is declared with the queue that they come from.
     let topology = Topology::new().with_queue(&BILLING).with_queue(&ARCHIVE);
-    remove(&broker, &topology).await?; // what an earlier run may have left
+    remove(&broker, &topology).await?; // an earlier run may have left some
     broker.declare(&topology).await?;
-    let told = tell(&broker).await;
+    let published = publish_orders(&broker).await;
     remove(&broker, &topology).await?;
     broker.close(Duration::from_secs(5)).await;
-    told
+    published
 }
 
-async fn tell(broker: &Broker) -> enoki::Result<()> {
+async fn publish_orders(broker: &Broker) -> enoki::Result<()> {
     let (through, mut orders_through) = mpsc::channel(1);
     let desk = Desk { receipts: broker.publisher(&RECEIPT_MADE).await?, through };
     let service = Service::new("shop", broker.clone())
@@ -133,7 +133,7 @@ async fn tell(broker: &Broker) -> enoki::Result<()> {
     }
     lost.stop(Duration::from_secs(5)).await?;
 
-    println!("A message that nobody would get is not lost in silence.");
+    println!("A message that no queue would get is reported to its publisher.");
     match broker.publisher(&ORDER_CANCELLED).await?.publish(&order(1, "pancakes", 850)).await {
         Err(error) if error.kind() == ErrorKind::Unroutable => {
             println!("  publish  fails: {error}")
@@ -141,7 +141,9 @@ async fn tell(broker: &Broker) -> enoki::Result<()> {
         other => println!("  publish  should have failed: {other:?}"),
     }
 
-    println!("The service stops: what runs finishes, what waits stays in its queue.");
+    println!(
+        "The service stops: handlers that run finish, messages that wait stay in their queue."
+    );
     service.stop(Duration::from_secs(5)).await
 }
 
@@ -149,7 +151,7 @@ fn order(id: u32, dish: &str, cents: u32) -> Order {
     Order { id, dish: dish.to_owned(), cents }
 }
 
-/// Brokers say in the headers of a dead letter where it came from, and why.
+/// Brokers write into the headers of a dead letter where it came from, and why.
 fn why_dead(letter: &Delivery) -> String {
     let text = |table: &Table, name| {
         table.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned()

@@ -1,5 +1,5 @@
 //! A service and its tests: a handler by itself, a dependency that is replaced, the whole service in
-//! memory, and a broker that does what no broker does when a test wants it.
+//! memory, and a mock of a broker that fails as the test says.
 //!
 //! ```sh
 //! cargo run --example testing
@@ -34,9 +34,9 @@ const ORDERS: WorkQueue<Order> = WorkQueue::new("testing.orders");
 const RECEIPT: Route<Receipt> = SHOP.route("receipt.made");
 const RECEIPTS: WorkQueue<Receipt> =
     WorkQueue::new("testing.receipts").bind(&[SHOP.pattern("receipt.*")]);
-const _: () = assert!(RECEIPTS.accepts(&RECEIPT), "nobody keeps receipts");
+const _: () = assert!(RECEIPTS.accepts(&RECEIPT), "no queue gets receipts");
 
-/// What the service depends on: here a table, elsewhere a call to a bank.
+/// A dependency of the service: a table here; it could be a call to a bank.
 #[cfg_attr(test, mockall::automock)]
 trait Rates: Send + Sync {
     /// What a hundred cents of this currency are in euro cents, if it is known.
@@ -112,7 +112,7 @@ mod tests {
         Arc::new(rates)
     }
 
-    /// A broker of this test's own, with somebody to get the receipts.
+    /// A broker of this test's own, with a queue that gets the receipts.
     async fn broker(test: &str) -> Broker {
         let broker = enoki::connect(format!("memory://testing-{test}")).await.unwrap();
         broker.declare(&Topology::new().with_queue(&RECEIPTS)).await.unwrap();

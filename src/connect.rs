@@ -32,7 +32,7 @@ pub async fn connect_with(url: impl AsRef<str>, options: BrokerOptions) -> Resul
 }
 
 fn transport(url: &BrokerUrl, options: &BrokerOptions) -> Result<Arc<dyn Transport>> {
-    // In memory there is nobody to trust, and a message is as large as its publisher may make it.
+    // The memory transport needs none of the options: it has no TLS and no logins.
     #[cfg(not(any(feature = "amqp091", feature = "amqp10")))]
     let _ = options;
     match url.scheme() {
@@ -108,8 +108,8 @@ mod tests {
             let built = cfg!(all(feature = "amqp091", feature = "amqp10"));
             assert!(!built || error.to_string().contains("feature `tls`"), "{error}");
             assert!(!format!("{error:?}").contains("CANARY"), "{error:?}");
-            let nobody = listener.accept().expect_err("somebody called");
-            assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+            let connection = listener.accept().expect_err("a connection was opened");
+            assert_eq!(connection.kind(), std::io::ErrorKind::WouldBlock);
         }
     }
 

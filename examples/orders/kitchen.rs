@@ -1,4 +1,4 @@
-//! The service: what it declares, and what it does with orders. No broker is named anywhere.
+//! The service: its topology and its handlers. Neither names a broker.
 
 use std::{
     collections::HashMap,
@@ -27,13 +27,13 @@ const LOST: Fanout = Fanout::new("orders.lost");
 
 pub(crate) const HOT: Route<Order> = MENU.route("hot");
 pub(crate) const COLD: Route<Order> = MENU.route("cold");
-/// Nobody is bound for it.
+/// No queue is bound for it.
 pub(crate) const DRINKS: Route<Order> = MENU.route("drinks");
 pub(crate) const RESERVED: Route<Order> = MENU.route("reserved");
 pub(crate) const LEFT: Route<Order> = MENU.route("left");
 pub(crate) const SHOWN: Route<Order> = MENU.route("shown");
 
-/// Three failures are enough.
+/// A message that failed more than three times becomes a dead letter.
 pub(crate) const KITCHEN: ReplicatedQueue<Order> = ReplicatedQueue::new("orders.kitchen")
     .bind(&[MENU.pattern("hot")])
     .dead_letters_over(&LOST, &LOST_ORDERS)
@@ -41,17 +41,17 @@ pub(crate) const KITCHEN: ReplicatedQueue<Order> = ReplicatedQueue::new("orders.
 pub(crate) const COUNTER: WorkQueue<Order> = WorkQueue::new("orders.counter")
     .bind(&[MENU.pattern("cold")])
     .dead_letters_over(&LOST, &LOST_ORDERS);
-/// One table, and nobody waits in the rain.
+/// Has room for one message, and refuses the next one.
 const TABLE: WorkQueue<Order> = WorkQueue::new("orders.table")
     .bind(&[MENU.pattern("reserved")])
     .max_length(1)
     .overflow(Overflow::RejectPublish);
-/// What is not fetched soon is thrown away.
+/// Its messages expire after a millisecond.
 const SHELF: WorkQueue<Order> = WorkQueue::new("orders.shelf")
     .bind(&[MENU.pattern("left")])
     .message_ttl(Duration::from_millis(1))
     .dead_letters_over(&LOST, &LOST_ORDERS);
-/// The newest dish is in the window.
+/// Keeps the newest message only.
 const WINDOW: WorkQueue<Order> = WorkQueue::new("orders.window")
     .bind(&[MENU.pattern("shown")])
     .max_length(1)
@@ -60,8 +60,8 @@ const WINDOW: WorkQueue<Order> = WorkQueue::new("orders.window")
 pub(crate) const LOST_ORDERS: WorkQueue<Order> =
     WorkQueue::new("orders.lost-orders").bind(&[LOST.binding()]);
 
-const _: () = assert!(KITCHEN.accepts(&HOT), "nobody cooks");
-const _: () = assert!(COUNTER.accepts(&COLD), "nobody serves");
+const _: () = assert!(KITCHEN.accepts(&HOT), "the kitchen gets no hot dishes");
+const _: () = assert!(COUNTER.accepts(&COLD), "the counter gets no cold dishes");
 
 pub(crate) fn topology() -> Topology {
     Topology::new()
@@ -77,9 +77,9 @@ pub(crate) struct Kitchen {
     pub(crate) ledger: Ledger,
     /// How often each dish was begun.
     begun: Arc<Mutex<HashMap<String, u32>>>,
-    /// The roast is in the oven.
+    /// The handler of roast has begun.
     pub(crate) in_the_oven: Arc<Notify>,
-    /// The roast is done.
+    /// Lets the handler of roast finish.
     pub(crate) done: Arc<Notify>,
 }
 
@@ -92,7 +92,7 @@ impl Kitchen {
         *times
     }
 
-    /// Opens for business.
+    /// Starts the service.
     pub(crate) async fn open(&self, broker: &Broker) -> enoki::Result<RunningService> {
         Service::new("restaurant", broker.clone())
             .state(self.clone())
@@ -115,7 +115,7 @@ async fn cook(
             ledger.settle(&delivery, Outcome::Requeue);
             Err(Failure::new("burnt"))
         }
-        // A broker that never gave up would not keep us here all night.
+        // Ends the example also on a broker that has no delivery limit.
         "cursed" if times < 10 => {
             ledger.settle(&delivery, Outcome::Requeue);
             Err(Failure::new("it fell on the floor"))
@@ -131,7 +131,7 @@ async fn cook(
     }
 }
 
-/// Settles by hand. What it drops is requeued.
+/// Settles by hand. A delivery that it drops is requeued.
 async fn serve(State(kitchen): State<Kitchen>, Body(order): Body<Order>, delivery: Delivery) {
     if order.dish == "jelly" && kitchen.begin("jelly") == 1 {
         kitchen.ledger.settle(delivery.envelope(), Outcome::Requeue);

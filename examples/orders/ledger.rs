@@ -1,12 +1,11 @@
-//! What is written down of each order: its publishing, its deliveries with their settlements, and
-//! its end.
+//! Records each order: how it was published, its deliveries with their settlements, and its end.
 
 use std::{fmt, future::Future, time::Duration};
 
 use enoki::{Outcome, consume::Envelope, message::Table};
 use tokio::{sync::watch, time::timeout};
 
-/// What happened, in the order of each message's own story. Clones write into the same one.
+/// All events; those of one message are in their order. Clones write into the same ledger.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger(watch::Sender<Vec<Entry>>);
 
@@ -19,13 +18,13 @@ pub(crate) struct Entry {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It was published, and this came of it.
+    /// It was published, with this result.
     Published(String),
-    /// It was delivered, and this became of the delivery.
+    /// It was delivered, and the handler settled the delivery like this.
     Settled { attempt: u32, redelivered: bool, outcome: Outcome },
     /// It came to the lost orders, for this reason and from this queue.
     Lost { reason: String, queue: String },
-    /// It was waited for in vain.
+    /// It did not arrive in time.
     Missing,
 }
 
@@ -35,7 +34,7 @@ impl Ledger {
         self.0.send_modify(|entries| entries.push(entry));
     }
 
-    /// Writes down how a delivery is about to be settled, and returns that.
+    /// Writes down how the handler is about to settle a delivery, and returns the outcome.
     pub(crate) fn settle(&self, delivery: &Envelope, outcome: Outcome) -> Outcome {
         let attempt = delivery.attempt.number;
         let settled = Event::Settled { attempt, redelivered: delivery.redelivered, outcome };
@@ -43,8 +42,7 @@ impl Ledger {
         outcome
     }
 
-    /// Writes down what a dead letter says of itself: brokers say in its headers where it came
-    /// from, and why.
+    /// Writes down where a dead letter came from, and why: brokers say both in its headers.
     pub(crate) fn lose(&self, letter: &Envelope) {
         let text = |headers: &Table, name| {
             headers.get(name).and_then(|value| value.as_str()).unwrap_or("?").to_owned()
@@ -74,7 +72,7 @@ impl Ledger {
         happened
     }
 
-    /// What became of one order.
+    /// The events of one order.
     #[cfg(test)]
     pub(crate) fn of(&self, order: &str) -> Vec<Event> {
         let entries = self.0.borrow();
@@ -86,16 +84,16 @@ impl Ledger {
     }
 }
 
-/// How long anything may take; on a broker that works, a moment.
+/// The longest wait for one event. A broker that works takes a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who publishes an order names it by the id of its message.
+/// The publisher names an order by its message id.
 fn id(delivery: &Envelope) -> &str {
     delivery.message.properties.message_id.as_deref().unwrap_or("?")
 }
 
-/// One line for each event, those of an order together, and how it was published first: whether the
-/// publisher or the kitchen hears of an order first is nobody's business.
+/// One line for each event. The lines of an order are together, its publishing first: whether the
+/// confirm or the delivery arrives first is not fixed.
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.0.borrow();

@@ -1,4 +1,4 @@
-//! A restaurant whose every settlement is written down: the same on every broker, by the URL alone.
+//! A restaurant that records every settlement: the same on every broker; only the URL differs.
 //!
 //! ```sh
 //! cargo run --example orders
@@ -6,19 +6,19 @@
 //! BROKER_URL=amqp10://guest:guest@localhost cargo run --example orders --features amqp10
 //! ```
 //!
-//! Its test goes where the URL leads, too:
+//! Its test uses the same URL:
 //!
 //! ```sh
 //! cargo test --example orders
 //! BROKER_URL=amqp10://guest:guest@localhost cargo test --example orders --features amqp10
 //! ```
 //!
-//! `kitchen.rs` is the service, `evening.rs` what happens to it, `ledger.rs` what is written down.
-#![allow(clippy::print_stdout)] // showing the ledger is what it is for
+//! `kitchen.rs` is the service, `scenario.rs` publishes the orders, `ledger.rs` records what happens.
+#![allow(clippy::print_stdout)] // it prints the ledger
 
-mod evening;
 mod kitchen;
 mod ledger;
+mod scenario;
 #[cfg(test)]
 mod tests;
 
@@ -30,13 +30,13 @@ use enoki::Broker;
 async fn main() -> enoki::Result<()> {
     let broker = connect().await?;
     eprintln!("(carried by {})", broker.peer());
-    let ledger = evening::serve(&broker).await;
+    let ledger = scenario::serve(&broker).await;
     broker.close(Duration::from_secs(5)).await;
     print!("{}", ledger?);
     Ok(())
 }
 
-/// Only this knows the broker, and reads it from the environment.
+/// The only function that knows the broker: the environment names it.
 async fn connect() -> enoki::Result<Broker> {
     let url = std::env::var("BROKER_URL").unwrap_or_else(|_| "memory:".to_owned());
     enoki::connect(url).await

@@ -1,21 +1,21 @@
-//! The service's own test, as its authors would write it: it says what has to become of each order,
-//! and knows no broker. By default it runs in memory, with `BROKER_URL` anywhere.
+//! The service's own test, as its authors would write it: it says how each order has to end, and names
+//! no broker. It runs in memory by default, and with `BROKER_URL` on any broker.
 
 use enoki::Outcome::{self, Ack, Reject, Release, Requeue};
 
 use crate::{
-    evening,
     ledger::{Event, Ledger},
+    scenario,
 };
 
 #[tokio::test]
 async fn every_order_ends_as_it_should() -> enoki::Result<()> {
     let broker = crate::connect().await?;
-    let ledger = evening::serve(&broker).await?;
+    let ledger = scenario::serve(&broker).await?;
 
     assert_eq!(attempts(&ledger, "soup"), [(1, Ack)]);
     assert_eq!(attempts(&ledger, "bread"), [(1, Requeue), (2, Requeue), (3, Ack)]);
-    // Whether giving it back counts as an attempt is the broker's affair.
+    // Brokers differ in whether a release counts as an attempt.
     assert_eq!(outcomes(&ledger, "fish"), [Release, Ack]);
     assert_eq!(attempts(&ledger, "jelly"), [(1, Requeue), (2, Ack)]);
 
@@ -43,14 +43,14 @@ async fn every_order_ends_as_it_should() -> enoki::Result<()> {
         assert_eq!(ledger.of(dish), [Event::Published(how.to_owned())], "{dish}");
     }
 
-    // Finished at closing time, and not begun again.
+    // Finished while the service stopped, and not begun again.
     assert_eq!(attempts(&ledger, "roast"), [(1, Ack)]);
     assert_eq!(attempts(&ledger, "breakfast"), [(1, Ack)]);
     Ok(())
 }
 
-/// Each delivery of an order: which attempt it was, and how it was settled. What comes again is
-/// marked.
+/// Each delivery of an order: which attempt it was, and how it was settled. Later deliveries are
+/// marked as redelivered.
 fn attempts(ledger: &Ledger, dish: &str) -> Vec<(u32, Outcome)> {
     let settled = |(at, (attempt, redelivered, outcome))| {
         assert_eq!(redelivered, at > 0, "delivery {at} of {dish}");

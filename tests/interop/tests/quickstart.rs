@@ -1,4 +1,4 @@
-//! The quickstart tells the same story on every broker.
+//! The quickstart prints the same on every broker.
 //!
 //! A broker that the environment does not name is shown as ignored; with `ENOKI_REQUIRE_BROKERS=1`
 //! that is a failure.
@@ -22,14 +22,14 @@ fn main() -> ExitCode {
     ];
     let trials = trials.into_iter().map(|(broker, scheme)| {
         let name = broker.name;
-        let name = format!("quickstart::tells_the_same_story_on_{name}_by_{scheme}_as_in_memory");
+        let name = format!("quickstart::prints_the_same_on_{name}_by_{scheme}_as_in_memory");
         Trial::ignorable_test(name, move || compare_with(broker, scheme))
     });
-    let alone = Trial::test("quickstart::tells_its_story_in_memory", || {
-        let story = QUICKSTART.run("memory:")?;
+    let alone = Trial::test("quickstart::prints_what_happens_in_memory", || {
+        let printed = QUICKSTART.run("memory:")?;
         for part in ["attempt 2", "rejected from quickstart.billing", "no queue is bound"] {
-            if !story.contains(part) {
-                return Err(format!("no {part:?} in the story:\n{story}").into());
+            if !printed.contains(part) {
+                return Err(format!("no {part:?} in the output:\n{printed}").into());
             }
         }
         Ok(())
@@ -39,10 +39,11 @@ fn main() -> ExitCode {
 
 fn compare_with(broker: Broker, scheme: &str) -> Result<Completion, Failed> {
     let Some(url) = broker.url(scheme) else { return without(broker.variable) };
-    let (expected, told) = (QUICKSTART.run("memory:")?, QUICKSTART.run(&url)?);
-    if told == expected {
+    let (expected, printed) = (QUICKSTART.run("memory:")?, QUICKSTART.run(&url)?);
+    if printed == expected {
         return Ok(Completion::Completed);
     }
-    let differs = told.lines().zip(expected.lines()).find(|(told, expected)| told != expected);
-    Err(format!("the stories differ, first in {differs:?}\n{told}").into())
+    let mut lines = printed.lines().zip(expected.lines());
+    let differs = lines.find(|(printed, expected)| printed != expected);
+    Err(format!("the outputs differ, first in {differs:?}\n{printed}").into())
 }

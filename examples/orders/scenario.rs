@@ -1,4 +1,4 @@
-//! One evening: orders come in, one after the other, and each has its end before the next.
+//! The scenario: orders come in one after the other, and each is finished before the next one.
 
 use std::time::Duration;
 
@@ -16,23 +16,24 @@ use crate::{
     ledger::{Event, Ledger},
 };
 
-/// Serves all orders, and leaves the broker as it was.
+/// Serves all orders, and removes its queues and exchanges before and after.
 pub(crate) async fn serve(broker: &Broker) -> enoki::Result<Ledger> {
     let topology = topology();
     remove(broker, &topology).await?; // what an earlier run may have left
     broker.declare(&topology).await?;
-    let served = evening(broker).await;
+    let served = scenario(broker).await;
     remove(broker, &topology).await?;
     served
 }
 
-async fn evening(broker: &Broker) -> enoki::Result<Ledger> {
+async fn scenario(broker: &Broker) -> enoki::Result<Ledger> {
     let kitchen = Kitchen::default();
     let ledger = &kitchen.ledger;
     let service = kitchen.open(broker).await?;
     let mut lost = broker.subscribe(&LOST_ORDERS, 1).await?;
 
-    // In the kitchen: done at once, after two failures, after it was given back, never.
+    // The kitchen acknowledges soup at once, bread after two failures, and fish after a release. It
+    // rejects stone, and fails at cursed until the delivery limit.
     let hot = broker.publisher(&HOT).await?;
     for dish in ["soup", "bread", "fish"] {
         publish(ledger, &hot, dish).await?;
@@ -42,25 +43,25 @@ async fn evening(broker: &Broker) -> enoki::Result<Ledger> {
         publish(ledger, &hot, dish).await?;
         write_off(ledger, &mut lost, dish).await?;
     }
-    // Nobody can read it.
+    // Its body cannot be decoded.
     let scribble = broker.publisher(RouteSpec::<Raw>::to_queue(KITCHEN.name())?).await?;
     publish_as(ledger, &scribble, "scribble", &Raw::new("application/json", "{")?).await?;
     write_off(ledger, &mut lost, "scribble").await?;
 
-    // At the counter deliveries are settled by hand, and one is dropped.
+    // The counter settles deliveries by hand, and drops the first one of jelly.
     let cold = broker.publisher(&COLD).await?;
     for dish in ["salad", "jelly"] {
         publish(ledger, &cold, dish).await?;
         ledger.acknowledged(dish).await;
     }
 
-    // What a publisher is told: nobody wants it, there is no room.
+    // The publisher of wine is told that no queue is bound, that of tiramisu that the queue is full.
     publish(ledger, &broker.publisher(&DRINKS).await?, "wine").await?;
     let reserved = broker.publisher(&RESERVED).await?;
     publish(ledger, &reserved, "cake").await?;
     publish(ledger, &reserved, "tiramisu").await?;
 
-    // What nobody fetches is lost, and so is what something newer drives out.
+    // Leftovers expire, and the newer pie drops the tart: both become dead letters.
     publish(ledger, &broker.publisher(&LEFT).await?, "leftovers").await?;
     write_off(ledger, &mut lost, "leftovers").await?;
     let shown = broker.publisher(&SHOWN).await?;
@@ -68,8 +69,8 @@ async fn evening(broker: &Broker) -> enoki::Result<Ledger> {
     publish(ledger, &shown, "pie").await?;
     write_off(ledger, &mut lost, "tart").await?;
 
-    // Closing time: what is in the oven is finished, and not cooked again when the kitchen opens
-    // the next time.
+    // The service stops while the handler of roast runs. The handler finishes, and the next start does
+    // not run it again.
     publish(ledger, &hot, "roast").await?;
     ledger.expect("roast", kitchen.in_the_oven.notified()).await;
     let (stopped, ()) = tokio::join!(service.stop(soon()), async { kitchen.done.notify_one() });
