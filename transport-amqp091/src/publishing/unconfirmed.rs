@@ -121,7 +121,7 @@ impl UnconfirmedMessages {
             Answer::Nack => PublishOutcome::Rejected(
                 Error::new(ErrorKind::Refused, PUBLISH)
                     .on(target(&message.exchange))
-                    .because("the broker refused the message, as a full queue does"),
+                    .because("the broker refused the message, as a full queue does, or one whose node is down"),
             ),
             Answer::Ack if message.returned => PublishOutcome::Unroutable,
             Answer::Ack => {

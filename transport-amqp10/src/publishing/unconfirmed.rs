@@ -67,7 +67,7 @@ pub(crate) fn outcome_of(message: &Unconfirmed, answer: Outcome) -> PublishOutco
             PublishOutcome::Rejected(
                 Error::new(ErrorKind::Refused, PUBLISH)
                     .on(exchange_subject(&message.exchange))
-                    .because("the broker refused the message, as a full queue does"),
+                    .because("the broker refused the message, as a full queue does, or one whose node is down"),
             )
         }
     }
