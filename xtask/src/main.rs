@@ -5,6 +5,7 @@
 
 mod cargo;
 mod load;
+mod mutants;
 mod options;
 mod prepare;
 mod programs;
@@ -22,8 +23,11 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("test") => test::main(arguments.collect()),
         Some("style") => check_style(),
+        Some("mutants") => mutants::main(arguments.collect()),
         _ => {
-            eprintln!("xtask: the commands are `test` (see `dev/test --help`) and `style`");
+            eprintln!(
+                "xtask: the commands are `test` (see `dev/test --help`), `style` and `mutants`"
+            );
             ExitCode::from(2)
         }
     }
