@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr)]
 
 mod cargo;
+mod circles;
 mod load;
 mod mutants;
 mod options;
@@ -33,8 +34,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows every place that does not follow "How we write".
+/// Shows every place that does not follow "How we write", and every circle among files.
 fn check_style() -> ExitCode {
+    match circles::check(Path::new(".")) {
+        Ok(circles) if circles.is_empty() => {}
+        Ok(circles) => {
+            for circle in &circles {
+                eprintln!("{circle}");
+            }
+            return ExitCode::FAILURE;
+        }
+        Err(error) => {
+            eprintln!("xtask style: {error}");
+            return ExitCode::from(2);
+        }
+    }
     match style::check(Path::new(".")) {
         Ok(findings) if findings.is_empty() => ExitCode::SUCCESS,
         Ok(findings) => {
