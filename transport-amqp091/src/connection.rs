@@ -25,7 +25,7 @@ use tokio::{
 pub(crate) use self::pending_channel::PendingChannel;
 use crate::{
     error,
-    io::{connection_io::ConnectionIo, stream},
+    io::{connection_io::ConnectionIo, open::open},
     limits::REPLY_TIMEOUT,
     options::Options,
     proto::peer_properties::PeerProperties,
@@ -76,14 +76,14 @@ impl Connection {
         &self.options
     }
 
-    /// The socket below lapin.
+    /// What lapin and this side share of the socket.
     pub(crate) fn io(&self) -> &Arc<ConnectionIo> {
         &self.io
     }
 
-    /// Who the broker said it is.
-    pub(crate) fn greeting(&self) -> PeerProperties {
-        self.io.greeting()
+    /// The product and version that the broker named.
+    pub(crate) fn peer_properties(&self) -> PeerProperties {
+        self.io.socket().peer_properties()
     }
 
     /// Why the broker reads nothing from this connection, as it changes.
@@ -217,11 +217,11 @@ async fn connect(
     // Whether the deadline passes or the caller goes away: the connection ends with this call, unless
     // there is a connection. lapin would keep its thread and the socket.
     let cut = CutOnDrop(Some(io.clone()));
-    let opening = stream::open(options, &io);
+    let opening = open(options, &io);
     let connection = match timeout_at(deadline, opening).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return Err(refusal::refused(options, &error, io.stage())),
-        Err(_) => return Err(refusal::silent(options, io.stage())),
+        Ok(Err(error)) => return Err(refusal::refused(options, &error, io.socket().stage())),
+        Err(_) => return Err(refusal::silent(options, io.socket().stage())),
     };
     cut.keep();
     Ok((connection, io))
@@ -284,7 +284,7 @@ async fn watch_over(
 ) {
     tokio::pin!(events);
     let lost = async {
-        io.ended().await;
+        io.socket().ended().await;
         // lapin says why, if it knows, a moment later.
         tokio::time::sleep(LAST_WORDS).await;
     };

@@ -26,7 +26,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
 };
 
-use crate::proto::{encode::no_type, guard::MessageFault};
+use crate::proto::{encode::no_type, fault::MessageFault};
 
 /// A text as lapin takes it, which panics on longer ones.
 pub(crate) fn short(text: &str) -> Result<ShortString> {

@@ -14,7 +14,7 @@ use lapin::{
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism},
 };
 
-use crate::proto::guard::FRAME_MAX;
+use crate::limits::FRAME_MAX;
 
 /// What a URL says, checked, and as the client library wants it.
 #[derive(Debug, Clone)]

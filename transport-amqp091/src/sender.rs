@@ -89,7 +89,7 @@ impl Amqp091Sender {
     /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
     fn take(&self, outgoing: &Outgoing) -> Result<bool> {
         self.check(outgoing)?;
-        let head = encode::head(self.publish_channel.channel(), outgoing, self.io.frame_max())?;
+        let head = encode::head(self.publish_channel.number(), outgoing, self.io.frame_max())?;
         Ok(self.publish_channel.take(outgoing, head))
     }
 
@@ -123,10 +123,11 @@ impl Drop for Amqp091Sender {
     /// Stays for the answers that are under way. If the broker closed the channel for one of those
     /// messages while lapin was closing it from this side, lapin would give up the connection.
     fn drop(&mut self) {
-        if !self.publish_channel.is_done() && tokio::runtime::Handle::try_current().is_ok() {
+        if !self.publish_channel.is_drained() && tokio::runtime::Handle::try_current().is_ok() {
             let (channel, publish_channel) = (self.channel.clone(), self.publish_channel.clone());
             let waiting = async move {
-                let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| publish_channel.poll_done(cx))).await;
+                let _ =
+                    timeout(REPLY_TIMEOUT, poll_fn(|cx| publish_channel.poll_drained(cx))).await;
                 drop(channel);
             };
             spawn("close a sender", waiting, drop);
@@ -171,7 +172,7 @@ impl Sender for Amqp091Sender {
             let Self { publish_channel, ended, .. } = self;
             let closed = tokio::select! {
                 biased;
-                closed = poll_fn(|cx| publish_channel.poll(cx, into)) => closed,
+                closed = poll_fn(|cx| publish_channel.poll_outcomes(cx, into)) => closed,
                 ended = Ended::wait(ended) => {
                     self.failed = Some(Failed::Session(ended));
                     continue;
@@ -179,10 +180,10 @@ impl Sender for Amqp091Sender {
             };
             self.failed = match closed {
                 None => return Ok(()),
-                Some(Closed::Broker { error, explained: true }) => {
+                Some(Closed::ByBroker { error, explained: true }) => {
                     Some(Failed::ChannelOfOthers(error))
                 }
-                Some(Closed::Broker { error, explained: false }) => Some(Failed::Channel(error)),
+                Some(Closed::ByBroker { error, explained: false }) => Some(Failed::Channel(error)),
                 // The connection learns the reason slightly later.
                 Some(Closed::Here) => Some(Failed::Session(Ended::wait(ended).await)),
             };

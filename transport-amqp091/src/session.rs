@@ -28,7 +28,7 @@ impl Amqp091Session {
     /// Opens a session, within the deadline.
     pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Self> {
         let connection = Connection::open(options, deadline).await?;
-        Ok(Self { peer: peer::peer(connection.greeting()), connection })
+        Ok(Self { peer: peer::peer(connection.peer_properties()), connection })
     }
 }
 

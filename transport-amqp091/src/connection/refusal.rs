@@ -3,7 +3,11 @@
 use enoki_core::{Error, ErrorKind};
 use enoki_socket::tls_error;
 
-use crate::{error, io::connection_io::Stage, options::Options, proto::guard::FrameFault};
+use crate::{
+    error,
+    io::{connection_io::frame_fault, socket_state::Stage},
+    options::Options,
+};
 
 /// Why a connection was not opened.
 pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> Error {
@@ -14,7 +18,7 @@ pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> 
     }
     let refused = error::failed(CONNECT, options.subject(), error);
     match (stage, error.kind()) {
-        (_, lapin::ErrorKind::IOError(io)) if FrameFault::within(io).is_some() => {
+        (_, lapin::ErrorKind::IOError(io)) if frame_fault(io).is_some() => {
             let unsupported = Error::new(ErrorKind::Unsupported, CONNECT)
                 .on(options.subject())
                 .caused_by(error.clone());

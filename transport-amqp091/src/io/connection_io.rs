@@ -1,74 +1,68 @@
-//! One connection below lapin: what its ends share. One task has the socket; lapin reads and writes
-//! beside it, and so do the senders.
-//!
-//! ```text
-//!   session, senders ── publish_channels ──┐
-//!                                 ├── ConnectionIo ── task ── socket
-//!   lapin ───── Socket ───────────┘
-//! ```
+//! What the task, lapin, the session and its senders share of one connection.
 
 use std::{
     fmt, io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
 
-use super::output::Output;
+use super::{output::Output, socket_state::SocketState};
 use crate::{
+    limits::FRAME_MAX,
     proto::{
-        guard::{FRAME_MAX, Guard},
+        fault::FrameFault,
+        inbound::Inbound,
         outbound::{Outbound, OutboundEvent},
-        peer_properties::PeerProperties,
     },
-    publishing::channel::PublishChannel,
+    publishing::{channel::PublishChannel, channels::PublishChannels},
 };
 
-/// What both ends of a socket's life share: the task that has it, lapin, the session and its senders.
+/// One connection below lapin. The task is the only one that reads and writes the socket; lapin and the senders
+/// leave their bytes here, and wake it.
 pub(crate) struct ConnectionIo {
-    pub(super) opened: AtomicBool,
-    pub(super) greeting: OnceLock<PeerProperties>,
-    /// Whether anything came after the greeting.
-    pub(super) answered: AtomicBool,
-    pub(super) cut: AtomicBool,
-    /// How large the frames may be that are written.
-    pub(super) frame_max: AtomicU32,
-    pub(super) state: Mutex<IoState>,
-    /// The task that has the socket.
-    pub(super) task: AtomicWaker,
-    pub(super) ended: AtomicBool,
-    pub(super) ending: Notify,
+    socket: SocketState,
+    /// The largest frame that may be written, in bytes; at most [`FRAME_MAX`].
+    frame_max: AtomicU32,
+    state: Mutex<IoState>,
+    /// The task. Whoever changes `state` or cuts the connection wakes it.
+    task: AtomicWaker,
 }
 
-/// What came, and what is to be written.
+/// What came, and what is to be written. Never locked across an await, nor while a sender's channel is locked.
 pub(super) struct IoState {
-    pub(super) guard: Guard,
+    /// From the broker to lapin. The task stops reading while it holds [`READ_AHEAD`] bytes for lapin.
+    pub(super) inbound: Inbound,
+    /// From lapin to `from_lapin`.
     pub(super) outbound: Outbound,
-    /// Whole frames that lapin wrote. They go before the next message, so lapin waits for nothing but the
-    /// socket, however busy the senders are.
-    pub(super) lapin: BytesMut,
+    /// Whole frames of lapin's. They are written before the next message, so lapin waits for nothing but the socket,
+    /// however busy the senders are. lapin's writes wait while it has [`WRITE_AHEAD`] bytes.
+    pub(super) from_lapin: BytesMut,
+    pub(super) publishing: PublishChannels,
+    /// Whole frames and messages that the socket has not taken. Only the task adds to it, and not while it has
+    /// [`WRITE_AHEAD`] bytes.
     pub(super) output: Output,
-    /// lapin, when it waits for something to read.
+    /// lapin, while it waits for something to read. Woken when there is something, and by the end.
     pub(super) reader: Option<Waker>,
-    /// lapin, when it waits for room to write.
+    /// lapin, while it waits for room in `from_lapin`. Woken when there is room, and by the end.
     pub(super) writer: Option<Waker>,
-    /// Whether lapin has let go.
+    /// Whether lapin has let go. Then only its last bytes are written, and no message.
     pub(super) released: bool,
-    /// How the socket ended.
-    pub(super) over: Option<SocketEnd>,
+    /// How the socket ended; the first end is the one that counts. Then nothing is read or written any more, and all
+    /// publishing channels are closed.
+    pub(super) end: Option<SocketEnd>,
 }
 
 /// How a socket ended.
 pub(super) enum SocketEnd {
-    /// The broker hung up.
+    /// The broker closed it.
     ClosedByBroker,
-    /// It failed, for this reason; whoever asks first gets it.
+    /// It failed. The first call that asks for the error gets it; later calls get a general one.
     Failed(Option<io::Error>),
 }
 
@@ -85,24 +79,20 @@ impl SocketEnd {
 impl ConnectionIo {
     pub(crate) fn new(max_body: usize) -> Self {
         Self {
-            opened: AtomicBool::new(false),
-            greeting: OnceLock::new(),
-            answered: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
+            socket: SocketState::default(),
             frame_max: AtomicU32::new(FRAME_MAX),
             state: Mutex::new(IoState {
-                guard: Guard::new(max_body),
+                inbound: Inbound::new(max_body),
                 outbound: Outbound::default(),
-                lapin: BytesMut::new(),
+                from_lapin: BytesMut::new(),
+                publishing: PublishChannels::default(),
                 output: Output::default(),
                 reader: None,
                 writer: None,
                 released: false,
-                over: None,
+                end: None,
             }),
             task: AtomicWaker::new(),
-            ended: AtomicBool::new(false),
-            ending: Notify::new(),
         }
     }
 
@@ -110,14 +100,14 @@ impl ConnectionIo {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There is a socket.
-    pub(crate) fn opened(&self) {
-        self.opened.store(true, Ordering::Release);
+    /// How far the connection has come.
+    pub(crate) fn socket(&self) -> &SocketState {
+        &self.socket
     }
 
-    /// Ends the connection at once: lapin sees its socket fail.
+    /// Ends the connection at once: lapin sees that its socket failed.
     pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
+        self.socket.cut();
         self.task.wake();
         let mut state = self.lock();
         let lapin = [state.reader.take(), state.writer.take()];
@@ -125,43 +115,9 @@ impl ConnectionIo {
         lapin.into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Waits until lapin has let go of the socket, for whatever reason, a panic among them.
-    pub(crate) async fn ended(&self) {
-        let ending = self.ending.notified();
-        tokio::pin!(ending);
-        // Asked for before the look at the flag, so that no end falls in between.
-        ending.as_mut().enable();
-        if !self.ended.load(Ordering::Acquire) {
-            ending.await;
-        }
-    }
-
-    /// Who the broker said it is.
-    pub(crate) fn greeting(&self) -> PeerProperties {
-        self.greeting.get().cloned().unwrap_or_default()
-    }
-
-    /// How far the broker went along.
-    pub(crate) fn stage(&self) -> Stage {
-        if !self.opened.load(Ordering::Acquire) {
-            Stage::Unreachable
-        } else if self.greeting.get().is_none() {
-            Stage::Silent
-        } else if !self.answered.load(Ordering::Acquire) {
-            Stage::Greeted
-        } else {
-            Stage::Answered
-        }
-    }
-
-    pub(super) fn check(&self) -> io::Result<()> {
-        if self.cut.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionReset,
-                "the connection was given up on this side",
-            ));
-        }
-        Ok(())
+    /// Wakes the task whenever something changes here.
+    pub(super) fn register(&self, task: &Waker) {
+        self.task.register(task);
     }
 }
 
@@ -169,21 +125,21 @@ impl ConnectionIo {
 impl ConnectionIo {
     /// Takes over a channel that lapin has opened and put into confirm mode.
     pub(crate) fn attach(&self, channel: u16) -> Arc<PublishChannel> {
-        let publish_channel = Arc::new(PublishChannel::new(channel));
+        let channel = Arc::new(PublishChannel::new(channel));
         let mut state = self.lock();
-        state.guard.attach(publish_channel.clone());
-        if state.over.is_some() || state.released {
-            publish_channel.stop();
+        state.publishing.attach(channel.clone());
+        if state.end.is_some() || state.released {
+            channel.close();
         }
-        publish_channel
+        channel
     }
 
-    /// There is something to write.
+    /// A channel has a message to write.
     pub(crate) fn wake(&self) {
         self.task.wake();
     }
 
-    /// How large the frames may be that are written.
+    /// The largest frame that may be written, in bytes.
     pub(crate) fn frame_max(&self) -> usize {
         self.frame_max.load(Ordering::Relaxed) as usize
     }
@@ -191,25 +147,25 @@ impl ConnectionIo {
 
 /// lapin's side.
 impl ConnectionIo {
-    /// Reads what the guard lets through.
+    /// Reads bytes that the guard let pass.
     pub(crate) fn poll_read(
         &self,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.socket.check()?;
         let mut state = self.lock();
-        let full = state.guard.ready() >= READ_AHEAD;
-        let count = state.guard.take(buf)?;
+        let full = state.inbound.ready() >= READ_AHEAD;
+        let count = state.inbound.take(buf).map_err(to_io_error)?;
         if count > 0 || buf.is_empty() {
             if full {
                 self.task.wake();
             }
             return Poll::Ready(Ok(count));
         }
-        match &mut state.over {
+        match &mut state.end {
             Some(SocketEnd::ClosedByBroker) => Poll::Ready(Ok(0)),
-            Some(over) => Poll::Ready(Err(over.error())),
+            Some(end) => Poll::Ready(Err(end.error())),
             None => {
                 state.reader = Some(cx.waker().clone());
                 Poll::Pending
@@ -217,79 +173,73 @@ impl ConnectionIo {
         }
     }
 
-    /// Takes what lapin writes, all of it or nothing.
+    /// Takes the bytes that lapin writes, all of them or none.
     pub(crate) fn poll_write(
         &self,
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.socket.check()?;
         let mut state = self.lock();
         let length = pieces.iter().map(|piece| piece.len()).sum();
-        let unread = state.guard.ready() > 0;
-        match &mut state.over {
-            // It is lost, as it would be in a socket. What is left to read may say why.
+        let unread = state.inbound.ready() > 0;
+        match &mut state.end {
+            // The bytes are lost, as they would be in a socket. Those that lapin has not read may say why.
             Some(SocketEnd::ClosedByBroker) => return Poll::Ready(Ok(length)),
             Some(_) if unread => return Poll::Ready(Ok(length)),
-            Some(over) => return Poll::Ready(Err(over.error())),
+            Some(end) => return Poll::Ready(Err(end.error())),
             None => {}
         }
-        if state.lapin.len() >= WRITE_AHEAD {
+        if state.from_lapin.len() >= WRITE_AHEAD {
             state.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let IoState { guard, outbound, lapin, .. } = &mut *state;
-        let mut said = |said| match said {
+        let IoState { inbound, outbound, from_lapin, publishing, .. } = &mut *state;
+        let mut apply = |event| match event {
             OutboundEvent::FrameMax(0) => {}
             OutboundEvent::FrameMax(max) => {
-                self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed)
+                self.frame_max.store(max.min(FRAME_MAX), Ordering::Relaxed);
             }
-            OutboundEvent::Close(channel) => {
-                if let Some(publish_channel) = guard.publish_channel(channel) {
-                    publish_channel.stop();
-                    publish_channel.tell();
-                }
+            OutboundEvent::Close(channel) => publishing.close(channel),
+            OutboundEvent::CloseOk(channel) => {
+                publishing.detach(channel);
+                inbound.channel_closed(channel);
             }
-            OutboundEvent::CloseOk(channel) => guard.detach(channel),
-            OutboundEvent::Cancel(channel) => guard.cancels(channel),
+            OutboundEvent::Cancel(channel) => inbound.expect_cancel_ok(channel),
         };
         for piece in pieces {
-            outbound.take(piece, |frame| lapin.extend_from_slice(frame), &mut said);
+            outbound.take(piece, |frame| from_lapin.extend_from_slice(frame), &mut apply);
         }
         self.task.wake();
         Poll::Ready(Ok(length))
     }
 
-    /// lapin lets go of the socket. What it wrote is still on its way.
+    /// lapin lets go of the socket. The bytes that it wrote are still written.
     pub(crate) fn release(&self) {
         self.lock().released = true;
         self.task.wake();
-        self.ended.store(true, Ordering::Release);
-        self.ending.notify_waiters();
+        self.socket.end();
     }
 }
 
 impl fmt::Debug for ConnectionIo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionIo").field("stage", &self.stage()).finish_non_exhaustive()
+        f.debug_struct("ConnectionIo").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
-/// How far a broker went along before a connection failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// No socket.
-    Unreachable,
-    /// A socket, and no greeting.
-    Silent,
-    /// A greeting, and no answer to the login.
-    Greeted,
-    /// An answer to the login.
-    Answered,
+/// The fault of a frame as lapin gets it; [`frame_fault`] finds it again.
+fn to_io_error(fault: FrameFault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
 }
 
-/// How much is read before lapin has taken it.
+/// The fault of a frame in an error of the socket, if that ended the connection.
+pub(crate) fn frame_fault(error: &io::Error) -> Option<&FrameFault> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// How many bytes are read before lapin has taken them.
 pub(super) const READ_AHEAD: usize = 64 * 1024;
 
-/// How much is taken from lapin, and as much from senders, before the socket has.
+/// How many bytes are taken from lapin, and as many from senders, before the socket has taken them.
 pub(super) const WRITE_AHEAD: usize = 128 * 1024;

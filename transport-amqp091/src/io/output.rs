@@ -1,19 +1,20 @@
-//! Frames on their way to the socket, whole ones in their order. Pure.
+//! The bytes that the socket has not taken: whole frames and messages, in the order in which they are written.
 
 use std::{collections::VecDeque, io::IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use lapin::protocol::constants::FRAME_END;
 
-use crate::proto::encode;
+use crate::proto::{encode, frame::OVERHEAD};
 
-/// Frames on their way to the socket. Large bodies are not copied.
+/// The bytes that the socket has not taken. Parts of large bodies are not copied into it.
+///
+/// `length` is always the sum of the lengths of `pieces` and `tail`.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pieces: VecDeque<Bytes>,
-    /// What comes after the pieces.
+    /// The bytes after the pieces.
     tail: BytesMut,
-    /// How many bytes all of it is.
     length: usize,
 }
 
@@ -27,32 +28,40 @@ impl Output {
     }
 
     /// Appends a copy.
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub(super) fn append(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.length += bytes.len();
     }
 
-    /// Appends a message, its body in as many frames as it needs. Frames of others do not come between
-    /// them, and on the same channel must not.
-    pub(super) fn message(&mut self, channel: u16, head: &[u8], body: &Bytes, frame_max: usize) {
+    /// Appends a message, with its body in as many frames as it needs, and returns how many bytes it has. The frames
+    /// follow each other directly: on the same channel no other frame may come between them (§4.2.6).
+    pub(super) fn append_message(
+        &mut self,
+        channel: u16,
+        head: &[u8],
+        body: &Bytes,
+        frame_max: usize,
+    ) -> usize {
+        let before = self.length;
         self.tail.reserve(RESERVE);
-        self.put(head);
-        let most = frame_max.saturating_sub(encode::OVERHEAD).max(1);
+        self.append(head);
+        let most = frame_max.saturating_sub(OVERHEAD).max(1);
         for from in (0..body.len()).step_by(most) {
             let part = from..body.len().min(from + most);
-            self.put(&encode::body(channel, part.len()));
+            self.append(&encode::body_head(channel, part.len()));
             if part.len() < SHARED {
-                self.put(body.get(part).unwrap_or_default());
+                self.append(body.get(part).unwrap_or_default());
             } else {
                 self.length += part.len();
                 self.pieces.push_back(self.tail.split().freeze());
                 self.pieces.push_back(body.slice(part));
             }
-            self.put(&[FRAME_END]);
+            self.append(&[FRAME_END]);
         }
+        self.length - before
     }
 
-    /// Fills these with what comes next; says how many there are.
+    /// Fills these with the next bytes; says how many slices were filled.
     pub(super) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let all = self.pieces.iter().map(|piece| &**piece).chain([&*self.tail]);
         let mut count = 0;
@@ -63,8 +72,8 @@ impl Output {
         count
     }
 
-    /// So many bytes were written.
-    pub(super) fn gone(&mut self, mut count: usize) {
+    /// The socket took so many bytes.
+    pub(super) fn written(&mut self, mut count: usize) {
         count = count.min(self.length);
         self.length -= count;
         while let Some(piece) = self.pieces.front_mut() {
@@ -80,10 +89,10 @@ impl Output {
     }
 }
 
-/// Parts of a body that are as large as this are not copied, but cost a piece of their own.
+/// Parts of a body that have at least so many bytes are not copied, but cost a piece of their own.
 const SHARED: usize = 16 * 1024;
 
-/// Room for as much as is written at a time, so that it does not grow by and by.
+/// Room, in bytes, that is made at once, so that the tail does not grow in small steps.
 const RESERVE: usize = 4 * 1024;
 
 #[cfg(test)]
@@ -112,8 +121,8 @@ mod tests {
                     expected.push(0xce);
                 }
                 expected.extend(vec![b'o'; other]);
-                output.message(9, b"head", &body, frame_max);
-                output.put(&vec![b'o'; other]);
+                output.append_message(9, b"head", &body, frame_max);
+                output.append(&vec![b'o'; other]);
                 write(&mut output, *takes.next().unwrap(), &mut written);
             }
             while !output.is_empty() {
@@ -129,6 +138,6 @@ mod tests {
         let mut bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
         bytes.truncate(most);
         written.extend_from_slice(&bytes);
-        output.gone(bytes.len());
+        output.written(bytes.len());
     }
 }

@@ -1,12 +1,12 @@
-//! The task that has the socket: the only one that reads and writes it.
+//! The task that owns the socket: the only one that reads and writes it.
 
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, MutexGuard, atomic::Ordering},
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -14,40 +14,44 @@ use tokio::{
     time::timeout,
 };
 
-use super::connection_io::{ConnectionIo, IoState, READ_AHEAD, SocketEnd, WRITE_AHEAD};
+use super::{
+    connection_io::{ConnectionIo, IoState, READ_AHEAD, SocketEnd, WRITE_AHEAD},
+    liveness::Liveness,
+};
+use crate::proto::frame::HEARTBEAT_FRAME;
 
 /// Reads and writes until lapin lets go of the connection, the connection is cut, or the socket ends.
 pub(crate) async fn run(socket: impl AsyncRead + AsyncWrite + Unpin, io: Arc<ConnectionIo>) {
-    let mut task = Task { socket, io, unflushed: false, shown: Instant::now(), turn: 0 };
+    let mut task = Task { socket, io, unflushed: false, liveness: Liveness::new() };
     poll_fn(|cx| task.poll(cx)).await;
-    // lapin is gone, and what it wrote last may say goodbye.
+    // lapin has let go, and its last bytes may be `connection.close`.
     let _ = timeout(LAST_WRITES, poll_fn(|cx| task.poll_close(cx))).await;
 }
 
 struct Task<S> {
     socket: S,
     io: Arc<ConnectionIo>,
-    /// Whether the socket may hold back what was written.
+    /// Whether the socket may hold back bytes that were written to it.
     unflushed: bool,
-    /// When lapin was last shown that the broker lives.
-    shown: Instant,
-    /// Which publish_channel is asked first.
-    turn: usize,
+    liveness: Liveness,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
-    /// Ready when the socket is of no use any more, or nobody needs it.
+    /// Ready when the socket has ended, or lapin has let go of it.
+    ///
+    /// Pending only if both reading and writing are: each then waits for the socket, or for a change in
+    /// `ConnectionIo`, which wakes this task.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // Whatever changes from here on wakes again.
-        self.io.task.register(cx.waker());
+        // First, so that each change from here on wakes again.
+        self.io.register(cx.waker());
         loop {
-            if let Err(error) = self.io.check() {
-                self.over(SocketEnd::Failed(Some(error)));
+            if let Err(error) = self.io.socket().check() {
+                self.end(SocketEnd::Failed(Some(error)));
             }
             let read = self.poll_read(cx);
             let written = self.poll_write(cx);
             let state = self.io.lock();
-            if state.released || state.over.is_some() {
+            if state.released || state.end.is_some() {
                 return Poll::Ready(());
             }
             drop(state);
@@ -59,11 +63,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.io.lock();
-        let IoState { guard, reader, over, .. } = &mut *state;
-        if over.is_some() || guard.has_failed() || guard.ready() >= READ_AHEAD {
+        let IoState { inbound, publishing, reader, end, .. } = &mut *state;
+        if end.is_some() || inbound.has_failed() || inbound.ready() >= READ_AHEAD {
             return Poll::Pending;
         }
-        let mut room = ReadBuf::new(guard.room());
+        let mut room = ReadBuf::new(inbound.room());
         let result = std::task::ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room));
         let count = room.filled().len();
         let ended = match result {
@@ -73,23 +77,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         };
         if let Some(ended) = ended {
             drop(state);
-            self.over(ended);
+            self.end(ended);
             return Poll::Ready(());
         }
-        guard.came(count);
-        if guard.ready() > 0 {
-            self.shown = Instant::now();
-        } else if guard.withheld() && self.shown.elapsed() >= SHOW_LIFE {
-            guard.show_life();
-            self.shown = Instant::now();
+        inbound.filled(count);
+        let (mut events, mut left_out) = (false, false);
+        while let Some(event) = inbound.next_event() {
+            events = true;
+            left_out |= event.is_left_out();
+            publishing.apply(event);
         }
-        if let (None, Some(greeting)) = (self.io.greeting.get(), guard.greeting()) {
-            let _ = self.io.greeting.set(greeting.clone());
+        if events {
+            publishing.wake_senders();
         }
-        if guard.answered() {
-            self.io.answered.store(true, Ordering::Release);
+        if self.liveness.received(left_out, inbound.ready() > 0) {
+            inbound.insert(&HEARTBEAT_FRAME);
         }
-        let lapin = match guard.ready() > 0 || guard.has_failed() {
+        if let Some(properties) = inbound.peer_properties() {
+            self.io.socket().greeted(properties);
+        }
+        if inbound.answered() {
+            self.io.socket().answered();
+        }
+        let lapin = match inbound.ready() > 0 || inbound.has_failed() {
             true => reader.take(),
             false => None,
         };
@@ -101,11 +111,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let io = self.io.clone();
         let mut state = io.lock();
-        if state.over.is_some() {
+        if state.end.is_some() {
             return Poll::Pending;
         }
         self.fill(&mut state);
-        let lapin = match state.lapin.len() < WRITE_AHEAD {
+        let lapin = match state.from_lapin.len() < WRITE_AHEAD {
             true => state.writer.take(),
             false => None,
         };
@@ -114,7 +124,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         written
     }
 
-    /// Writes what there is.
+    /// Takes the bytes of lapin, and then messages from the publishing channels in turn, as many as are written at
+    /// a time.
+    fn fill(&self, state: &mut IoState) {
+        let IoState { from_lapin, publishing, output, released, .. } = state;
+        let Some(room) = WRITE_AHEAD.checked_sub(output.len()).filter(|room| *room > 0) else {
+            return;
+        };
+        // The bytes of lapin take no room from the senders.
+        output.append(from_lapin);
+        from_lapin.clear();
+        if *released {
+            return;
+        }
+        let frame_max = self.io.frame_max();
+        publishing.take_turns(room, |channel, message| {
+            output.append_message(channel, &message.head, &message.body, frame_max)
+        });
+    }
+
+    /// Writes the output, as much as the socket takes.
     fn poll_socket(
         &mut self,
         cx: &mut Context<'_>,
@@ -132,52 +161,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
         };
         match result {
             Poll::Ready(Ok(count)) => {
-                state.output.gone(count);
+                state.output.written(count);
                 self.unflushed = true;
             }
             Poll::Ready(Err(error)) => {
                 drop(state);
-                // What the broker said before it hung up may say why.
+                // The last frames of the broker may say why it closed the connection.
                 while self.poll_read(cx).is_ready() {}
-                self.over(SocketEnd::Failed(Some(error)));
+                self.end(SocketEnd::Failed(Some(error)));
             }
             Poll::Pending => return self.poll_flush(cx),
         }
         Poll::Ready(())
     }
 
-    /// Takes what lapin wrote, and then messages from the publish_channels in turn, as many as are written at a time.
-    fn fill(&mut self, state: &mut IoState) {
-        let IoState { guard, lapin, output, released, .. } = state;
-        if output.len() >= WRITE_AHEAD {
-            return;
-        }
-        // What lapin has to say is not at the senders' expense either.
-        let most = WRITE_AHEAD + lapin.len();
-        output.put(lapin);
-        lapin.clear();
-        if guard.blocked() || *released {
-            return;
-        }
-        let (frame_max, publish_channels) = (self.io.frame_max(), guard.publish_channels());
-        let mut without = 0;
-        while output.len() < most && without < publish_channels.len() {
-            let Some(publish_channel) = publish_channels.get(self.turn) else {
-                self.turn = 0;
-                continue;
-            };
-            let before = output.len();
-            while output.len() < before + SHARE
-                && let Some(message) = publish_channel.next()
-            {
-                output.message(publish_channel.channel(), &message.head, &message.body, frame_max);
-            }
-            without = if output.len() > before { 0 } else { without + 1 };
-            self.turn += 1;
-        }
-    }
-
-    /// Never ready for more: a flush makes no room.
+    /// Always pending: a flush makes no room for more.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unflushed && Pin::new(&mut self.socket).poll_flush(cx).is_ready() {
             self.unflushed = false;
@@ -187,11 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
 
     /// Writes the rest, and closes the socket.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.task.register(cx.waker());
-        self.io.check()?;
+        self.io.register(cx.waker());
+        self.io.socket().check()?;
         while self.poll_write(cx).is_ready() {}
         let state = self.io.lock();
-        if state.over.is_some() {
+        if state.end.is_some() {
             return Poll::Ready(Ok(()));
         }
         if !state.output.is_empty() {
@@ -203,14 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<S> {
 }
 
 impl<S> Task<S> {
-    /// The socket is of no use any more, and for a reason: the first is the reason.
-    fn over(&self, how: SocketEnd) {
+    /// The socket has ended; the first end is the one that counts. Tells the senders and lapin.
+    fn end(&self, end: SocketEnd) {
         let mut state = self.io.lock();
-        state.over.get_or_insert(how);
-        state.guard.publish_channels().iter().for_each(|publish_channel| {
-            publish_channel.stop();
-            publish_channel.tell();
-        });
+        state.end.get_or_insert(end);
+        state.publishing.close_all();
         let lapin = [state.reader.take(), state.writer.take()];
         drop(state);
         lapin.into_iter().flatten().for_each(Waker::wake);
@@ -220,19 +215,12 @@ impl<S> Task<S> {
 impl<S> Drop for Task<S> {
     /// Also when the runtime ends: lapin waits on a thread of its own.
     fn drop(&mut self) {
-        self.over(SocketEnd::Failed(None));
+        self.end(SocketEnd::Failed(None));
     }
 }
 
-/// How much an publish_channel may write before the next one has its turn, and a message of any size.
-const SHARE: usize = 16 * 1024;
-
-/// How many pieces are written at a time.
+/// How many pieces are written by one system call, at most.
 const PIECES: usize = 32;
-
-/// How often lapin is shown that the broker lives, at the most. It gives up after two seconds, where
-/// heartbeats come every second.
-const SHOW_LIFE: Duration = Duration::from_millis(250);
 
 /// How long the last writes of a connection may take.
 const LAST_WRITES: Duration = Duration::from_secs(1);

@@ -20,7 +20,8 @@ use super::{
     task::run,
 };
 use crate::{
-    proto::{encode, guard::FRAME_MAX},
+    limits::FRAME_MAX,
+    proto::encode,
     publishing::channel::{Closed, PublishChannel},
 };
 
@@ -89,7 +90,7 @@ impl Scene {
 
     fn publishes(&self, publish_channel: &PublishChannel, id: u64, body: usize) {
         let outgoing = outgoing(id, body);
-        let head = encode::head(publish_channel.channel(), &outgoing, self.io.frame_max()).unwrap();
+        let head = encode::head(publish_channel.number(), &outgoing, self.io.frame_max()).unwrap();
         assert!(publish_channel.take(&outgoing, head));
         self.io.wake();
     }
@@ -244,15 +245,15 @@ async fn a_sender_learns_that_the_broker_closed_its_channel_once_lapin_knows() {
     scene.hears().await;
     let mut outcomes = Vec::new();
     scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
-    let early = poll_fn(|cx| Poll::Ready(publish_channel.poll(cx, &mut outcomes))).await;
+    let early = poll_fn(|cx| Poll::Ready(publish_channel.poll_outcomes(cx, &mut outcomes))).await;
     assert!(early.is_pending(), "{early:?}");
-    assert!(poll_fn(|cx| Poll::Ready(publish_channel.poll_done(cx))).await.is_pending());
-    let closed = poll_fn(|cx| publish_channel.poll(cx, &mut outcomes));
+    assert!(poll_fn(|cx| Poll::Ready(publish_channel.poll_drained(cx))).await.is_pending());
+    let closed = poll_fn(|cx| publish_channel.poll_outcomes(cx, &mut outcomes));
     let close_ok = frame(1, 1, &[0, 20, 0, 41]);
     let (closed, written) = tokio::join!(soon(closed), write(&scene.io, &close_ok));
     written.unwrap();
-    assert!(matches!(closed, Some(Closed::Broker { .. })), "{closed:?}");
-    soon(poll_fn(|cx| publish_channel.poll_done(cx))).await;
+    assert!(matches!(closed, Some(Closed::ByBroker { .. })), "{closed:?}");
+    soon(poll_fn(|cx| publish_channel.poll_drained(cx))).await;
 }
 
 #[tokio::test]
@@ -269,8 +270,8 @@ async fn the_end_of_a_socket_is_told_to_lapin_and_to_senders_after_what_came_bef
     assert_eq!(read(&scene.io, last.len()).await, last);
     let mut some = [0; 10];
     assert_eq!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.unwrap(), 0);
-    soon(poll_fn(|cx| publish_channel.poll_done(cx))).await;
-    assert!(scene.io.attach(2).next().is_none());
+    soon(poll_fn(|cx| publish_channel.poll_drained(cx))).await;
+    assert!(!scene.io.attach(2).take(&outgoing(3, 10), vec![]));
     soon(scene.task).await.unwrap();
 }
 
@@ -305,7 +306,7 @@ async fn what_lapin_wrote_last_arrives_before_the_end() {
         assert_eq!(scene.hears().await.2[11], tag);
     }
     assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
-    soon(scene.io.ended()).await;
+    soon(scene.io.socket().ended()).await;
 }
 
 /// Without, it would give the connection up: the broker sends no heartbeats while it has something to say.

@@ -1,6 +1,6 @@
-//! Frames of AMQP 0-9-1, read piece by piece. Trusts no length.
+//! The values of AMQP 0-9-1 in bytes (§4.2.5), read one after the other. No length is trusted.
 
-/// The rest of some bytes.
+/// The bytes that are still to be read. Each method reads one value, and returns `None` if the bytes end before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor<'a>(&'a [u8]);
 
@@ -46,14 +46,13 @@ impl<'a> Cursor<'a> {
         self.take(length.into())
     }
 
-    /// Whatever has a length of four bytes before it: a string, a list, a table.
+    /// The content of a long string, a list or a table: its length is four bytes.
     pub(crate) fn long_string(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.long()?).ok()?;
         self.take(length)
     }
 
-    /// The bytes of a field's value of this type, its length left out; tables and lists are not
-    /// entered.
+    /// The bytes of a value of this type in a table, without its length. Tables and lists are not entered.
     pub(crate) fn value(&mut self, kind: u8) -> Option<&'a [u8]> {
         match kind {
             b'S' | b'x' | b'F' | b'A' => self.long_string(),

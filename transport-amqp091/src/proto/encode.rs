@@ -1,22 +1,29 @@
-//! The frames of a message on its way out (§4.2.3, §4.2.6). Pure.
+//! The frames of a published message (§4.2.3, §4.2.6).
 //!
-//! lapin could write them, and would take more time for that than for everything else: it copies each
-//! body twice, makes a future, two promises and a wake for each message, and keeps the order of frames
-//! and delivery tags only where one task publishes.
+//! lapin could write them, but would take more time for that than all other steps take together: it copies each
+//! body twice, makes a future, two promises and a wake for each message, and keeps the order of frames and
+//! delivery tags only if a single task publishes. `docs/design/16-amqp091.md` has the figures.
 
 use enoki_core::{
     Error, ErrorKind, Message, Properties, Result, Table, Value, transport::Outgoing,
 };
-use lapin::protocol::constants::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD};
+use lapin::protocol::constants::FRAME_END;
 
-/// What comes before the body: `basic.publish` and the content header, a frame each. Fails if a frame
-/// is too small for the header.
+use super::{
+    frame::{BODY, HEADER, METHOD},
+    methods::BASIC_PUBLISH,
+};
+
+/// The frames before the body: `basic.publish`, and the content header. Fails if the content header needs a frame of
+/// more than `frame_max` bytes.
 pub(crate) fn head(channel: u16, outgoing: &Outgoing, frame_max: usize) -> Result<Vec<u8>> {
     let Outgoing { exchange, routing_key, mandatory, message, .. } = outgoing;
     let mut out = Vec::with_capacity(USUAL + exchange.len() + routing_key.len());
-    frame(&mut out, FRAME_METHOD, channel, |out| {
-        out.extend_from_slice(&PUBLISH);
-        // Once a ticket.
+    frame(&mut out, METHOD, channel, |out| {
+        let (class, method) = BASIC_PUBLISH;
+        out.extend_from_slice(&class.to_be_bytes());
+        out.extend_from_slice(&method.to_be_bytes());
+        // reserved-1 (formerly the access ticket), always 0.
         out.extend_from_slice(&[0, 0]);
         short(out, exchange);
         short(out, routing_key);
@@ -24,7 +31,7 @@ pub(crate) fn head(channel: u16, outgoing: &Outgoing, frame_max: usize) -> Resul
         Ok(())
     })?;
     let before = out.len();
-    frame(&mut out, FRAME_HEADER, channel, |out| content(out, message))?;
+    frame(&mut out, HEADER, channel, |out| content(out, message))?;
     let length = out.len() - before;
     if length > frame_max {
         return Err(Error::new(ErrorKind::TooLarge, "encode the properties and headers").because(
@@ -36,13 +43,10 @@ pub(crate) fn head(channel: u16, outgoing: &Outgoing, frame_max: usize) -> Resul
     Ok(out)
 }
 
-/// Type, channel and length before a payload, and the end behind it.
-pub(crate) const OVERHEAD: usize = 8;
-
-/// What comes before a part of the body; [`FRAME_END`] comes behind it.
-pub(crate) fn body(channel: u16, length: usize) -> [u8; 7] {
+/// The first 7 bytes of a body frame; its payload follows, then [`FRAME_END`].
+pub(crate) fn body_head(channel: u16, length: usize) -> [u8; 7] {
     let ([a, b], [c, d, e, f]) = (channel.to_be_bytes(), (length as u32).to_be_bytes());
-    [FRAME_BODY, a, b, c, d, e, f]
+    [BODY, a, b, c, d, e, f]
 }
 
 fn frame(
@@ -117,19 +121,19 @@ fn content(out: &mut Vec<u8>, message: &Message) -> Result<()> {
     Ok(())
 }
 
-/// A text that is at most 255 bytes long, by its type.
+/// A short string. By their types, all texts here have 255 bytes at most.
 fn short(out: &mut Vec<u8>, text: &str) {
     out.push(text.len() as u8);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Bytes with their length before them, in four bytes.
+/// A long string: its length (4 bytes), then its bytes.
 fn bytes(out: &mut Vec<u8>, content: &[u8]) {
     out.extend_from_slice(&(content.len() as u32).to_be_bytes());
     out.extend_from_slice(content);
 }
 
-/// The same for what has yet to be written.
+/// The same for content that the closure writes: the length is filled in afterwards.
 fn long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -150,7 +154,7 @@ fn table(out: &mut Vec<u8>, table: &Table) -> Result<()> {
     })
 }
 
-/// The types are those that [`headers`](crate::headers) names.
+/// A value of a table: its type (1 byte), and its bytes. `headers.rs` has the table of types.
 fn value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     match value {
         Value::Null => out.push(b'V'),
@@ -188,17 +192,16 @@ fn value(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The error for a value of a type that came later.
+/// The error for a value of a type that a later version of the core has added.
 pub(crate) fn no_type(value: &Value) -> Error {
     Error::new(ErrorKind::Codec, "encode a header")
         .because(format!("AMQP 0-9-1 has no type for {value:?}"))
 }
 
-/// The class `basic`, and a weight that nobody uses.
+/// The class `basic`, and a weight that is always 0.
 const BASIC: [u8; 4] = [0, 60, 0, 0];
-const PUBLISH: [u8; 4] = [0, 60, 0, 40];
 
-/// What a message has before its body, roughly.
+/// The usual number of bytes before a body, without exchange and routing key.
 const USUAL: usize = 128;
 
 #[cfg(test)]

@@ -1,39 +1,46 @@
-//! What lapin writes, frame by frame: keeps those off the wire that belong to a channel which has just
-//! closed, and notes what this side has agreed to. Pure.
+//! The frames that lapin writes, on their way to the broker: those on a channel that has just closed are left
+//! out, and the events that frames mean for this side are returned.
 //!
-//! lapin writes an acknowledgement after a `channel.close-ok` now and then. To the broker that is a frame
-//! on a channel that was never opened: it closes the connection (504), and everything else on it goes
-//! down. What is dropped here the broker would not have taken either.
+//! lapin sometimes writes an acknowledgement after a `channel.close-ok`. To the broker that is a frame on a channel
+//! that was never opened (§4.7): it closes the connection with 504, and all channels on it. The broker would have
+//! ignored the frame on the open channel as well.
+
+use super::{
+    frame::METHOD,
+    methods::{BASIC_CANCEL, CHANNEL_CLOSE, CHANNEL_CLOSE_OK, CHANNEL_OPEN, CONNECTION_TUNE_OK},
+};
 
 /// The frames that lapin writes, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    /// The beginning of a frame that is not whole yet. lapin's buffer is a ring.
+    /// The beginning of a frame whose end lapin has not written yet: lapin writes from a ring buffer, so a write may
+    /// end in the middle of a frame. Always shorter than that frame.
     begun: Vec<u8>,
-    /// Channels of which the last frame was `close` or `close-ok`. Few and seldom.
+    /// The channels on which the last frame of lapin's was `channel.close` or `channel.close-ok`. No frame but
+    /// `channel.open` passes on them. Each is here once, until it is opened again.
     closed: Vec<u16>,
 }
 
-/// What a frame of lapin's says to whoever publishes.
+/// What a frame of lapin's means for this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutboundEvent {
-    /// Frames may be so large (`connection.tune-ok`).
+    /// No frame may have more bytes than this (`connection.tune-ok`); 0 means no limit.
     FrameMax(u32),
     /// Nothing may follow on this channel (`channel.close`).
     Close(u16),
-    /// The channel is gone (`channel.close-ok`).
+    /// lapin has answered the broker's `channel.close` (`channel.close-ok`): its number may be given to the next one.
     CloseOk(u16),
-    /// The consumer of the channel is to end (`basic.cancel`).
+    /// lapin cancels the consumer of this channel (`basic.cancel`).
     Cancel(u16),
 }
 
 impl Outbound {
-    /// Takes what lapin writes; hands on whole frames, and what they say.
+    /// Takes the bytes that lapin writes; hands each whole frame that may pass to `pass`, and each event to `event`.
     pub(crate) fn take(
         &mut self,
         bytes: &[u8],
         mut pass: impl FnMut(&[u8]),
-        mut said: impl FnMut(OutboundEvent),
+        mut event: impl FnMut(OutboundEvent),
     ) {
         let begun = std::mem::take(&mut self.begun);
         let joined;
@@ -45,7 +52,7 @@ impl Outbound {
         while let Some(length) = length(rest)
             && let Some((frame, after)) = rest.split_at_checked(length)
         {
-            if self.passes(frame, &mut said) {
+            if self.passes(frame, &mut event) {
                 pass(frame);
             }
             rest = after;
@@ -53,34 +60,37 @@ impl Outbound {
         self.begun.extend_from_slice(rest);
     }
 
-    fn passes(&mut self, frame: &[u8], said: &mut impl FnMut(OutboundEvent)) -> bool {
+    fn passes(&mut self, frame: &[u8], event: &mut impl FnMut(OutboundEvent)) -> bool {
         let Some(&[METHOD, c0, c1, _, _, _, _, m0, m1, m2, m3]) = frame.first_chunk() else {
             return !self.closed.contains(&channel(frame));
         };
         let channel = u16::from_be_bytes([c0, c1]);
-        match [m0, m1, m2, m3] {
+        let method = (u16::from_be_bytes([m0, m1]), u16::from_be_bytes([m2, m3]));
+        match method {
             CHANNEL_OPEN => self.closed.retain(|closed| *closed != channel),
-            method @ (CHANNEL_CLOSE | CHANNEL_CLOSE_OK) => {
+            CHANNEL_CLOSE | CHANNEL_CLOSE_OK => {
                 self.closed.retain(|closed| *closed != channel);
                 self.closed.push(channel);
-                said(match method {
+                event(match method {
                     CHANNEL_CLOSE => OutboundEvent::Close(channel),
                     _ => OutboundEvent::CloseOk(channel),
                 });
             }
-            BASIC_CANCEL if !self.closed.contains(&channel) => said(OutboundEvent::Cancel(channel)),
-            TUNE_OK => {
+            _ if self.closed.contains(&channel) => return false,
+            BASIC_CANCEL => event(OutboundEvent::Cancel(channel)),
+            CONNECTION_TUNE_OK => {
+                // channel-max (2 bytes), frame-max (4 bytes), heartbeat (2 bytes).
                 if let Some(frame_max) = frame.get(13..17).and_then(|max| max.try_into().ok()) {
-                    said(OutboundEvent::FrameMax(u32::from_be_bytes(frame_max)));
+                    event(OutboundEvent::FrameMax(u32::from_be_bytes(frame_max)));
                 }
             }
-            _ => return !self.closed.contains(&channel),
+            _ => {}
         }
         true
     }
 }
 
-/// How long the frame is that begins here, once that can be told.
+/// The length of the frame that begins here; `None` while its first 7 bytes are not there.
 fn length(bytes: &[u8]) -> Option<usize> {
     match *bytes.first_chunk::<7>()? {
         // The protocol header, before all frames.
@@ -98,13 +108,6 @@ fn channel(frame: &[u8]) -> u16 {
         _ => 0,
     }
 }
-
-const METHOD: u8 = 1;
-const BASIC_CANCEL: [u8; 4] = [0, 60, 0, 30];
-const TUNE_OK: [u8; 4] = [0, 10, 0, 31];
-const CHANNEL_OPEN: [u8; 4] = [0, 20, 0, 10];
-const CHANNEL_CLOSE: [u8; 4] = [0, 20, 0, 40];
-const CHANNEL_CLOSE_OK: [u8; 4] = [0, 20, 0, 41];
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +166,7 @@ mod tests {
         ) {
             let mut bytes = b"AMQP\0\0\x09\x01".to_vec();
             let mut expected = bytes.clone();
-            let (mut closed, mut told) = (Vec::new(), Vec::new());
+            let (mut closed, mut expected_events) = (Vec::new(), Vec::new());
             for sent in &all {
                 bytes.extend(sent.bytes());
                 match sent {
@@ -171,10 +174,10 @@ mod tests {
                         continue;
                     }
                     Sent::Ack(..) => {}
-                    Sent::Cancel(channel) => told.push(OutboundEvent::Cancel(*channel)),
+                    Sent::Cancel(channel) => expected_events.push(OutboundEvent::Cancel(*channel)),
                     Sent::Open(channel) => closed.retain(|other| other != channel),
-                    Sent::Close(channel) => told.push(OutboundEvent::Close(*channel)),
-                    Sent::CloseOk(channel) => told.push(OutboundEvent::CloseOk(*channel)),
+                    Sent::Close(channel) => expected_events.push(OutboundEvent::Close(*channel)),
+                    Sent::CloseOk(channel) => expected_events.push(OutboundEvent::CloseOk(*channel)),
                 }
                 if let Sent::Close(channel) | Sent::CloseOk(channel) = sent {
                     closed.push(*channel);
@@ -183,24 +186,24 @@ mod tests {
             }
 
             let mut outbound = Outbound::default();
-            let (mut written, mut said) = (Vec::new(), Vec::new());
+            let (mut written, mut events) = (Vec::new(), Vec::new());
             let mut pieces = pieces.iter().cycle();
             let mut rest = bytes.as_slice();
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at(rest.len().min(*pieces.next().unwrap()));
-                outbound.take(piece, |frame| written.extend_from_slice(frame), |what| said.push(what));
+                outbound.take(piece, |frame| written.extend_from_slice(frame), |event| events.push(event));
                 rest = after;
             }
             prop_assert_eq!(written, expected);
-            prop_assert_eq!(said, told);
+            prop_assert_eq!(events, expected_events);
         }
     }
 
     #[test]
-    fn the_size_of_frames_is_what_was_agreed_on() {
-        let mut said = Vec::new();
+    fn the_frame_limit_is_the_agreed_one() {
+        let mut events = Vec::new();
         let tune_ok = frame(0, &[0, 10, 0, 31, 7, 255, 0, 1, 0, 0, 0, 10]);
-        Outbound::default().take(&tune_ok, |_| {}, |what| said.push(what));
-        assert_eq!(said, [OutboundEvent::FrameMax(65_536)]);
+        Outbound::default().take(&tune_ok, |_| {}, |event| events.push(event));
+        assert_eq!(events, [OutboundEvent::FrameMax(65_536)]);
     }
 }

@@ -1,45 +1,45 @@
-//! Who the broker says it is, in the first frame it sends (`connection.start`). Pure.
+//! The product and version that the broker names in its first frame, `connection.start` (§1.4.2.1).
 //!
-//! lapin reads the server's properties and keeps none of them.
+//! They are read here because lapin reads the server's properties and keeps none of them.
 
-use crate::proto::decode::Cursor;
+use super::{decode::Cursor, frame::METHOD, methods::CONNECTION_START};
 
-/// What a broker says of itself before the login.
+/// The product and version of a broker. Each has 64 characters at most.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PeerProperties {
     pub(crate) product: Option<String>,
     pub(crate) version: Option<String>,
 }
 
-/// The greeting in this frame; an empty one if it is no `connection.start`.
+/// The properties in this frame; none if it is no `connection.start`.
 pub(crate) fn read(frame: &[u8]) -> PeerProperties {
     start(frame).unwrap_or_default()
 }
 
-/// A method of class 10, method 10: a version of two bytes, then the properties.
+/// Reads a version of the protocol (2 bytes), then the table of properties.
 fn start(frame: &[u8]) -> Option<PeerProperties> {
     let mut cursor = Cursor::new(frame);
-    if cursor.byte()? != 1 {
+    if cursor.byte()? != METHOD {
         return None;
     }
     cursor.take(6)?;
-    if (cursor.short()?, cursor.short()?) != (10, 10) {
+    if (cursor.short()?, cursor.short()?) != CONNECTION_START {
         return None;
     }
     cursor.take(2)?;
     let mut table = Cursor::new(cursor.long_string()?);
-    let mut greeting = PeerProperties::default();
+    let mut properties = PeerProperties::default();
     while let Some(name) = table.short_string() {
         let kind = table.byte()?;
         let value = table.value(kind)?;
         let text = || String::from_utf8_lossy(value).chars().take(64).collect();
         match name {
-            b"product" => greeting.product = Some(text()),
-            b"version" => greeting.version = Some(text()),
+            b"product" => properties.product = Some(text()),
+            b"version" => properties.version = Some(text()),
             _ => {}
         }
     }
-    Some(greeting)
+    Some(properties)
 }
 
 #[cfg(test)]
@@ -78,15 +78,15 @@ mod tests {
     #[test]
     fn product_and_version_are_found() {
         let frame = frame();
-        let greeting = PeerProperties {
+        let properties = PeerProperties {
             product: Some("RabbitMQ".to_owned()),
             version: Some("4.0.5".to_owned()),
         };
-        assert_eq!(read(&frame), greeting);
+        assert_eq!(read(&frame), properties);
     }
 
     #[test]
-    fn another_first_frame_has_no_greeting() {
+    fn another_first_frame_has_no_properties() {
         for frame in [&b"\x01\0\0\0\0\0\x04\0\x0a\0\x32\xce"[..], b"AMQP\0\x01\0\0", b"", b"\x08"] {
             assert_eq!(read(frame), PeerProperties::default());
         }

@@ -1,5 +1,4 @@
-//! Where a sender and the connection's task meet: messages that wait to be written, and what became of
-//! those that were.
+//! One publishing channel: the messages that wait to be written on it, and the outcomes of those that were.
 
 use std::{
     collections::VecDeque,
@@ -12,37 +11,50 @@ use bytes::Bytes;
 use enoki_core::transport::{Outgoing, PublishOutcome};
 use lapin::{ChannelState, protocol::AMQPError, types::ShortString};
 
-pub(crate) use super::unconfirmed::Answer;
 use super::unconfirmed::UnconfirmedMessages;
+use crate::proto::event::Answer;
 
-/// A channel in confirm mode: lapin opens and closes it, and the messages on it pass lapin by.
+/// A channel in confirm mode. lapin opens and closes it; the messages on it are written beside lapin.
 pub(crate) struct PublishChannel {
-    channel: u16,
+    number: u16,
     state: Mutex<State>,
 }
 
+/// A message is in `waiting` and in `unconfirmed` once it was taken; written, it is in `unconfirmed` only; answered,
+/// its outcome is in `outcomes`, until the sender takes that.
+///
+/// The channel closes in two steps, and never opens again:
+///
+/// | | `closed` | `known_to_lapin` | `waiting` | `unconfirmed` |
+/// |---|---|---|---|---|
+/// | open | `None` | `false` | any | at least those that wait |
+/// | the broker's `channel.close` has come | `ByBroker` | `false` | empty | empty: each message has an outcome or never will |
+/// | lapin has answered that, or lapin closed it, or the connection is over | `Some` | `true` | empty | those left never have an outcome |
 #[derive(Default)]
 struct State {
     unconfirmed: UnconfirmedMessages,
-    /// Taken, and not yet on their way to the socket.
-    waiting: VecDeque<Message>,
+    /// The last ones of the messages that were taken, in their order.
+    waiting: VecDeque<EncodedMessage>,
     outcomes: Vec<(u64, PublishOutcome)>,
-    /// Why nothing is written any more.
+    /// Why nothing is taken and written any more.
     closed: Option<Closed>,
-    /// Whether lapin knows of it. It reads what the broker says a moment later: a channel that it had to
-    /// close meanwhile would be closed from both sides, and its number given away too soon.
-    gone: bool,
+    /// Whether lapin knows that the channel is closed; only then does the sender learn it. lapin reads the broker's
+    /// `channel.close` slightly later than this side. If the sender went in between, lapin would close the channel
+    /// from this side as well, and give its number to the next channel too soon.
+    known_to_lapin: bool,
     /// Whether the broker asked for a pause (`channel.flow`).
     paused: bool,
+    /// The sender, while it waits for outcomes or for the end of the channel.
     sender: Option<Waker>,
 }
 
 impl State {
-    fn is_done(&self) -> bool {
-        self.gone || (self.closed.is_none() && self.unconfirmed.is_empty())
+    /// Whether lapin may close the channel: it is closed already, or the broker has answered each message.
+    fn is_drained(&self) -> bool {
+        self.known_to_lapin || (self.closed.is_none() && self.unconfirmed.is_empty())
     }
 
-    fn wakes(&mut self, sender: &Waker) {
+    fn keep_waker(&mut self, sender: &Waker) {
         if !self.sender.as_ref().is_some_and(|known| known.will_wake(sender)) {
             self.sender = Some(sender.clone());
         }
@@ -50,28 +62,30 @@ impl State {
 }
 
 /// A message that waits to be written.
-pub(crate) struct Message {
+pub(crate) struct EncodedMessage {
+    /// Its frames before the body.
     pub(crate) head: Vec<u8>,
     pub(crate) body: Bytes,
 }
 
-/// Why nothing is written any more.
+/// Why nothing is written on a channel any more.
 #[derive(Debug, Clone)]
 pub(crate) enum Closed {
-    /// The broker closed the channel. Whether it was for a message that was under way, and that has its
-    /// outcome.
-    Broker { error: lapin::Error, explained: bool },
+    /// The broker closed the channel. `explained`: it did so for a message that was under way, and that message has
+    /// its outcome.
+    ByBroker { error: lapin::Error, explained: bool },
     /// This side closed it, or the connection is over.
     Here,
 }
 
 impl PublishChannel {
-    pub(crate) fn new(channel: u16) -> Self {
-        Self { channel, state: Mutex::default() }
+    pub(crate) fn new(number: u16) -> Self {
+        Self { number, state: Mutex::default() }
     }
 
-    pub(crate) fn channel(&self) -> u16 {
-        self.channel
+    /// The number of the channel on its connection.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,8 +95,8 @@ impl PublishChannel {
 
 /// The sender's side.
 impl PublishChannel {
-    /// Whether this message can be taken now. One whose id another has waits for that one's outcome:
-    /// the broker returns messages by nothing else.
+    /// Whether this message can be taken now. A mandatory message waits for the outcome of another one with the same
+    /// message id: the broker names a message that it returns by nothing else.
     pub(crate) fn has_room_for(&self, outgoing: &Outgoing, window: usize) -> bool {
         let state = self.lock();
         let message_id = &outgoing.message.properties.message_id;
@@ -92,14 +106,15 @@ impl PublishChannel {
                 && message_id.as_ref().is_some_and(|id| state.unconfirmed.has(id)))
     }
 
-    /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
+    /// Takes a message, to be written after those before it; `head` has its frames before the body. `false` if the
+    /// channel is closed: then it took nothing.
     pub(crate) fn take(&self, outgoing: &Outgoing, head: Vec<u8>) -> bool {
         let mut state = self.lock();
         if state.closed.is_some() {
             return false;
         }
         state.unconfirmed.sent(outgoing);
-        state.waiting.push_back(Message { head, body: outgoing.message.body.clone() });
+        state.waiting.push_back(EncodedMessage { head, body: outgoing.message.body.clone() });
         true
     }
 
@@ -111,9 +126,9 @@ impl PublishChannel {
         any
     }
 
-    /// Waits for outcomes and appends them; says why there will be none, after the last of them, and once
-    /// lapin knows it.
-    pub(crate) fn poll(
+    /// Waits for outcomes and appends them: `None`. After the last of them it says why there will be no more, once
+    /// lapin knows that the channel is closed.
+    pub(crate) fn poll_outcomes(
         &self,
         cx: &mut Context<'_>,
         into: &mut Vec<(u64, PublishOutcome)>,
@@ -123,56 +138,58 @@ impl PublishChannel {
             into.append(&mut state.outcomes);
             return Poll::Ready(None);
         }
-        if let Some(closed) = state.closed.as_ref().filter(|_| state.gone) {
+        if let Some(closed) = state.closed.as_ref().filter(|_| state.known_to_lapin) {
             return Poll::Ready(Some(closed.clone()));
         }
-        state.wakes(cx.waker());
+        state.keep_waker(cx.waker());
         Poll::Pending
     }
 
-    /// Whether no message waits for an answer, and lapin may close the channel.
-    pub(crate) fn is_done(&self) -> bool {
-        self.lock().is_done()
+    /// Whether lapin may close the channel: it is closed already, or the broker has answered each message.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.lock().is_drained()
     }
 
-    /// Waits until no message waits for an answer, and lapin may close the channel.
-    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until lapin may close the channel. Outcomes are thrown away.
+    pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         state.outcomes.clear();
-        if state.is_done() {
+        if state.is_drained() {
             return Poll::Ready(());
         }
-        state.wakes(cx.waker());
+        state.keep_waker(cx.waker());
         Poll::Pending
     }
 }
 
-/// The connection's side.
+/// The connection's side. Nothing here wakes the sender but [`wake_sender`](Self::wake_sender) and
+/// [`close`](Self::close).
 impl PublishChannel {
     /// The next message to be written.
-    pub(crate) fn next(&self) -> Option<Message> {
+    pub(super) fn next_message(&self) -> Option<EncodedMessage> {
         let mut state = self.lock();
         if state.paused { None } else { state.waiting.pop_front() }
     }
 
-    pub(crate) fn answered(&self, number: u64, multiple: bool, answer: Answer) {
+    /// The broker answers one message, or each one up to it.
+    pub(super) fn answered(&self, number: u64, multiple: bool, answer: Answer) {
         let mut state = self.lock();
         let State { unconfirmed, outcomes, .. } = &mut *state;
         unconfirmed.answered(number, multiple, answer, outcomes);
     }
 
-    /// The broker gave a message back.
-    pub(crate) fn returned(&self, message_id: &str) {
+    /// The broker returned a message.
+    pub(super) fn returned(&self, message_id: &str) {
         self.lock().unconfirmed.returned(message_id);
     }
 
     /// The broker asks for a pause, or for its end.
-    pub(crate) fn pause(&self, paused: bool) {
+    pub(super) fn pause(&self, paused: bool) {
         self.lock().paused = paused;
     }
 
-    /// The broker closed the channel. What was not written never will be.
-    pub(crate) fn closed(&self, code: u16, text: &str) {
+    /// The broker closed the channel: messages that wait are never written.
+    pub(super) fn closed_by_broker(&self, code: u16, text: &str) {
         let mut state = self.lock();
         if state.closed.is_some() {
             return;
@@ -188,21 +205,23 @@ impl PublishChannel {
         let State { unconfirmed, outcomes, .. } = &mut *state;
         let explained = unconfirmed.fail_on_close(code, text, &error, outcomes);
         state.waiting.clear();
-        state.closed = Some(Closed::Broker { error, explained });
+        state.closed = Some(Closed::ByBroker { error, explained });
     }
 
-    /// The channel is closed for lapin, too, or the connection is over.
-    pub(crate) fn stop(&self) {
+    /// The channel is closed for lapin, too, or the connection is over. Wakes the sender.
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.waiting.clear();
         state.closed.get_or_insert(Closed::Here);
-        state.gone = true;
+        state.known_to_lapin = true;
+        drop(state);
+        self.wake_sender();
     }
 
-    /// Wakes the sender if there is something for it.
-    pub(crate) fn tell(&self) {
+    /// Wakes the sender if there are outcomes for it, or if the channel is closed.
+    pub(super) fn wake_sender(&self) {
         let mut state = self.lock();
-        let sender = match state.outcomes.is_empty() && !state.gone {
+        let sender = match state.outcomes.is_empty() && !state.known_to_lapin {
             true => None,
             false => state.sender.take(),
         };
@@ -217,9 +236,9 @@ impl fmt::Debug for PublishChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         f.debug_struct("PublishChannel")
-            .field("channel", &self.channel)
+            .field("number", &self.number)
             .field("waiting", &state.waiting.len())
-            .field("unanswered", &state.unconfirmed.len())
+            .field("unconfirmed", &state.unconfirmed.len())
             .field("closed", &state.closed)
             .finish_non_exhaustive()
     }

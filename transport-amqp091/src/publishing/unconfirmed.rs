@@ -1,8 +1,8 @@
-//! The messages of a channel that the broker has not answered. Pure.
+//! The messages of a channel that the broker has not answered, and the outcome that each answer means.
 //!
-//! The broker answers by number, one message or all up to one. What it returns as unroutable it names by
-//! nothing but the message itself, some time before the answer: so mandatory ones are known by their
-//! message ids.
+//! The broker answers by number: one message, or all up to one. A message that it returns as unroutable it names by
+//! nothing but the message itself, and it does so some time before the answer. So mandatory messages are known by
+//! their message ids. `docs/design/05-publishing.md` has the reasons.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,56 +15,53 @@ use enoki_core::{
 };
 
 use super::close_reason::CloseReason;
-use crate::error;
+use crate::{error, proto::event::Answer};
 
-/// The messages that the broker has not answered, by the number it knows them by.
+/// The messages that the broker has not answered.
 #[derive(Debug, Default)]
 pub(super) struct UnconfirmedMessages {
-    unconfirmed: BTreeMap<u64, Unconfirmed>,
-    /// The number of the last one.
+    /// By their number, which is the broker's: the first message on the channel is 1. No number is above `last`.
+    messages: BTreeMap<u64, Unconfirmed>,
+    /// The number of the last message that was sent, answered or not; 0 before the first.
     last: u64,
-    /// Mandatory ones, by message id.
+    /// The numbers of the mandatory messages among `messages`, by message id: exactly those that have one in
+    /// `Unconfirmed::mandatory`.
     mandatory: HashMap<ShortStr, u64>,
-    /// What took a message of this sender: it is known that it was there, and open to this login.
+    /// Where a message of this sender was accepted: that exchange existed, and this login was permitted to publish
+    /// there.
     accepted: AcceptedRoutes,
 }
 
+/// A message that the broker has not answered.
 #[derive(Debug)]
 struct Unconfirmed {
-    /// The core's name for the message.
+    /// The core's id for the message.
     id: u64,
     exchange: ShortStr,
     routing_key: ShortStr,
     /// The message id, if the message is mandatory.
     mandatory: Option<ShortStr>,
+    /// The length of the body, in bytes.
     body: usize,
+    /// Whether the broker returned it. Never set unless it is mandatory.
     returned: bool,
-}
-
-/// The answer of the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// `basic.ack`.
-    Ack,
-    /// `basic.nack`.
-    Nack,
 }
 
 impl UnconfirmedMessages {
     pub(super) fn len(&self) -> usize {
-        self.unconfirmed.len()
+        self.messages.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.unconfirmed.is_empty()
+        self.messages.is_empty()
     }
 
-    /// Whether a mandatory message of this id is under way. Two could not be told apart.
+    /// Whether a mandatory message of this id has no answer yet. Two of one id could not be told apart.
     pub(super) fn has(&self, message_id: &str) -> bool {
         self.mandatory.contains_key(message_id)
     }
 
-    /// A message is on its way, behind those before it.
+    /// A message was sent, after those before it. Its id is not that of another mandatory message here.
     pub(super) fn sent(&mut self, outgoing: &Outgoing) {
         self.last += 1;
         let message_id = &outgoing.message.properties.message_id;
@@ -72,7 +69,7 @@ impl UnconfirmedMessages {
         if let Some(message_id) = mandatory {
             self.mandatory.insert(message_id.clone(), self.last);
         }
-        self.unconfirmed.insert(
+        self.messages.insert(
             self.last,
             Unconfirmed {
                 id: outgoing.id,
@@ -85,15 +82,16 @@ impl UnconfirmedMessages {
         );
     }
 
-    /// The broker gave a message back; its answer is yet to come.
+    /// The broker returned a message; its answer is still to come.
     pub(super) fn returned(&mut self, message_id: &str) {
         let number = self.mandatory.get(message_id);
-        if let Some(message) = number.and_then(|number| self.unconfirmed.get_mut(number)) {
+        if let Some(message) = number.and_then(|number| self.messages.get_mut(number)) {
             message.returned = true;
         }
     }
 
-    /// The broker answers one message, or all that are left up to it. Of others it knows nothing.
+    /// The broker answers one message, or all that are left up to it, and their outcomes are appended. Unknown numbers
+    /// are ignored.
     pub(super) fn answered(
         &mut self,
         number: u64,
@@ -102,13 +100,13 @@ impl UnconfirmedMessages {
         into: &mut Vec<(u64, PublishOutcome)>,
     ) {
         if multiple {
-            while let Some(first) = self.unconfirmed.first_entry()
+            while let Some(first) = self.messages.first_entry()
                 && *first.key() <= number
             {
                 let message = first.remove();
                 into.push(self.resolve(message, answer));
             }
-        } else if let Some(message) = self.unconfirmed.remove(&number) {
+        } else if let Some(message) = self.messages.remove(&number) {
             into.push(self.resolve(message, answer));
         }
     }
@@ -133,8 +131,8 @@ impl UnconfirmedMessages {
         (message.id, outcome)
     }
 
-    /// The broker closed the channel. Where its last words say which messages it refused, those have
-    /// an outcome; of the others it is not known. Says whether there are any of the first kind.
+    /// The broker closed the channel. Where its text says which messages it refused, their outcomes are appended; the
+    /// outcome of the others is not known. Says whether there are any of the first kind.
     pub(super) fn fail_on_close(
         &mut self,
         code: u16,
@@ -145,20 +143,21 @@ impl UnconfirmedMessages {
         let reason = CloseReason::read(code, text);
         let mut is_newest = true;
         let before = into.len();
-        // The newest first.
-        for message in self.unconfirmed.values().rev() {
+        // The newest message first.
+        for message in self.messages.values().rev() {
             let Unconfirmed { exchange, routing_key, .. } = message;
             let refused = match reason {
-                CloseReason::Target(_) if !reason.name(exchange, routing_key) => false,
-                // What was there and open may have gone or closed a moment ago, after it had taken
-                // messages that are not confirmed yet. The newest one it cannot have taken.
+                CloseReason::Target(_) if !reason.names_target(exchange, routing_key) => false,
+                // An exchange that accepted messages may have been deleted a moment ago, or this login may have
+                // lost the permission. So the broker may have accepted messages that are not confirmed yet, but not
+                // the newest.
                 CloseReason::Target(_) => {
-                    let was_open = if reason.is_about_routing_key() {
+                    let was_accepted = if reason.is_about_routing_key() {
                         self.accepted.may_contain(&(exchange, routing_key))
                     } else {
                         self.accepted.may_contain(exchange)
                     };
-                    std::mem::take(&mut is_newest) || !was_open
+                    std::mem::take(&mut is_newest) || !was_accepted
                 }
                 CloseReason::TooLarge(limit) => message.body > limit,
                 CloseReason::Other => false,
@@ -168,13 +167,16 @@ impl UnconfirmedMessages {
                 into.push((message.id, PublishOutcome::Rejected(error)));
             }
         }
-        self.unconfirmed.clear();
+        self.messages.clear();
         self.mandatory.clear();
         into.len() > before
     }
 }
 
-/// What was noted, in so little memory that it may also seem to have what was not.
+/// Exchanges, and pairs of an exchange and a routing key, that accepted a message.
+///
+/// A Bloom filter with one hash and 4096 bits: it may also seem to contain an item that was never recorded. Then a
+/// message that was refused is believed to have no known outcome, and is published again.
 #[derive(Debug)]
 struct AcceptedRoutes([u64; 64]);
 
@@ -185,22 +187,22 @@ impl Default for AcceptedRoutes {
 }
 
 impl AcceptedRoutes {
-    fn record(&mut self, what: &impl Hash) {
-        let (word, bit) = Self::place(what);
+    fn record(&mut self, item: &impl Hash) {
+        let (word, bit) = Self::place(item);
         if let Some(word) = self.0.get_mut(word) {
             *word |= bit;
         }
     }
 
-    /// Never false for what was noted.
-    fn may_contain(&self, what: &impl Hash) -> bool {
-        let (word, bit) = Self::place(what);
+    /// Never `false` for an item that was recorded.
+    fn may_contain(&self, item: &impl Hash) -> bool {
+        let (word, bit) = Self::place(item);
         self.0.get(word).is_some_and(|word| word & bit != 0)
     }
 
-    fn place(what: &impl Hash) -> (usize, u64) {
+    fn place(item: &impl Hash) -> (usize, u64) {
         let mut hasher = DefaultHasher::new();
-        what.hash(&mut hasher);
+        item.hash(&mut hasher);
         let [word, bit, ..] = hasher.finish().to_be_bytes();
         (usize::from(word % 64), 1 << (bit % 64))
     }
@@ -208,7 +210,7 @@ impl AcceptedRoutes {
 
 pub(crate) const PUBLISH: &str = "publish to";
 
-/// How an error names where a message was published to.
+/// How an error names the exchange that a message was published to.
 pub(crate) fn target(exchange: &str) -> String {
     if exchange.is_empty() {
         "the default exchange".to_owned()
@@ -248,7 +250,7 @@ mod tests {
         }
     }
 
-    fn abandoned(unconfirmed: &mut UnconfirmedMessages, code: u16, text: &str) -> Vec<u64> {
+    fn refused_on_close(unconfirmed: &mut UnconfirmedMessages, code: u16, text: &str) -> Vec<u64> {
         let error = lapin::ErrorKind::ChannelsLimitReached.into();
         let mut outcomes = Vec::new();
         let explained = unconfirmed.fail_on_close(code, text, &error, &mut outcomes);
@@ -266,19 +268,19 @@ mod tests {
         for (id, exchange) in [(1, "shop"), (2, "gone"), (3, "gone"), (4, "shop")] {
             unconfirmed.sent(&outgoing(id, exchange, true, 0));
         }
-        assert_eq!(abandoned(&mut unconfirmed, 404, text), [2, 3]);
-        // It was there a moment ago: only the last one is sure.
+        assert_eq!(refused_on_close(&mut unconfirmed, 404, text), [2, 3]);
+        // The exchange was there a moment ago: only the newest message is certainly refused.
         for id in 5..9 {
             unconfirmed.sent(&outgoing(id, "gone", true, 0));
         }
         unconfirmed.answered(5, false, Ack, &mut Vec::new());
-        assert_eq!(abandoned(&mut unconfirmed, 404, text), [8]);
+        assert_eq!(refused_on_close(&mut unconfirmed, 404, text), [8]);
         unconfirmed.sent(&outgoing(9, "gone", true, 0));
-        assert!(abandoned(&mut unconfirmed, 541, "INTERNAL_ERROR").is_empty());
+        assert!(refused_on_close(&mut unconfirmed, 541, "INTERNAL_ERROR").is_empty());
         let large = "PRECONDITION_FAILED - message size 9 is larger than configured max size 8";
         unconfirmed.sent(&outgoing(10, "shop", true, 8));
         unconfirmed.sent(&outgoing(11, "shop", true, 9));
-        assert_eq!(abandoned(&mut unconfirmed, 406, large), [11]);
+        assert_eq!(refused_on_close(&mut unconfirmed, 406, large), [11]);
     }
 
     #[test]
@@ -289,7 +291,7 @@ mod tests {
             routing_key: ShortStr::from_static(key),
             ..outgoing(id, exchange, true, 0)
         };
-        // That another key is open says nothing about this one.
+        // That the login may use another key says nothing about this one.
         unconfirmed.sent(&to(1, "shop", "yes"));
         unconfirmed.answered(1, false, Ack, &mut Vec::new());
         let all =
@@ -297,13 +299,13 @@ mod tests {
         for (id, (exchange, key)) in (2..).zip(all) {
             unconfirmed.sent(&to(id, exchange, key));
         }
-        assert_eq!(abandoned(&mut unconfirmed, 403, text), [2, 4]);
-        // It was open a moment ago: only the last one is sure.
+        assert_eq!(refused_on_close(&mut unconfirmed, 403, text), [2, 4]);
+        // The key was permitted a moment ago: only the newest message is certainly refused.
         for id in 7..10 {
             unconfirmed.sent(&to(id, "shop", "no"));
         }
         unconfirmed.answered(7, false, Ack, &mut Vec::new());
-        assert_eq!(abandoned(&mut unconfirmed, 403, text), [9]);
+        assert_eq!(refused_on_close(&mut unconfirmed, 403, text), [9]);
     }
 
     #[test]
@@ -314,7 +316,7 @@ mod tests {
         for (id, exchange) in [(1, ""), (2, "shop"), (3, "")] {
             unconfirmed.sent(&outgoing(id, exchange, true, 0));
         }
-        assert_eq!(abandoned(&mut unconfirmed, 403, text), [1, 3]);
+        assert_eq!(refused_on_close(&mut unconfirmed, 403, text), [1, 3]);
     }
 
     #[derive(Debug, Clone)]

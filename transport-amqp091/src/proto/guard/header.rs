@@ -1,21 +1,29 @@
-//! The header before a body: its length, and the properties of the message.
+//! The content header before a body (§4.2.6.1): the length of the body, and the properties of the message.
 
-use super::{FRAME_END, HEADER, MessageFault, PLACEHOLDER, table};
-use crate::proto::decode::Cursor;
+use lapin::protocol::constants::FRAME_END;
 
-/// A content header (§4.2.6.1).
+use super::table;
+use crate::proto::{
+    decode::Cursor,
+    fault::{MessageFault, PLACEHOLDER},
+    frame::HEADER,
+};
+
+/// The payload of a header frame, of which only the first fields are read yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ContentHeader<'a> {
-    /// Its class, and a weight that nobody uses.
+    /// The class (2 bytes), and a weight that is always 0 (2 bytes).
     class: &'a [u8],
-    /// The length of the body.
+    /// The length of the body, in bytes.
     pub(super) body: u64,
+    /// A bit for each property that is there, the first property in the highest bit.
     flags: u16,
+    /// The properties that are there, in the order of their bits.
     properties: Cursor<'a>,
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads the payload of a header frame; `None` if it is too short for one.
+    /// Reads the first fields; `None` if the payload is too short for them.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor::new(payload);
         let class = cursor.take(4)?;
@@ -49,13 +57,14 @@ impl<'a> ContentHeader<'a> {
         None
     }
 
-    /// The properties that are there: their flags, and their types.
+    /// The properties that are there: their bits, and their types.
     fn present(&self) -> impl Iterator<Item = (u16, u8)> + use<> {
         let flags = self.flags;
         (0..).map(|bit| 0x8000 >> bit).zip(*PROPERTIES).filter(move |(flag, _)| flags & flag != 0)
     }
 
-    /// A whole frame for a message that cannot be read.
+    /// A whole header frame for a message that cannot be read: it has the fault in place of the headers, and no
+    /// property but the message id.
     pub(super) fn placeholder(
         &self,
         channel: u16,
@@ -108,3 +117,27 @@ const PROPERTIES: &[u8; 14] = b"ssFBBssssTssss";
 
 const HEADERS: u16 = 0x2000;
 const MESSAGE_ID: u16 = 0x0080;
+
+#[cfg(test)]
+mod tests {
+    use amq_protocol::frame::{AMQPFrame, parse_frame};
+
+    use super::*;
+
+    #[test]
+    fn a_placeholder_names_each_fault() {
+        for fault in MessageFault::ALL {
+            let header = ContentHeader::read(&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]).unwrap();
+            let placeholder = header.placeholder(1, 0, fault, Some(&[b'i'; 255]));
+            let Ok(([], AMQPFrame::Header(1, read))) = parse_frame(placeholder.as_slice()) else {
+                panic!("no header")
+            };
+            let headers = read.properties.headers().as_ref().unwrap();
+            assert_eq!(MessageFault::from_headers(headers), Some(fault));
+            assert_eq!(read.body_size, 0);
+            let id = read.properties.message_id().as_ref().unwrap();
+            assert_eq!(id.as_str(), "i".repeat(255));
+            assert!(!fault.to_string().is_empty());
+        }
+    }
+}

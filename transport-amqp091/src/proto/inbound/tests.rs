@@ -1,91 +1,56 @@
 use amq_protocol::frame::{AMQPFrame, parse_frame};
-use enoki_core::{Message, Properties, ShortStr, transport::Outgoing};
-use lapin::protocol::{AMQPClass, basic, channel};
+use lapin::{
+    protocol::{AMQPClass, basic, channel},
+    types::{AMQPValue, FieldTable},
+};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
+use crate::{
+    limits::{FRAME_MAX, MAX_DEPTH},
+    proto::{
+        event::Answer,
+        fault::MessageFault,
+        frame::HEARTBEAT_FRAME,
+        methods::{BASIC_ACK, BASIC_DELIVER, BASIC_GET_OK, BASIC_NACK},
+        test_frames::{
+            answer, body, deliver, frame, header, long, method, nested, plain, returned, short,
+            start,
+        },
+    },
+};
 
 /// A body may have so many bytes here.
 const MAX_BODY: usize = 1000;
 
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![kind];
-    frame.extend_from_slice(&channel.to_be_bytes());
-    frame.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame.push(FRAME_END);
-    frame
-}
-
-fn method(channel: u16, (class, method): (u16, u16), arguments: &[u8]) -> Vec<u8> {
-    let payload = [&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
-    frame(METHOD, channel, &payload)
-}
-
-fn short(text: &[u8]) -> Vec<u8> {
-    [&[text.len() as u8], text].concat()
-}
-
-fn long(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
-}
-
-/// Consumer tag, delivery tag, redelivered, exchange, routing key.
-fn deliver(channel: u16, key: &[u8]) -> Vec<u8> {
-    let arguments = [&b"\x03tag\0\0\0\0\0\0\0\x07\0\x04shop"[..], &short(key)].concat();
-    method(channel, method::DELIVER, &arguments)
-}
-
-fn returned(channel: u16, key: &[u8]) -> Vec<u8> {
-    let arguments = [&b"\x01\x38\x08NO_ROUTE\x04shop"[..], &short(key)].concat();
-    method(channel, method::RETURN, &arguments)
-}
-
-fn header(channel: u16, body: u64, flags: u16, properties: &[u8]) -> Vec<u8> {
-    let payload =
-        [&[0, 60, 0, 0][..], &body.to_be_bytes(), &flags.to_be_bytes(), properties].concat();
-    frame(HEADER, channel, &payload)
-}
-
-fn plain(channel: u16, body: u64) -> Vec<u8> {
-    header(channel, body, 0x1000, &[2])
-}
-
-fn body(channel: u16, bytes: &[u8]) -> Vec<u8> {
-    frame(BODY, channel, bytes)
-}
-
-/// A `connection.start` that says nothing.
-fn start() -> Vec<u8> {
-    method(0, (10, 10), b"\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US")
-}
-
-/// So many tables, each in the one before.
-fn nested(levels: usize) -> Vec<u8> {
-    (1..levels).fold(long(&[]), |inner, _| long(&[&b"\0F"[..], &inner].concat()))
-}
-
-/// What lapin gets of these bytes when they come in pieces of these sizes, and why no more.
+/// The bytes that lapin gets of these when they come in pieces of these sizes, and why it gets no more.
 fn through(bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<String>) {
-    through_guard(&mut Guard::new(MAX_BODY), bytes, pieces)
+    let (out, error, _) = through_inbound(&mut Inbound::new(MAX_BODY), bytes, pieces);
+    (out, error)
 }
 
-fn through_guard(guard: &mut Guard, bytes: &[u8], pieces: &[usize]) -> (Vec<u8>, Option<String>) {
-    let (mut out, mut from) = (Vec::new(), 0);
+/// The same for bytes that follow others, with the events.
+fn through_inbound(
+    inbound: &mut Inbound,
+    bytes: &[u8],
+    pieces: &[usize],
+) -> (Vec<u8>, Option<String>, Vec<InboundEvent>) {
+    let (mut out, mut from, mut events) = (Vec::new(), 0, Vec::new());
     let mut pieces = pieces.iter().cycle();
     loop {
         let mut some = [0; 33];
-        match guard.take(&mut some) {
-            Ok(0) if from == bytes.len() => return (out, None),
+        match inbound.take(&mut some) {
+            Ok(0) if from == bytes.len() => return (out, None, events),
             Ok(0) => {
-                let room = guard.room();
+                let room = inbound.room();
                 let piece = room.len().min(*pieces.next().unwrap()).min(bytes.len() - from);
                 room[..piece].copy_from_slice(&bytes[from..from + piece]);
-                guard.came(piece);
+                inbound.filled(piece);
+                events.extend(std::iter::from_fn(|| inbound.next_event()));
                 from += piece;
             }
             Ok(count) => out.extend_from_slice(&some[..count]),
-            Err(error) => return (out, Some(error.to_string())),
+            Err(error) => return (out, Some(error.to_string()), events),
         }
     }
 }
@@ -246,146 +211,135 @@ fn properties_that_do_not_fit_are_replaced() {
     }
 }
 
-/// What a sender hears that has published these, when the broker sends those frames.
-fn heard(ids: &[&str], frames: &[Vec<u8>]) -> (Vec<AMQPFrame>, Vec<(u64, String)>) {
-    let publish_channel = Arc::new(PublishChannel::new(1));
-    for (id, message_id) in (1..).zip(ids) {
-        publish_channel.take(&outgoing(id, message_id), Vec::new());
-    }
+/// The events of these frames, in whatever pieces they come, and what lapin gets of them.
+fn events(frames: &[Vec<u8>]) -> (Vec<InboundEvent>, Vec<AMQPFrame>) {
     let bytes = [start(), frames.concat()].concat();
-    let mut all = Vec::new();
-    for pieces in [&[usize::MAX][..], &[1]] {
-        let mut guard = Guard::new(MAX_BODY);
-        guard.attach(publish_channel.clone());
-        let (out, error) = through_guard(&mut guard, &bytes, pieces);
-        assert_eq!(error, None);
-        all.push(out);
-    }
-    assert_eq!(all[0], all[1]);
-    let mut outcomes = Vec::new();
-    publish_channel.outcomes(&mut outcomes);
-    let outcomes = outcomes.into_iter().map(|(id, outcome)| (id, format!("{outcome:?}")));
-    (parse(&all[0]).split_off(1), outcomes.collect())
-}
-
-fn outgoing(id: u64, message_id: &str) -> Outgoing {
-    let properties = Properties {
-        message_id: Some(ShortStr::new(message_id).unwrap()),
-        ..Properties::default()
+    let [(out, None, mut events), (same_out, None, same)] = [&[usize::MAX][..], &[1]]
+        .map(|pieces| through_inbound(&mut Inbound::new(MAX_BODY), &bytes, pieces))
+    else {
+        panic!("an error")
     };
-    Outgoing {
-        id,
-        exchange: ShortStr::from_static("shop"),
-        routing_key: ShortStr::from_static("key"),
-        mandatory: true,
-        message: Arc::new(Message { properties, ..Message::default() }),
-    }
-}
-
-fn answer(channel: u16, of: (u16, u16), number: u64, bits: u8) -> Vec<u8> {
-    method(channel, of, &[&number.to_be_bytes()[..], &[bits]].concat())
-}
-
-fn confirmed(ids: &[u64]) -> Vec<(u64, String)> {
-    ids.iter().map(|id| (*id, "Confirmed".to_owned())).collect()
+    events.retain(|event| *event != InboundEvent::LeftOut);
+    let same: Vec<_> = same.into_iter().filter(|event| *event != InboundEvent::LeftOut).collect();
+    assert_eq!((&events, &out), (&same, &same_out));
+    (events, parse(&out).split_off(1))
 }
 
 #[test]
-fn what_the_broker_says_of_published_messages_goes_to_their_sender_and_not_to_lapin() {
-    let (frames, outcomes) = heard(
-        &["a", "b", "c", "d", "e"],
-        &[
-            answer(1, method::ACK, 2, 0),
-            // Of another channel, and of no message.
-            answer(2, method::ACK, 1, 1),
-            answer(1, method::ACK, 99, 0),
-            deliver(2, b"key"),
-            answer(1, method::ACK, 3, 1),
-            plain(2, 2),
-            answer(1, method::NACK, 4, 0),
-            body(2, b"ok"),
-        ],
+fn an_answer_to_a_published_message_is_an_event_and_lapin_gets_nothing_of_it() {
+    let (events, frames) = events(&[
+        answer(1, BASIC_ACK, 2, 0),
+        deliver(2, b"key"),
+        answer(3, BASIC_NACK, 7, 1),
+        plain(2, 2),
+        answer(1, BASIC_ACK, 3, 1),
+        body(2, b"ok"),
+    ]);
+    let confirm = |channel, number, multiple, answer| InboundEvent::Confirm {
+        channel,
+        number,
+        multiple,
+        answer,
+    };
+    assert_eq!(
+        events,
+        [
+            confirm(1, 2, false, Answer::Ack),
+            confirm(3, 7, true, Answer::Nack),
+            confirm(1, 3, true, Answer::Ack),
+        ]
     );
-    assert_eq!(outcomes[..3], confirmed(&[2, 1, 3]));
-    assert!(outcomes[3].1.starts_with("Rejected"), "{outcomes:?}");
-    assert_eq!((outcomes[3].0, outcomes.len()), (4, 4));
-    assert!(matches!(&frames[2], AMQPFrame::Body(2, body) if body == b"ok"), "{frames:?}");
-    assert_eq!(frames.len(), 3);
+    assert_eq!(frames.len(), 3, "{frames:?}");
 }
 
 /// Whatever else is wrong with it.
 #[test]
-fn a_returned_message_is_told_by_its_id_and_lapin_gets_nothing_of_it() {
+fn a_returned_message_is_an_event_by_its_id_and_lapin_gets_nothing_of_it() {
     let large = MAX_BODY as u64 + 1;
     let deep = [&nested(100)[..], &short(b"c")].concat();
-    let (frames, outcomes) = heard(
-        &["a", "b", "c", "d"],
-        &[
-            returned(1, b"key"),
-            header(1, large, 0x1080, b"\x02\x01b"),
-            body(1, &[1; 600]),
-            // Another channel's frames come in between.
-            frame(HEARTBEAT, 0, b""),
-            body(1, &[1; MAX_BODY + 1 - 600]),
-            returned(1, b"\xff"),
-            header(1, 0, 0x2080, &deep),
-            answer(1, method::ACK, 1, 0),
-            answer(1, method::ACK, 4, 1),
-        ],
-    );
-    assert_eq!(frames.len(), 1, "{frames:?}");
-    let expected = [(1, "Confirmed"), (2, "Unroutable"), (3, "Unroutable"), (4, "Confirmed")];
-    assert_eq!(outcomes, expected.map(|(id, outcome)| (id, outcome.to_owned())));
+    let (events, frames) = events(&[
+        returned(1, b"key"),
+        header(1, large, 0x1080, b"\x02\x01b"),
+        body(1, &[1; 600]),
+        body(1, &[1; MAX_BODY + 1 - 600]),
+        returned(1, b"\xff"),
+        header(1, 0, 0x2080, &deep),
+    ]);
+    let returned_ids =
+        ["b", "c"].map(|id| InboundEvent::Returned { channel: 1, message_id: id.to_owned() });
+    assert_eq!(events, returned_ids);
+    assert!(frames.is_empty(), "{frames:?}");
     let unnamed = error(&[returned(1, b"key"), header(1, 0, 0x2000, &nested(100))]);
     assert!(unnamed.contains("nothing identifies"), "{unnamed}");
 }
 
 #[test]
-fn a_channel_that_the_broker_closes_takes_no_more_messages() {
-    let reason = [&b"\x01\x94"[..], &short(b"no exchange 'shop' in vhost '/'"), &[0; 4]].concat();
-    let (frames, outcomes) =
-        heard(&["a", "b"], &[answer(1, method::ACK, 1, 0), method(1, method::CLOSE, &reason)]);
-    // lapin answers it.
-    assert_eq!(frames.len(), 1);
-    // The exchange was there a moment ago, so the last one was not stored.
-    assert_eq!(outcomes[0], (1, "Confirmed".to_owned()));
-    assert!(outcomes[1].0 == 2 && outcomes[1].1.contains("NotFound"), "{outcomes:?}");
+fn a_channel_that_ends_or_pauses_is_an_event_and_lapin_gets_the_frame() {
+    let reason = [&b"\x01\x94"[..], &short(b"no queue"), &[0; 4]].concat();
+    let (events, frames) = events(&[
+        method(1, (20, 20), &[0]),
+        method(1, (20, 40), &reason),
+        method(2, (20, 20), &[1]),
+        method(2, (20, 41), b""),
+        method(0, (10, 60), &short(b"low on memory")),
+        method(0, (10, 61), b""),
+    ]);
+    let text = "no queue".to_owned();
+    assert_eq!(
+        events,
+        [
+            InboundEvent::Flow { channel: 1, active: false },
+            InboundEvent::ChannelClosed { channel: 1, code: 404, text },
+            InboundEvent::Flow { channel: 2, active: true },
+            InboundEvent::ChannelCloseOk { channel: 2 },
+            InboundEvent::Blocked(true),
+            InboundEvent::Blocked(false),
+        ]
+    );
+    assert_eq!(frames.len(), 6);
 }
 
+/// RabbitMQ up to 4.0 answers twice when a replicated queue is deleted at the same moment.
 #[test]
-fn a_pause_that_the_broker_asks_for_holds_messages_back() {
-    let publish_channel = Arc::new(PublishChannel::new(1));
-    let mut guard = Guard::new(MAX_BODY);
-    guard.attach(publish_channel.clone());
-    publish_channel.take(&outgoing(1, "a"), b"head".to_vec());
-    through_guard(&mut guard, &[start(), method(1, method::FLOW, &[0])].concat(), &[usize::MAX]);
-    assert!(publish_channel.next().is_none());
-    through_guard(&mut guard, &method(1, method::FLOW, &[1]), &[usize::MAX]);
-    assert!(publish_channel.next().is_some());
-    assert!(!guard.blocked());
-    through_guard(&mut guard, &method(0, method::BLOCKED, &short(b"low on memory")), &[1]);
-    assert!(guard.blocked());
-    through_guard(&mut guard, &method(0, method::UNBLOCKED, b""), &[1]);
-    assert!(!guard.blocked());
+fn an_answer_to_a_cancel_passes_only_if_lapin_expects_it() {
+    let mut inbound = Inbound::new(MAX_BODY);
+    inbound.expect_cancel_ok(1);
+    inbound.expect_cancel_ok(2);
+    inbound.channel_closed(2);
+    let cancel_ok = |channel| method(channel, (60, 31), b"\x01t");
+    let bytes = [start(), cancel_ok(1), cancel_ok(1), cancel_ok(2)].concat();
+    let (out, error, events) = through_inbound(&mut inbound, &bytes, &[usize::MAX]);
+    assert_eq!((out, error), ([start(), cancel_ok(1)].concat(), None));
+    assert_eq!(events, [InboundEvent::LeftOut, InboundEvent::LeftOut]);
 }
 
-/// lapin gives a connection up on which it reads nothing, and the broker sends no heartbeats while it has
-/// something else to say.
+/// lapin gives up a connection on which it reads nothing, and the broker sends no heartbeats while it sends other
+/// frames.
 #[test]
-fn lapin_is_shown_that_the_broker_lives_between_frames_and_only_there() {
-    let mut guard = Guard::new(MAX_BODY);
-    let withheld = [start(), answer(1, method::ACK, 1, 0), body(1, b"abc")].concat();
-    let (mut out, _) = through_guard(&mut guard, &withheld[..withheld.len() - 2], &[usize::MAX]);
-    assert!(guard.withheld());
-    guard.show_life();
-    let (rest, _) = through_guard(&mut guard, &withheld[withheld.len() - 2..], &[usize::MAX]);
-    out.extend(rest);
+fn a_heartbeat_in_place_of_other_bytes_comes_between_frames_and_only_there() {
+    let mut inbound = Inbound::new(MAX_BODY);
+    let bytes = [start(), answer(1, BASIC_ACK, 1, 0), body(1, b"abc")].concat();
+    let (most, rest) = bytes.split_at(bytes.len() - 2);
+    let (mut out, _, events) = through_inbound(&mut inbound, most, &[usize::MAX]);
+    assert!(events.iter().any(InboundEvent::is_left_out));
+    inbound.insert(&HEARTBEAT_FRAME);
+    out.extend(through_inbound(&mut inbound, rest, &[usize::MAX]).0);
     assert_eq!(parse(&out).len(), 2);
-    through_guard(&mut guard, &answer(1, method::ACK, 2, 0), &[usize::MAX]);
-    guard.show_life();
-    let (out, _) = through_guard(&mut guard, b"", &[usize::MAX]);
-    assert_eq!(out, A_HEARTBEAT);
-    assert!(!guard.withheld());
+    through_inbound(&mut inbound, &answer(1, BASIC_ACK, 2, 0), &[usize::MAX]);
+    inbound.insert(&HEARTBEAT_FRAME);
+    let (out, ..) = through_inbound(&mut inbound, b"", &[usize::MAX]);
+    assert_eq!(out, HEARTBEAT_FRAME);
+}
+
+/// A large body that no one gets comes in many reads; each of them has to count as a sign of life.
+#[test]
+fn each_piece_of_a_body_that_is_left_out_is_an_event() {
+    let mut inbound = Inbound::new(MAX_BODY);
+    let begun = [start(), deliver(1, b"key"), plain(1, 5000)].concat();
+    let (_, _, before) = through_inbound(&mut inbound, &begun, &[usize::MAX]);
+    let (out, _, events) = through_inbound(&mut inbound, &body(1, &[0; 5000]), &[1000]);
+    assert!(before.is_empty() && out.is_empty());
+    assert_eq!(events, vec![InboundEvent::LeftOut; 6]);
 }
 
 #[test]
@@ -416,9 +370,9 @@ fn what_no_broker_sends_ends_the_connection_and_says_so() {
         (vec![method(0, (10, 10), &[&b"\0\x09"[..], &nested(2000), &[0; 8]].concat())], "too deep"),
         (vec![frame(HEADER, 1, &[0; 13])], "too short"),
     ] {
-        let said = error(&frames);
+        let error = error(&frames);
         let reason = reason.replace("too deep", "nested more than 64 levels deep");
-        assert!(said.contains(&reason), "{reason:?} is not in {said:?}");
+        assert!(error.contains(&reason), "{reason:?} is not in {error:?}");
     }
     for max in [0_u32, 4096, 131_072, 512 << 20] {
         untouched(&[method(0, (10, 30), &[&[7, 255][..], &max.to_be_bytes(), &[0, 60]].concat())]);
@@ -430,32 +384,23 @@ fn what_no_broker_sends_ends_the_connection_and_says_so() {
 }
 
 #[test]
-fn the_greeting_is_read_on_the_way() {
-    let mut guard = Guard::new(MAX_BODY);
-    let bytes = start();
-    for (at, byte) in bytes.iter().enumerate() {
-        assert_eq!(guard.greeting().is_some(), at == bytes.len(), "{at}");
-        guard.room()[0] = *byte;
-        guard.came(1);
+fn the_properties_of_the_broker_are_read_on_the_way() {
+    let mut inbound = Inbound::new(MAX_BODY);
+    let mut came = |bytes: &[u8]| {
+        inbound.room()[..bytes.len()].copy_from_slice(bytes);
+        inbound.filled(bytes.len());
+        assert_eq!(inbound.next_event(), None);
+        (inbound.peer_properties().is_some(), inbound.answered())
+    };
+    let (last, bytes) = start().split_last().map(|(last, rest)| (*last, rest.to_vec())).unwrap();
+    for byte in bytes {
+        assert_eq!(came(&[byte]), (false, false));
     }
-    assert!(guard.greeting().is_some() && !guard.answered());
-    guard.room()[..8].copy_from_slice(&frame(HEARTBEAT, 0, b""));
-    guard.came(8);
-    assert!(guard.answered());
+    assert_eq!(came(&[last]), (true, false));
+    assert_eq!(came(&HEARTBEAT_FRAME), (true, true));
 }
 
-#[test]
-fn a_placeholder_names_each_fault() {
-    for fault in MessageFault::ALL {
-        let sound = header(1, 0, 0, &[]);
-        let header = ContentHeader::read(&sound[7..sound.len() - 1]).unwrap();
-        let placeholder = header.placeholder(1, 0, fault, Some(&[b'i'; 255]));
-        assert_eq!(told(&parse(&placeholder)[0]), (Some(fault), 0, Some("i".repeat(255))));
-        assert!(!fault.to_string().is_empty());
-    }
-}
-
-/// `cargo test --release -p enoki-transport-amqp091 --lib guard -- --ignored --nocapture`
+/// `cargo test --release -p enoki-transport-amqp091 --lib what_a_message_costs -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, for release builds"]
 fn what_a_message_costs() {
@@ -470,18 +415,19 @@ fn what_a_message_costs() {
             if size > 0 { body(1, &vec![b'x'; size as usize]) } else { Vec::new() },
         ];
         let chunk = message.concat().repeat(64);
-        let mut guard = Guard::new(usize::MAX);
+        let mut inbound = Inbound::new(usize::MAX);
         let mut out = vec![0; 4 << 20];
         let (began, mut passed) = (std::time::Instant::now(), 0);
         for _ in 0..200 {
             let mut rest = &chunk[..];
             while !rest.is_empty() {
-                let room = guard.room();
+                let room = inbound.room();
                 let count = room.len().min(rest.len());
                 room[..count].copy_from_slice(&rest[..count]);
-                guard.came(count);
+                inbound.filled(count);
+                assert_eq!(inbound.next_event(), None);
                 rest = &rest[count..];
-                passed += guard.take(&mut out).unwrap();
+                passed += inbound.take(&mut out).unwrap();
             }
         }
         let each = began.elapsed() / (200 * 64);
@@ -569,14 +515,10 @@ fn message() -> impl Strategy<Value = Vec<Vec<u8>>> {
     );
     parts.prop_map(|(deliver, channel, key, (flags, properties), size, part)| {
         let announced = if deliver {
-            method(
-                channel,
-                method::DELIVER,
-                &[&b"\x01t\0\0\0\0\0\0\0\x07\0\x01e"[..], &key].concat(),
-            )
+            method(channel, BASIC_DELIVER, &[&b"\x01t\0\0\0\0\0\0\0\x07\0\x01e"[..], &key].concat())
         } else {
             let got = [&b"\0\0\0\0\0\0\0\x07\0\x01e"[..], &key, &[0; 4]].concat();
-            method(channel, method::GET_OK, &got)
+            method(channel, BASIC_GET_OK, &got)
         };
         let body = vec![b'b'; size];
         let bodies = body.chunks(part).map(|part| self::body(channel, part));

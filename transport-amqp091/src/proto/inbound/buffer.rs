@@ -1,31 +1,37 @@
-//! Bytes on their way from the socket to lapin.
+//! The bytes between the socket and lapin, in one piece of memory.
 
-/// Bytes that came: those that lapin may have, then those that nobody has judged.
+/// Bytes that came: first those that passed, for lapin, then those that are still to be judged.
+///
+/// ```text
+///   0 .. taken         lapin has them
+///   taken .. passed    lapin may take them
+///   passed .. pending  left out: no one gets them
+///   pending .. filled  not judged yet
+///   filled .. len      room for more
+/// ```
+///
+/// Always `taken <= passed <= pending <= filled <= bytes.len()`.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    /// How many of them lapin has.
     taken: usize,
-    /// How many of them lapin may have.
-    judged: usize,
-    /// Where those begin that nobody has judged; what is in between nobody gets.
+    passed: usize,
     pending: usize,
-    /// How many of them came; what follows is room for more.
     filled: usize,
 }
 
 impl Buffer {
-    /// How much lapin may have, and has not.
+    /// How many bytes lapin may take.
     pub(super) fn ready(&self) -> usize {
-        self.judged - self.taken
+        self.passed - self.taken
     }
 
-    /// Room for more.
+    /// Room for more bytes, at least half of [`CHUNK`].
     pub(super) fn room(&mut self) -> &mut [u8] {
         self.close_gap();
         if self.taken > 0 {
             self.bytes.copy_within(self.taken..self.filled, 0);
-            self.judged -= self.taken;
+            self.passed -= self.taken;
             self.pending -= self.taken;
             self.filled -= self.taken;
             self.taken = 0;
@@ -37,12 +43,12 @@ impl Buffer {
         self.bytes.get_mut(self.filled..).unwrap_or_default()
     }
 
-    /// So many bytes of the room are filled.
-    pub(super) fn came(&mut self, count: usize) {
+    /// So many bytes of the room were filled.
+    pub(super) fn filled(&mut self, count: usize) {
         self.filled = self.bytes.len().min(self.filled + count);
     }
 
-    /// What nobody has judged.
+    /// The bytes that are not judged yet.
     pub(super) fn pending(&self) -> &[u8] {
         self.bytes.get(self.pending..self.filled).unwrap_or_default()
     }
@@ -52,53 +58,54 @@ impl Buffer {
         self.bytes.get_mut(self.pending..self.filled).unwrap_or_default()
     }
 
-    /// Lapin may have the first of what is pending.
+    /// lapin may take so many of the pending bytes.
     pub(super) fn pass(&mut self, count: usize) {
         let count = count.min(self.filled - self.pending);
-        if self.judged < self.pending {
-            self.bytes.copy_within(self.pending..self.pending + count, self.judged);
+        if self.passed < self.pending {
+            self.bytes.copy_within(self.pending..self.pending + count, self.passed);
         }
-        self.judged += count;
+        self.passed += count;
         self.pending += count;
     }
 
-    /// Nobody gets the first of what is pending.
-    pub(super) fn drop(&mut self, count: usize) {
+    /// No one gets so many of the pending bytes.
+    pub(super) fn leave_out(&mut self, count: usize) {
         self.pending = self.filled.min(self.pending + count);
     }
 
-    /// Lapin may have these in place of the first of what is pending.
+    /// lapin may take these bytes in place of so many of the pending ones.
     pub(super) fn replace(&mut self, count: usize, by: &[u8]) {
-        self.drop(count);
+        self.leave_out(count);
         self.insert(by);
     }
 
-    /// Lapin may have these, too.
+    /// lapin may take these bytes, too: after those that passed, before the pending ones.
     pub(super) fn insert(&mut self, bytes: &[u8]) {
-        let end = self.judged + bytes.len();
+        let end = self.passed + bytes.len();
         if let Some(more) = end.checked_sub(self.pending) {
             let zeros = std::iter::repeat_n(0, more);
             self.bytes.splice(self.pending..self.pending, zeros);
             self.pending += more;
             self.filled += more;
         }
-        if let Some(place) = self.bytes.get_mut(self.judged..end) {
+        if let Some(place) = self.bytes.get_mut(self.passed..end) {
             place.copy_from_slice(bytes);
         }
-        self.judged = end;
+        self.passed = end;
     }
 
+    /// Moves the pending bytes over those that are left out.
     fn close_gap(&mut self) {
-        if self.judged < self.pending {
-            self.bytes.copy_within(self.pending..self.filled, self.judged);
-            self.filled -= self.pending - self.judged;
-            self.pending = self.judged;
+        if self.passed < self.pending {
+            self.bytes.copy_within(self.pending..self.filled, self.passed);
+            self.filled -= self.pending - self.passed;
+            self.pending = self.passed;
         }
     }
 
-    /// Gives lapin what it may have, as far as there is place for it.
+    /// Hands bytes to lapin, as far as there is room for them.
     pub(super) fn take(&mut self, out: &mut [u8]) -> usize {
-        let ready = self.bytes.get(self.taken..self.judged).unwrap_or_default();
+        let ready = self.bytes.get(self.taken..self.passed).unwrap_or_default();
         let count = ready.len().min(out.len());
         if let (Some(out), Some(ready)) = (out.get_mut(..count), ready.get(..count)) {
             out.copy_from_slice(ready);
@@ -108,5 +115,5 @@ impl Buffer {
     }
 }
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const CHUNK: usize = 64 * 1024;
