@@ -1,12 +1,11 @@
-//! One of the addresses of a host: the first that answers.
+//! Connects to the first address of a host that answers.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-/// Connects to the first of these that answers. One that refuses is passed over at once, and one that
-/// keeps silent after a moment; should it answer later, before the others do, it is taken all the
-/// same.
+/// Connects to the first of these addresses that answers. If one refuses, the next is tried at once; if one
+/// does not answer within [`HEAD_START`], the next is tried beside it, and the first that answers is taken.
 pub(crate) async fn dial(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut failed = None;
     let mut trying = JoinSet::new();
@@ -28,7 +27,7 @@ pub(crate) async fn dial(addresses: impl IntoIterator<Item = SocketAddr>) -> io:
     Err(failed.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
 
-/// How long an address has for itself, as RFC 8305 recommends.
+/// How long one address is tried before the next: the connection attempt delay that RFC 8305 recommends (§5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -41,24 +40,24 @@ mod tests {
 
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-    /// An address that answers nobody any more: more are waiting than it lets in.
+    /// An address that does not answer: its queue of connections is full.
     async fn silent() -> (SocketAddr, impl Sized) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(ANY).unwrap();
         let listener = socket.listen(1).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut crowd = JoinSet::new();
+        let mut waiting = JoinSet::new();
         for _ in 0..16 {
-            crowd.spawn(TcpStream::connect(address));
+            waiting.spawn(TcpStream::connect(address));
         }
-        let mut inside = Vec::new();
+        let mut accepted = Vec::new();
         for _ in 0..2 {
-            inside.push(crowd.join_next().await.unwrap().unwrap().unwrap());
+            accepted.push(waiting.join_next().await.unwrap().unwrap().unwrap());
         }
-        (address, (listener, crowd, inside))
+        (address, (listener, waiting, accepted))
     }
 
-    /// An address that refuses everybody.
+    /// An address that refuses every connection.
     async fn closed() -> SocketAddr {
         TcpListener::bind(ANY).await.unwrap().local_addr().unwrap()
     }
@@ -72,7 +71,7 @@ mod tests {
     async fn r15_a_dead_address_holds_up_the_next_for_a_moment_only() {
         let live = TcpListener::bind(ANY).await.unwrap();
         let here = live.local_addr().unwrap();
-        let (silent, _crowd) = silent().await;
+        let (silent, _waiting) = silent().await;
         let closed = closed().await;
         for before in [&[][..], &[silent], &[closed], &[silent, closed, silent]] {
             assert_eq!(reaches(&[before, &[here]].concat()).await.unwrap(), here, "{before:?}");

@@ -1,64 +1,64 @@
-//! One table from rustls' errors to ours.
+//! From rustls' errors to those of the toolkit: kind, reason and remedy.
 
 use std::{borrow::Cow, io};
 
 use enoki_core::{Error, ErrorKind};
 
-/// Why TLS failed.
+/// Why TLS failed, without the operation.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct TlsFailure {
     kind: ErrorKind,
     reason: Cow<'static, str>,
     remedy: &'static str,
 }
 
-impl Trouble {
+impl TlsFailure {
     #[cfg(feature = "tls")]
     fn new(kind: ErrorKind, reason: impl Into<Cow<'static, str>>, remedy: &'static str) -> Self {
         Self { kind, reason: reason.into(), remedy }
     }
 
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
-        // Nothing that time would mend.
+        // Trying again does not make a certificate valid.
         let error = Error::new(self.kind, operation).because(self.reason).transient(false);
         if self.remedy.is_empty() { error } else { error.remedy(self.remedy) }
     }
 }
 
 #[cfg(not(feature = "tls"))]
-pub(crate) fn explain(_: &io::Error) -> Option<Trouble> {
+pub(crate) fn explain(_: &io::Error) -> Option<TlsFailure> {
     None
 }
 
 #[cfg(feature = "tls")]
-pub(crate) fn explain(error: &io::Error) -> Option<Trouble> {
+pub(crate) fn explain(error: &io::Error) -> Option<TlsFailure> {
     use tokio_rustls::rustls::Error as Tls;
 
     let error = error.get_ref()?.downcast_ref::<Tls>()?;
     Some(match error {
         Tls::InvalidCertificate(error) => certificate(error),
-        Tls::AlertReceived(alert) => told(*alert),
-        Tls::InvalidMessage(_) => Trouble::new(
+        Tls::AlertReceived(alert) => alert_received(*alert),
+        Tls::InvalidMessage(_) => TlsFailure::new(
             ErrorKind::Unsupported,
-            "what answers does not speak TLS",
-            "is this the port without TLS? The port of TLS is mostly 5671",
+            "the peer does not speak TLS",
+            "use the port for TLS, which is 5671 by default",
         ),
-        Tls::PeerIncompatible(error) => Trouble::new(
+        Tls::PeerIncompatible(error) => TlsFailure::new(
             ErrorKind::Unsupported,
             format!("no version and cipher of TLS is known to both sides: {error:?}"),
             "TLS 1.2 or 1.3 is needed",
         ),
-        other => Trouble::new(ErrorKind::Connection, format!("TLS failed: {other}"), ""),
+        other => TlsFailure::new(ErrorKind::Connection, format!("TLS failed: {other}"), ""),
     })
 }
 
-/// What is wrong with the broker's certificate.
+/// The fault of the broker's certificate.
 #[cfg(feature = "tls")]
-fn certificate(error: &tokio_rustls::rustls::CertificateError) -> Trouble {
+fn certificate(error: &tokio_rustls::rustls::CertificateError) -> TlsFailure {
     use tokio_rustls::rustls::CertificateError as Certificate;
 
     let (reason, remedy) = match error {
-        // And a signature by another authority that has the same name.
+        // The signature is bad if the authority has the name of a trusted one, and another key.
         Certificate::UnknownIssuer | Certificate::BadSignature => (
             "the broker's certificate is from an authority that is not trusted".into(),
             "give the authority's certificate to Tls::trust_only",
@@ -67,7 +67,7 @@ fn certificate(error: &tokio_rustls::rustls::CertificateError) -> Trouble {
             ("the broker's certificate has expired".into(), "")
         }
         Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-            ("the broker's certificate is not valid yet".into(), "is the clock right?")
+            ("the broker's certificate is not valid yet".into(), "check the clock of this machine")
         }
         Certificate::NotValidForNameContext { expected, presented } => (
             format!(
@@ -84,19 +84,21 @@ fn certificate(error: &tokio_rustls::rustls::CertificateError) -> Trouble {
         ),
         other => (format!("the broker's certificate is not accepted: {other}").into(), ""),
     };
-    Trouble { kind: ErrorKind::Connection, reason, remedy }
+    TlsFailure { kind: ErrorKind::Connection, reason, remedy }
 }
 
-/// What the broker says is wrong.
+/// The fault that the broker reports by an alert (RFC 8446 §6.2).
 #[cfg(feature = "tls")]
-fn told(alert: tokio_rustls::rustls::AlertDescription) -> Trouble {
+fn alert_received(alert: tokio_rustls::rustls::AlertDescription) -> TlsFailure {
     use tokio_rustls::rustls::AlertDescription as Alert;
 
-    const GIVE_ONE: &str = "give one to Tls::client_certificate";
+    const GIVE_A_CERTIFICATE: &str = "give one to Tls::client_certificate";
     match alert {
-        Alert::CertificateRequired => {
-            Trouble::new(ErrorKind::Denied, "the broker asks for a certificate", GIVE_ONE)
-        }
+        Alert::CertificateRequired => TlsFailure::new(
+            ErrorKind::Denied,
+            "the broker asks for a certificate",
+            GIVE_A_CERTIFICATE,
+        ),
         Alert::UnknownCA
         | Alert::DecryptError
         | Alert::BadCertificate
@@ -104,21 +106,21 @@ fn told(alert: tokio_rustls::rustls::AlertDescription) -> Trouble {
         | Alert::CertificateExpired
         | Alert::CertificateRevoked
         | Alert::CertificateUnknown
-        | Alert::AccessDenied => Trouble::new(
+        | Alert::AccessDenied => TlsFailure::new(
             ErrorKind::Denied,
             format!("the broker does not accept this side's certificate: {alert:?}"),
-            "show one that is valid and from an authority that the broker trusts",
+            "use one that is valid and from an authority that the broker trusts",
         ),
         Alert::ProtocolVersion | Alert::InsufficientSecurity | Alert::HandshakeFailure => {
-            Trouble::new(
+            TlsFailure::new(
                 ErrorKind::Unsupported,
                 format!("no version and cipher of TLS is known to both sides: {alert:?}"),
                 "TLS 1.2 or 1.3 is needed",
             )
         }
-        alert => Trouble::new(
+        alert => TlsFailure::new(
             ErrorKind::Connection,
-            format!("the broker refused to go on with TLS: {alert:?}"),
+            format!("the broker ended the TLS handshake: {alert:?}"),
             "",
         ),
     }

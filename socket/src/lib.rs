@@ -1,8 +1,8 @@
 //! TCP and TLS for enoki's transports that use sockets.
 //!
-//! A [`Connector`] is made of what the URL and the program say, and opens sockets: plain ones, or
-//! encrypted ones (rustls, TLS 1.2 and 1.3) where the URL asks for TLS. Without the feature `tls` it
-//! refuses such URLs, before anything is sent.
+//! A [`Connector`] is made from the URL and the program's settings, and opens sockets: plain ones, or
+//! encrypted ones (rustls, TLS 1.2 and 1.3) where the URL asks for TLS. Without the feature `tls` it refuses
+//! such URLs, before anything is sent. docs/design/13-tls-and-logins.md in the repository has the reasons.
 
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
@@ -22,7 +22,7 @@ use tokio::net::lookup_host;
 
 pub use self::stream::Stream;
 
-/// The way to a broker's socket.
+/// Opens sockets to one broker.
 #[derive(Clone)]
 pub struct Connector {
     host: String,
@@ -32,11 +32,12 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Reads the certificates that it takes. Nothing is sent yet.
+    /// Reads the certificates and the key. Nothing is sent yet.
     ///
-    /// Fails with [`Unsupported`](enoki_core::ErrorKind::Unsupported) for an endpoint that asks for TLS in
-    /// a build that has none, and with [`Configuration`](enoki_core::ErrorKind::Configuration) for
-    /// certificates that cannot be used. Warns of what anybody on the way could read, or pretend to be.
+    /// Fails with [`Unsupported`](enoki_core::ErrorKind::Unsupported) for an endpoint that asks for TLS in a
+    /// build that has none, and with [`Configuration`](enoki_core::ErrorKind::Configuration) for certificates
+    /// that cannot be used. Logs a warning if the password would go over a network unencrypted, or if any
+    /// certificate is accepted.
     pub fn new(endpoint: &Endpoint, tls: &Tls) -> Result<Self> {
         if endpoint.exposes_password() {
             tracing::warn!(
@@ -47,7 +48,7 @@ impl Connector {
         if endpoint.encrypted && tls.accepts_any_certificate() {
             tracing::warn!(
                 broker = endpoint.subject(),
-                "any certificate is accepted, so whoever answers is taken for the broker"
+                "any certificate is accepted, so any peer that answers is taken for the broker"
             );
         }
         #[cfg(not(feature = "tls"))]
@@ -65,11 +66,13 @@ impl Connector {
         })
     }
 
-    /// Opens a socket, to the first address of the host that answers, and agrees on encryption where
-    /// the URL asks for it. Calls back in between, once somebody has answered.
+    /// Opens a socket to the first address of the host that answers, calls `answered`, and then agrees on
+    /// encryption where the URL asks for it.
+    ///
+    /// Cancel safe: a future that is dropped leaves no socket behind. The caller limits the time.
     pub async fn connect(&self, answered: impl FnOnce()) -> io::Result<Stream> {
         let socket = dial::dial(lookup_host((&*self.host, self.port)).await?).await?;
-        // A request of some ten bytes must not wait for the answer to the one before it.
+        // Nagle's algorithm would hold back a small frame until the one before it is acknowledged.
         socket.set_nodelay(true)?;
         answered();
         #[cfg(feature = "tls")]
@@ -89,8 +92,9 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// The error behind one of a socket's, if TLS is the reason, on connecting or later: brokers look at a
-/// certificate after the handshake is over. It names no subject.
+/// The error to report for an error of a socket, if TLS is the reason. It can come on connecting, and later:
+/// brokers check a client's certificate after the handshake is over. The error names no subject; the caller
+/// adds it.
 pub fn tls_error(error: &io::Error, operation: &'static str) -> Option<Error> {
-    error::explain(error).map(|trouble| trouble.into_error(operation))
+    error::explain(error).map(|failure| failure.into_error(operation))
 }

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A socket, encrypted or not. What is written to an encrypted one may wait in it until a flush.
+/// A socket, encrypted or not. An encrypted one may hold written bytes until it is flushed.
 pub struct Stream(Kind);
 
 enum Kind {
@@ -33,7 +33,7 @@ impl Stream {
     }
 }
 
-/// Calls a method of whatever the socket is.
+/// Calls a method of the plain or the encrypted socket.
 macro_rules! delegate {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match &mut $self.get_mut().0 {
@@ -51,7 +51,8 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match delegate!(self.poll_read(cx, buf)) {
-            // Brokers hang up without a word of TLS. What they say above it has an end of its own.
+            // Brokers close the socket without TLS's close_notify (RFC 8446 §6.1). It is safe to take that
+            // for the end: AMQP says itself when it is complete.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Poll::Ready(Ok(()))
             }

@@ -16,7 +16,7 @@ use tokio_rustls::{
 
 use crate::stream::Stream;
 
-/// How this side encrypts, whom it trusts, and whom it expects.
+/// The settings for TLS with one host: versions and ciphers, trusted authorities, and the name to expect.
 #[derive(Clone)]
 pub(crate) struct Client {
     connector: TlsConnector,
@@ -26,14 +26,14 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(host: &str, tls: &Tls) -> Result<Self> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| unusable(format!("{host:?} is no name that a certificate could have")))?;
-        // Named, so that no other part of the program decides.
+            .map_err(|_| unusable(format!("{host:?} is not a name that a certificate can have")))?;
+        // Named here, so that no other part of the program decides which one is used.
         let provider = Arc::new(crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| unusable(error.to_string()))?;
         let builder = if tls.accepts_any_certificate() {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
         } else {
             builder.with_root_certificates(match tls.authorities() {
                 Some(authorities) => given(authorities)?,
@@ -44,7 +44,7 @@ impl Client {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain = certificates("the client's certificate", chain)?;
-                // Its errors may quote what they could not read.
+                // The error is dropped, since it may quote the key.
                 let key = PrivateKeyDer::from_pem_slice(key.reveal().as_bytes())
                     .map_err(|_| unusable("the client's private key is not in PEM"))?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| {
@@ -65,7 +65,7 @@ impl Client {
             Ok(stream) => Ok(Stream::encrypted(stream)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,
-                "the broker hung up during the TLS handshake",
+                "the broker closed the connection during the TLS handshake",
             )),
             Err(error) => Err(error),
         }
@@ -83,8 +83,8 @@ fn given(authorities: &str) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-/// The authorities that this machine trusts. What cannot be read of them is left out, as everybody does:
-/// some are always too old for somebody.
+/// The authorities that this machine trusts. Those that cannot be parsed are left out, as other programs do:
+/// most machines have a few that are too old for some parser.
 fn the_platforms() -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -99,7 +99,7 @@ fn the_platforms() -> Result<RootCertStore> {
     Ok(roots)
 }
 
-/// The certificates in a PEM text; at least one.
+/// The certificates in a PEM text, at least one. `what` names them in errors.
 fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -114,11 +114,11 @@ fn unusable(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Configuration, "set up TLS").because(reason)
 }
 
-/// Trusts whoever answers: asked for by a name that says so.
+/// Accepts any certificate. The program asked for it by a name that says so.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

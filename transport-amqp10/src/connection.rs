@@ -12,13 +12,8 @@ use enoki_core::{
     transport::{deadline, later, spawn},
 };
 use fe2o3_amqp::{
-    Connection as Client,
-    connection::{ConnectionHandle, OpenError},
+    connection::ConnectionHandle,
     session::{BeginError, SessionHandle},
-    types::{
-        definitions::Fields,
-        primitives::{Symbol, Value},
-    },
 };
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -28,13 +23,12 @@ use tokio::{
 use crate::{
     error::{self, Cause},
     io::{
+        open,
         socket_state::{CutOnDrop, SocketState},
-        stream,
     },
-    limits::{FRAME_MAX, REPLY_TIMEOUT},
+    limits::{LAST_CHANNEL, REPLY_TIMEOUT},
     management::link::ManagementLink,
     options::Options,
-    proto::frame::DATA_HEAD,
     session_pool::{LinkSession, SessionPool},
 };
 
@@ -75,7 +69,7 @@ impl Connection {
         // If the deadline passes, or the caller drops this future, the socket is closed.
         let cut = CutOnDrop::new(&socket);
         let began = Instant::now();
-        let client = match timeout_at(deadline, connect(options, &socket)).await {
+        let client = match timeout_at(deadline, open::open(options, &socket)).await {
             Ok(Ok(client)) => client,
             Ok(Err(error)) => {
                 return Err(refusal::refused(options, error, &socket, began.elapsed()));
@@ -173,28 +167,6 @@ pub(crate) enum BeginFailure {
     Unanswered,
     /// The broker refused it, or the connection ended.
     Failed(Cause),
-}
-
-async fn connect(
-    options: &Options,
-    socket: &Arc<SocketState>,
-) -> Result<ConnectionHandle<()>, OpenError> {
-    let stream = stream::open(options, socket).await?;
-    let hostname = options.hostname();
-    let mut properties = Fields::new();
-    for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
-        properties.insert(Symbol::from(name), Value::String(value.to_owned()));
-    }
-    Client::builder()
-        .container_id(options.container_id())
-        .hostname(Some(hostname.as_str()))
-        .sasl_profile(options.login())
-        .max_frame_size((FRAME_MAX + DATA_HEAD) as u32)
-        .channel_max(LAST_CHANNEL)
-        .idle_time_out(options.idle_timeout())
-        .properties(properties)
-        .open_with_stream(stream)
-        .await
 }
 
 /// Why the connections of a session have ended.
@@ -330,9 +302,6 @@ async fn begin(
     }
     None
 }
-
-/// The last channel that this side allows; RabbitMQ allows 63 by default.
-const LAST_CHANNEL: u16 = 255;
 
 /// How long a channel rests between two sessions.
 const REST: Duration = Duration::from_millis(50);

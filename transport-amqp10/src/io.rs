@@ -3,7 +3,8 @@
 pub(crate) mod blocked;
 pub(crate) mod link_progress;
 mod liveness;
+pub(crate) mod open;
 mod read_half;
 pub(crate) mod socket_state;
-pub(crate) mod stream;
+mod stream;
 mod write_half;

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The largest frame that this side takes, in bytes: as large as RabbitMQ writes them by default.
 pub(crate) const FRAME_MAX: usize = 131_072;
 
+/// The last channel that this side allows; RabbitMQ allows 63 by default.
+pub(crate) const LAST_CHANNEL: u16 = 255;
+
 /// How many bytes are read from a socket or written to it at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod decode;
 pub(crate) mod encode;
+pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod frame;
 pub(crate) mod guard;

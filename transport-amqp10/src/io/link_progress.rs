@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::proto::inbound::LinkId;
+use crate::proto::event::LinkId;
 
 /// The links of one connection whose progress is watched, by name.
 #[derive(Debug, Default)]

@@ -22,9 +22,10 @@ use crate::{
     error::CONNECT,
     limits::{CHUNK, FRAME_MAX},
     proto::{
+        event::InboundEvent,
         fault::Fault,
         frame, guard,
-        inbound::{Inbound, InboundEvent},
+        inbound::Inbound,
         login::{self, Offer},
     },
 };

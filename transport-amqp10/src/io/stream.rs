@@ -33,21 +33,6 @@ use super::{
 };
 use crate::{error::CONNECT, options::Options};
 
-/// Opens the socket.
-pub(crate) async fn open(options: &Options, state: &Arc<SocketState>) -> io::Result<ClientStream> {
-    let socket = options.connector.connect(|| state.reached(Stage::Silent)).await?;
-    Ok(ClientStream {
-        socket,
-        read: ReadHalf::new(options.max_message()),
-        write: WriteHalf::default(),
-        is_logging_in: options.user().is_none(),
-        liveness: Liveness::new(Duration::from_secs(options.heartbeat.into())),
-        liveness_timer: None,
-        closing: None,
-        state: state.clone(),
-    })
-}
-
 /// The socket as fe2o3-amqp sees it.
 ///
 /// Reading and writing are apart but for one thing: **`poll_read` also writes.** fe2o3-amqp flushes after
@@ -55,7 +40,7 @@ pub(crate) async fn open(options: &Options, state: &Arc<SocketState>) -> io::Res
 /// cost a system call for each message. The last thing that its task does before it waits is to ask for
 /// something to read. So `poll_write` gathers, `poll_flush` does nothing, and `poll_read` writes, before it
 /// reads. The questions of `liveness` are written there, too, since its timer wakes the same task.
-pub(crate) struct ClientStream {
+pub(super) struct ClientStream {
     socket: Stream,
     read: ReadHalf,
     write: WriteHalf,
@@ -72,6 +57,19 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
+    pub(super) fn new(socket: Stream, options: &Options, state: &Arc<SocketState>) -> Self {
+        Self {
+            socket,
+            read: ReadHalf::new(options.max_message()),
+            write: WriteHalf::default(),
+            is_logging_in: options.user().is_none(),
+            liveness: Liveness::new(Duration::from_secs(options.heartbeat.into())),
+            liveness_timer: None,
+            closing: None,
+            state: state.clone(),
+        }
+    }
+
     /// Asks the broker for an answer when that is due. Fails if it did not give the last one.
     fn poll_liveness(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while let Some(next) = self.liveness.next() {

@@ -11,6 +11,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
+    event::{InboundEvent, LinkId},
     fault::Fault,
     frame::{
         ATTACH, BEGIN, DETACH, END, FLOW, OPEN, Performative, TRANSFER, TransferFlags,
@@ -19,32 +20,6 @@ use super::{
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     peer_properties::PeerProperties,
 };
-
-/// One end of a link, as the broker names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LinkId {
-    pub(crate) channel: u16,
-    pub(crate) handle: u32,
-}
-
-/// What a frame said that fe2o3-amqp does not tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InboundEvent {
-    /// The broker opened the connection. The frame is the last in the output.
-    Opened(PeerProperties),
-    /// The broker attached the link of this name.
-    Attached(LinkId, String),
-    /// The last part of a message came in.
-    Delivered(LinkId),
-    /// The broker has no credit left on this link, and said so.
-    Drained(LinkId),
-    /// The link is gone.
-    Detached(LinkId),
-    /// The AMQP session on this channel is gone, with its links.
-    SessionEnded(u16),
-    /// The broker takes no messages on this connection, or takes them again: it differs from the last.
-    Blocked(bool),
-}
 
 /// Changes frames on their way to fe2o3-amqp, and tells what they say.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     encode::Encoder,
+    event::{InboundEvent, LinkId},
     frame::{DATA_HEAD, length},
-    inbound::{Inbound, InboundEvent, LinkId},
+    inbound::Inbound,
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     outbound::Outbound,
     peer_properties::PeerProperties,

@@ -265,7 +265,7 @@ async fn hangs_up(scheme: &str) -> Checked {
     let once = BrokerOptions::new().reach_within(Duration::ZERO);
     let url = format!("{scheme}s://u:p@{address}");
     let error = enoki::connect_with(url, once).await.err().ok_or("it was taken")?;
-    says(&error, ErrorKind::Connection, &["hung up during the TLS handshake"]);
+    says(&error, ErrorKind::Connection, &["closed the connection during the TLS handshake"]);
     assert!(error.is_transient(), "{error}");
     Ok(())
 }
