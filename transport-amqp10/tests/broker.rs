@@ -1,4 +1,5 @@
-//! What only this transport promises: connections that die or fall silent, and brokers that are too old.
+//! Promises of this transport alone: about connections that break or fall silent, and brokers that are too
+//! old.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +30,7 @@ use tokio::{
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = vec![
-        trial("a_connection_that_dies_leaves_nobody_waiting", "ENOKI_RABBITMQ_4", dies),
+        trial("a_connection_that_breaks_leaves_no_call_waiting", "ENOKI_RABBITMQ_4", dies),
         trial("a_connection_that_falls_silent_ends", "ENOKI_RABBITMQ_4", falls_silent),
         trial("a_broker_before_4_is_refused_with_the_way_out", "ENOKI_RABBITMQ_3", too_old),
         trial("artemis_keeps_a_message_to_a_queue_that_it_makes_for_it", "ENOKI_ARTEMIS", unknown),
@@ -88,7 +89,7 @@ fn outgoing(id: u64, queue: &QueueSpec, message: Message) -> Outgoing {
     }
 }
 
-/// A way to the broker that can be cut, or made to carry nothing more.
+/// A proxy to the broker that can be cut, or can stop carrying bytes.
 struct Way {
     url: String,
     cut: Arc<Notify>,
@@ -116,7 +117,7 @@ async fn way(url: &str) -> Result<Way, Box<dyn std::error::Error>> {
                     () = hushed.notified() => {}
                 }
                 if silent.load(Ordering::SeqCst) {
-                    // The sockets stay, and nothing moves.
+                    // The sockets stay open, and no byte moves.
                     std::future::pending::<()>().await;
                 }
             });
@@ -125,7 +126,7 @@ async fn way(url: &str) -> Result<Way, Box<dyn std::error::Error>> {
     Ok(Way { url: url.replacen(&broker, &here, 1), cut, silent, hushed })
 }
 
-/// A slow way to the broker, and the frames of links and sessions that go along it, in their order.
+/// A slow proxy to the broker, and the frames of links and sessions that pass it, in their order.
 async fn watched(url: &str) -> Result<(String, Arc<Mutex<Vec<Seen>>>), Box<dyn std::error::Error>> {
     let parsed = BrokerUrl::parse(url)?;
     let broker = format!("{}:{}", parsed.host().ok_or("no host")?, parsed.port().ok_or("no port")?);
@@ -147,7 +148,7 @@ async fn watched(url: &str) -> Result<(String, Arc<Mutex<Vec<Seen>>>), Box<dyn s
     Ok((url.replacen(&broker, &here, 1), seen))
 }
 
-/// What is to be known of a frame. Each side numbers channels by itself, so a link is told by its name.
+/// The facts about a frame. Each side numbers channels by itself, so a link is known by its name.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Attach { channel: u16, link: Vec<u8> },
@@ -173,7 +174,7 @@ impl Seen {
     }
 }
 
-/// The first field of an attach: a string, in a list. Empty where it is none, which no link is called.
+/// The first field of an attach: a string, in a list. Empty if it is not one; no link has an empty name.
 fn link_name(fields: &[u8]) -> Vec<u8> {
     let name = match fields {
         [0xc0, _, _, rest @ ..] | [0xd0, _, _, _, _, _, _, _, _, rest @ ..] => rest,
@@ -187,7 +188,7 @@ fn link_name(fields: &[u8]) -> Vec<u8> {
     rest.get(..length).unwrap_or_default().to_vec()
 }
 
-/// Passes frames on after a while, for others to happen meanwhile.
+/// Passes frames on after a pause, so that other frames can come meanwhile.
 async fn pass_on(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -222,14 +223,14 @@ async fn pass_on(
     }
 }
 
-/// Artemis would from then on write nothing more on the connection.
+/// If a session ended while a link attached, Artemis would stop writing on the connection.
 async fn given_up(url: String) -> Checked {
     let queue = queue("given-up")?;
     let (url, seen) = watched(&url).await?;
     let session = open(&url).await?;
     session.apply(&Change::DeclareQueue(queue.clone())).await?;
     for millis in 0..12 {
-        // It leaves an AMQP session for the next, which thereby begins with its attach.
+        // It leaves an AMQP session in the pool, so the next link begins with its attach.
         session.receiver(&queue.name, 5).await?.close().await?;
         let opening = session.receiver(&queue.name, 5);
         if let Ok(opened) = timeout(Duration::from_millis(millis), opening).await {
@@ -300,7 +301,7 @@ async fn dies(url: String) -> Checked {
 async fn falls_silent(url: String) -> Checked {
     let way = way(&url).await?;
     let session = open(&format!("{}?heartbeat=3", way.url)).await?;
-    // Long enough that heartbeats must have kept it.
+    // So long that only heartbeats can have kept the connection open.
     let early = timeout(Duration::from_secs(9), session.ended()).await;
     assert!(early.is_err(), "{early:?}");
     way.silent.store(true, Ordering::SeqCst);
@@ -322,7 +323,7 @@ async fn too_old(url: String) -> Checked {
     Ok(())
 }
 
-/// To a topic, which it would be without being asked for a queue, the message would be gone.
+/// Without the capability `queue` Artemis would make a topic, and the message would be lost.
 async fn unknown(url: String) -> Checked {
     let mut queue = queue("unknown")?;
     let session = open(&url).await?;
@@ -333,7 +334,7 @@ async fn unknown(url: String) -> Checked {
     let mut outcomes = Vec::new();
     sender.outcomes(&mut outcomes).await?;
     assert!(matches!(outcomes[..], [(0, PublishOutcome::Confirmed)]), "{outcomes:?}");
-    // By its name, and by what a queue is unless something else is asked for.
+    // By the queue's name, as a queue with default options.
     for passive in [true, false] {
         queue.passive = passive;
         assert_eq!(session.apply(&Change::VerifyQueue(queue.clone())).await?.messages, 1);
@@ -366,7 +367,7 @@ async fn more_than_a_name(url: String) -> Checked {
     Ok(())
 }
 
-/// RabbitMQ says since 4.3 which queue it was, and why.
+/// Since 4.3 RabbitMQ names the queue that refused a message, and its reason.
 async fn full(url: String) -> Checked {
     let mut queue = queue("full")?;
     queue.max_length = Some(1);
@@ -394,5 +395,5 @@ async fn full(url: String) -> Checked {
     Ok(())
 }
 
-/// What a trial may take.
+/// How long a trial may take.
 const PATIENCE: Duration = Duration::from_secs(60);

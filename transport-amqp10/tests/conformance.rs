@@ -12,15 +12,15 @@ fn main() -> ExitCode {
     enoki_conformance::main_all(vec![
         Arc::new(rabbitmq("rabbitmq-4", "ENOKI_RABBITMQ_4")),
         Arc::new(rabbitmq("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3").can(&[
-            // Since then every queue counts the deliveries that failed, and only these; and
-            // replicated ones requeue for later.
+            // Since 4.3 every queue counts the deliveries that failed, and only these; and replicated queues
+            // requeue for later.
             Capability::DeliveryCount,
             Capability::UncountedRelease,
             Capability::ReplicatedDelayedRequeue,
         ])),
         Arc::new(
             AtUrl::new("artemis", "ENOKI_ARTEMIS", "amqp10", transport)
-                // It has no exchanges, and what its queues can do is set by its administrator.
+                // It has no exchanges, and its administrator sets most options of its queues.
                 .can(&[
                     Capability::DeliveryCount,
                     Capability::UncountedRelease,

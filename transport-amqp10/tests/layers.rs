@@ -1,4 +1,5 @@
-//! `src/proto/` is pure: bytes in, bytes and events out. It waits for nothing, and knows no socket, clock or task.
+//! `src/proto/` is pure: bytes in, bytes and events out. It waits for nothing, and knows no socket, clock or
+//! task.
 
 use std::{
     fs, io,

@@ -42,7 +42,7 @@ fn header(first: bool, count: i64) -> [Value; 5] {
 }
 
 #[test]
-fn the_brokers_bookkeeping_is_left_out_and_history_stays() {
+fn the_brokers_bookkeeping_is_left_out_and_the_history_of_a_dead_letter_stays() {
     let death: Table = [
         (ShortStr::from_static("queue"), Value::from("billing")),
         (ShortStr::from_static("first-time"), Timestamp::from_unix_seconds(7).into()),
@@ -88,10 +88,10 @@ fn an_attempt_is_what_the_broker_counts_or_flags() {
     use Counted::{ByBroker, ByFlag};
     assert_eq!(read(true, 0, &[], OLDEST), (1, ByFlag, false));
     assert_eq!(read(false, 0, &[], OLDEST), (2, ByFlag, true));
-    // Released once: on older brokers all that came back counts towards the limit.
+    // Released once. Before 4.3 each time that it came back counts towards the limit.
     assert_eq!(read(false, 2, &came_back, OLDEST), (4, ByBroker, true));
     assert_eq!(read(true, 0, &[], NEWEST), (1, ByBroker, false));
-    // Released, never failed.
+    // Released five times, failed never.
     let acquired = [("x-acquired-count", Value::Int(5))];
     assert_eq!(read(false, 0, &acquired, NEWEST), (1, ByBroker, true));
     assert_eq!(read(false, 2, &[], NEWEST), (3, ByBroker, true));
@@ -100,7 +100,7 @@ fn an_attempt_is_what_the_broker_counts_or_flags() {
     assert_eq!(read(false, 0, &absurd, OLDEST), (u32::MAX, ByBroker, true));
 }
 
-/// Up to 4.3 RabbitMQ cannot write one in an annotation.
+/// Up to 4.3 RabbitMQ cannot write a null in an annotation.
 #[test]
 fn a_header_without_a_value_is_no_annotation() {
     let mut message = Message::new("");
@@ -112,7 +112,7 @@ fn a_header_without_a_value_is_no_annotation() {
 }
 
 #[test]
-fn bytes_that_look_like_text_are_marked_for_those_who_cannot_tell() {
+fn bytes_that_look_like_text_are_marked_for_amqp_091() {
     let mut message = Message::new("");
     message.headers.set(ShortStr::from_static("key"), Value::Bytes("abc".into()));
     message.headers.set(ShortStr::from_static("blob"), Value::Bytes(vec![0xff].into()));
@@ -124,7 +124,7 @@ fn bytes_that_look_like_text_are_marked_for_those_who_cannot_tell() {
     assert_eq!(incoming(&wire, NEWEST).message, message);
 }
 
-/// As RabbitMQ converts it from AMQP 0-9-1.
+/// RabbitMQ converts long text from AMQP 0-9-1 to bytes.
 #[test]
 fn long_text_of_amqp_091_is_text() {
     let long = |byte: u8| Value::Bytes(vec![byte; 4097].into());
@@ -143,7 +143,7 @@ fn long_text_of_amqp_091_is_text() {
     let text = Value::String("x".repeat(4097));
     assert_eq!(read(&converted, NEWEST), [text, long(0xff), Value::Bytes("x".into())]);
     assert_eq!(read(&converted, OTHER), lists);
-    // Where it says where to, it came over AMQP 1.0, which tells them apart.
+    // A message with a `to` came over AMQP 1.0, which has types for both.
     let mut encoder = Encoder::default();
     encoder.descriptor(0x73);
     encoder.list(|encoder| {
@@ -166,7 +166,7 @@ fn a_message_without_sections_is_a_message() {
 }
 
 #[test]
-fn bodies_of_other_kinds_are_bodies() {
+fn a_body_of_text_or_bytes_is_read_from_each_kind_of_section() {
     let body = |write: &dyn Fn(&mut Encoder)| {
         let mut encoder = Encoder::default();
         write(&mut encoder);
@@ -188,12 +188,12 @@ fn bodies_of_other_kinds_are_bodies() {
         }
     });
     assert_eq!(parts.body, "one two three");
-    // One kind of body ends what another began.
+    // A section of another kind replaces the body.
     let mixed = b"\x00\x53\x75\xa0\x01a\x00\x53\x77\x43\x00\x53\x75\xa0\x01b";
     assert_eq!(incoming(&Bytes::from_static(mixed), OLDEST).message.body, "b");
 }
 
-/// The type that the publisher gave it stays its own.
+/// The `kind` stays the one that the publisher gave.
 #[test]
 fn a_body_that_is_neither_bytes_nor_text_is_named() {
     let kind = delivered(&header(true, 0), &[("x-basic-type", "order".into())]);
@@ -212,7 +212,7 @@ fn a_body_that_is_neither_bytes_nor_text_is_named() {
     assert_eq!(read.message.properties.kind.as_deref(), Some("order"));
 }
 
-/// JMS has its type in the subject, others their event.
+/// JMS clients put the type into the subject, others the name of an event.
 #[test]
 fn properties_of_others_are_headers_that_no_program_may_publish() {
     let mut encoder = Encoder::default();
@@ -254,7 +254,7 @@ fn properties_of_others_are_headers_that_no_program_may_publish() {
 }
 
 #[test]
-fn a_body_has_an_end_of_its_parts() {
+fn a_body_of_many_parts_is_read_up_to_a_limit() {
     let parts = |count| Bytes::from(b"\x00\x53\x75\xa0\x01x".repeat(count));
     let whole = incoming(&parts(50_000), NEWEST);
     assert_eq!((whole.undecodable, whole.message.body.len()), (None, 50_000));
@@ -263,7 +263,7 @@ fn a_body_has_an_end_of_its_parts() {
 
 #[test]
 fn an_id_is_text_that_says_its_type_and_becomes_the_same_again() {
-    // Published over AMQP 1.0, to somewhere, and converted from AMQP 0-9-1.
+    // With an address it was published over AMQP 1.0, without one it was converted from AMQP 0-9-1.
     let read = |id: &[u8], to: &[u8]| {
         let items = [id, b"\x40", to].concat();
         let size = u8::try_from(items.len() + 1).unwrap();
@@ -306,7 +306,7 @@ fn an_id_is_text_that_says_its_type_and_becomes_the_same_again() {
     assert_eq!(converted.as_deref(), Some("AMQP_ULONG:7"));
     let asked = read(b"\xa1\x0cAMQP_ULONG:7", b"\xa1\x01q").properties.message_id;
     assert_eq!(asked.as_deref(), Some("AMQP_STRING:AMQP_ULONG:7"));
-    // Too long for an id, and not lost.
+    // One that is too long for an id becomes a header.
     let long = [b"\xb1\0\0\x01\x2c", &*b"x".repeat(300)].concat();
     let wire = [&b"\x00\x53\x73\xd0\0\0\x01\x35\0\0\0\x01"[..], &long].concat();
     let read = incoming(&wire.into(), NEWEST).message;
@@ -325,7 +325,7 @@ fn a_priority_of_four_is_not_none() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_with_what_came_before_it() {
+fn the_parts_before_a_fault_are_read() {
     let mut message = Message::new("x");
     message.properties.message_id = Some(ShortStr::from_static("7"));
     let mut bytes = outgoing(&message, "/queues/q", NEWEST);
@@ -335,9 +335,9 @@ fn what_cannot_be_read_is_said_with_what_came_before_it() {
     assert_eq!(read.message.properties.message_id.as_deref(), Some("7"));
 }
 
-/// Forty kilobytes of this end a process that follows them.
+/// Forty kilobytes of nested values end a process that follows them by recursion.
 #[test]
-fn nesting_has_an_end() {
+fn values_that_are_nested_too_deep_are_refused() {
     let nested = |levels: usize, code: u8| {
         let mut inner: Vec<u8> = vec![0x40];
         for _ in 0..levels {
@@ -431,7 +431,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn what_goes_out_comes_in(
+    fn a_message_is_read_as_it_was_written(
         message in message(),
         dialect in prop::sample::select(vec![NEWEST, OLDEST, OTHER]),
     ) {
@@ -442,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_odd(
+    fn any_bytes_are_read_as_a_message_without_a_panic(
         message in message(),
         noise in vec(any::<u8>(), 0..200),
         changes in vec((any::<usize>(), any::<u8>()), 0..8),

@@ -1,4 +1,4 @@
-//! Both directions.
+//! Frames on their way in both directions.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -12,7 +12,7 @@ use super::{
     peer_properties::PeerProperties,
 };
 
-/// So many bytes a message may have here.
+/// The largest message here, in bytes.
 const MOST: usize = 20;
 
 fn frame(channel: u16, body: &[u8]) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn performative(code: u8, fields: impl FnOnce(&mut Encoder) -> u32) -> Vec<u8> {
     encoder.into_bytes()
 }
 
-/// handle, delivery-id, delivery-tag, message-format, settled, more.
+/// A transfer with handle, delivery-id, delivery-tag, message-format, settled, more.
 fn transfer(handle: u32, more: bool, payload: &[u8]) -> Vec<u8> {
     let fields = |encoder: &mut Encoder| {
         encoder.uint(handle);
@@ -146,7 +146,7 @@ fn only_the_first_frame_of_a_message_begins_with_a_section() {
     for _ in 0..2 {
         let first = transfer(1, true, &[&section[..], b"one"].concat());
         assert_eq!(outbound(&mut outwards, &first), transfer(1, true, b"one"));
-        // What looks like a section in the middle of a message is none.
+        // In the middle of a message, bytes that look like a section are part of the message.
         let middle = transfer(1, true, section);
         assert_eq!(outbound(&mut outwards, &middle), middle);
         // Another link has a message of its own.
@@ -158,7 +158,7 @@ fn only_the_first_frame_of_a_message_begins_with_a_section() {
 }
 
 #[test]
-fn nothing_follows_what_makes_a_message_too_large() {
+fn the_rest_of_a_message_that_is_too_large_is_left_out() {
     let mut inwards = Inbound::new(MOST);
     let part = |handle, more| transfer(handle, more, &[0; 15]);
     let emptied = transfer(1, true, b"");
@@ -167,13 +167,13 @@ fn nothing_follows_what_makes_a_message_too_large() {
         assert_eq!(wrapped.len(), part(1, true).len() + DATA_HEAD);
         inbound(&mut inwards, &part(1, true));
         assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
-        // Another link's message is as large as it is.
+        // A message on another link is not affected.
         let other = inbound(&mut inwards, &part(2, false));
         assert_eq!(other.len(), part(2, false).len() + DATA_HEAD);
         assert_eq!(inbound(&mut inwards, &part(1, true)), emptied);
         assert_eq!(inbound(&mut inwards, &part(1, false)), transfer(1, false, b""));
     }
-    // What was given up counts no longer, and neither does what a session took with it.
+    // The parts of a message that was given up no longer count, nor do those of a session that ended.
     for end in [aborted(1), frame(3, &performative(0x17, |_| 0))] {
         inbound(&mut inwards, &part(1, true));
         inbound(&mut inwards, &part(1, true));
@@ -195,7 +195,7 @@ fn a_message_that_was_given_up_is_no_delivery() {
 }
 
 #[test]
-fn a_broker_that_takes_next_to_nothing_is_refused() {
+fn a_broker_whose_frames_are_smaller_than_allowed_is_refused() {
     let open = |size: Option<u32>| {
         let fields = |encoder: &mut Encoder| {
             encoder.string("container");
@@ -261,7 +261,7 @@ fn deliveries_and_the_end_of_credit_are_told_for_each_link() {
 }
 
 #[test]
-fn the_broker_is_read_and_told_of_smaller_frames() {
+fn the_broker_names_itself_and_is_asked_for_smaller_frames() {
     let open = |size: u32, tag: &'static str| {
         let fields = |encoder: &mut Encoder| {
             encoder.string("container");
@@ -305,7 +305,7 @@ fn headers_and_heartbeats_pass_as_they_are() {
 
 proptest! {
     #[test]
-    fn no_frame_is_too_odd(
+    fn any_frame_passes_both_ways_without_a_panic(
         body in vec(any::<u8>(), 0..80),
         at: prop::sample::Index,
         byte: u8,
@@ -321,7 +321,7 @@ proptest! {
             flow(1, true),
         ] {
             let mut broken = sound;
-            // The length is checked before.
+            // The length is left as it is: `frame::length` has checked it before.
             let at = 4 + at.index(broken.len() - 4);
             broken[at] = byte;
             let mut out = Vec::new();

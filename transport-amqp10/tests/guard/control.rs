@@ -1,5 +1,5 @@
-//! The same without the guard: bare fe2o3-amqp, in a process of its own. On the day that these survive,
-//! fe2o3-amqp has learned it, and the guard may go.
+//! The same messages without the guard: fe2o3-amqp alone, in a process of its own. If these tests ever pass
+//! without an abort, the guard is obsolete.
 
 use std::process::{Command, Stdio};
 
@@ -11,24 +11,24 @@ use fe2o3_amqp::{
 
 use crate::{Checked, Failure, PATIENCE};
 
-/// What a process of its own is to do: a URL, and perhaps a queue.
+/// The environment variable that makes this program the child: a URL, and perhaps a queue.
 const TASK: &str = "ENOKI_GUARD_CONTROL";
 
-/// Does what this process was started for, if it was; says whether it was.
+/// Runs the child, and returns true, if this process was started as one.
 pub(crate) fn is_child() -> bool {
     let Ok(task) = std::env::var(TASK) else { return false };
     let (url, queue) = task.split_once(' ').unwrap_or((&task, ""));
     let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
         return true;
     };
-    // As a task: the thread of `main` has a larger stack than those of programs' tasks.
+    // In a task, because the thread of `main` has a larger stack than the threads that run tasks.
     let task = runtime.spawn(consume(url.to_owned(), queue.to_owned()));
     let outcome = runtime.block_on(task).unwrap_or_else(|panic| Err(panic.into()));
     println!("{}", outcome.err().map_or_else(|| SURVIVED.to_owned(), |error| error.to_string()));
     true
 }
 
-/// Consumes until the body `last` came.
+/// Consumes until a message with the body `last` came.
 async fn consume(url: String, queue: String) -> Checked {
     let url = enoki_core::BrokerUrl::parse(&url)?;
     let user = url.username().unwrap_or("guest");
@@ -60,17 +60,17 @@ async fn consume(url: String, queue: String) -> Checked {
             break;
         }
     }
-    // Not before the broker knows what was accepted.
+    // Only after the broker has read which messages were accepted.
     receiver.close().await?;
     session.end().await?;
     connection.close().await?;
     Ok(())
 }
 
-/// How a process of bare fe2o3-amqp ended.
+/// How a process of fe2o3-amqp alone ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It came to the last message.
+    /// It received the last message.
     Survived,
     /// It failed, with this error.
     Lost(String),
@@ -78,7 +78,7 @@ pub(crate) enum End {
     Aborted,
 }
 
-/// Runs bare fe2o3-amqp, in a process of its own, against this broker.
+/// Runs fe2o3-amqp alone, in a process of its own, against this broker.
 pub(crate) async fn run(url: &str, queue: &str) -> Result<End, Failure> {
     let mut command = tokio::process::Command::from({
         let mut command = Command::new(std::env::current_exe()?);

@@ -1,5 +1,5 @@
-//! A broker that means harm, or has little to give: it takes a login, opens connection, sessions and
-//! senders' links, and in between does what it is told to.
+//! A scripted broker that is hostile, or allows little: it accepts a login, opens the connection, sessions
+//! and senders' links, and does in between what its script says.
 
 use tokio::{net::TcpListener, sync::mpsc};
 
@@ -11,29 +11,29 @@ use crate::{
     },
 };
 
-/// What a broker does besides what brokers do.
+/// How the broker differs from a usual one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
-    /// What it offers to log in with, if not PLAIN.
+    /// The mechanisms of login that it offers, if not PLAIN.
     pub(crate) mechanisms: Option<Vec<u8>>,
-    /// The largest frame that it wants to get.
+    /// The largest frame that it takes.
     pub(crate) frame_max: Option<u32>,
-    /// A property of its own.
+    /// One more property in its open.
     pub(crate) property: Option<Vec<u8>>,
-    /// What it sends before it answers a session's begin.
+    /// Bytes that it sends before it answers the begin of a session.
     pub(crate) before_begin: Vec<u8>,
-    /// Whether it does not answer that at all.
+    /// Whether it does not answer a begin at all.
     pub(crate) mute: bool,
     /// The last channel that it allows.
     pub(crate) last_channel: Option<u16>,
-    /// On how many connections it goes on after the login.
+    /// On how many connections it goes on after the login; it closes the others.
     pub(crate) connections: Option<usize>,
-    /// How many messages it takes on each link, and who is told of their frames.
+    /// How many messages it takes on each link, and where it sends their frames.
     pub(crate) takes: Option<(u32, mpsc::UnboundedSender<Frame>)>,
 }
 
 impl Script {
-    /// Listens, and plays to whoever connects. Where it listens.
+    /// Listens, runs the script for each connection, and returns the URL.
     pub(crate) async fn play(self) -> Result<u16, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();

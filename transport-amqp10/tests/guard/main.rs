@@ -1,6 +1,6 @@
-//! Bytes that no client library sends: from publishers by way of real brokers, and from brokers that
-//! mean harm. Each costs one message, or one connection, and says why.
-// What clippy lets tests do it does not see here, for want of an attribute.
+//! Bytes that no client library sends: from publishers by way of real brokers, and from scripted brokers that
+//! are hostile. A bad message costs itself, a bad frame its connection, and the error says why.
+// clippy does not see that this is a test, since there is no `#[test]`.
 #![allow(clippy::indexing_slicing, clippy::print_stdout)]
 
 mod control;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         [("rabbitmq-4", "ENOKI_RABBITMQ_4"), ("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3")]
     {
         let url = std::env::var(variable).ok().map(|url| url.replacen("amqp091", "amqp10", 1));
-        // One more where there is one; nobody has to have it.
+        // Tested where it runs; it is not required.
         if url.is_none() && broker == "rabbitmq-4.3" {
             continue;
         }
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
     let none = Needs { broker: None, variable: "", url: Some(String::new()) };
     trials.push(none.trial("a_wish_for_frames_of_any_size_is_granted_or_refused", frames));
-    trials.push(none.trial("a_login_or_greeting_that_goes_too_deep_is_an_error", deep));
+    trials.push(none.trial("a_login_or_open_that_goes_too_deep_is_an_error", deep));
     trials.push(none.trial("without_the_check_a_nested_answer_aborts", deep_aborts));
     trials.push(none.trial("a_frame_that_cannot_be_read_ends_the_connection", broken));
     trials.push(none.trial("a_message_of_many_frames_goes_out_once_and_whole", whole));
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Checked = Result<(), Failure>;
 
-/// Which broker a trial is about, if about a real one.
+/// The broker that a trial needs, if it needs a real one.
 struct Needs {
     broker: Option<&'static str>,
     variable: &'static str,
@@ -88,7 +88,7 @@ impl Needs {
     {
         let (variable, url) = (self.variable, self.url.clone());
         let broker = self.broker.unwrap_or("scripted");
-        // Names of queues are this process's own, and the trial's.
+        // A name of its own for each process and trial, for queues.
         let own = format!("enoki-guard10.{broker}.{name}.{}", std::process::id());
         Trial::ignorable_test(format!("{broker}::{name}"), move || {
             let Some(url) = url else {
@@ -112,10 +112,10 @@ impl Needs {
     }
 }
 
-/// What a trial may take.
+/// How long a trial may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What consumers take here at most.
+/// The largest body that consumers take here, in bytes.
 const LIMITS: usize = 1024 * 1024;
 
 fn transport(url: &str) -> Result<Arc<dyn Transport>, enoki_core::Error> {
@@ -132,7 +132,7 @@ fn scripted(port: u16) -> String {
     format!("amqp10://u:p@127.0.0.1:{port}")
 }
 
-/// What this process logged, all trials together.
+/// The log of this process, for all trials.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 struct Log;
@@ -155,7 +155,7 @@ fn logged(queue: &str) -> Vec<String> {
     text.lines().filter(|line| line.contains(queue)).map(str::to_owned).collect()
 }
 
-/// A way to the broker that counts who goes it.
+/// A proxy to the broker that counts connections.
 async fn counted(url: &str) -> Result<(String, Arc<AtomicUsize>), Failure> {
     let parsed = BrokerUrl::parse(url)?;
     let broker = format!("{}:{}", parsed.host().ok_or("no host")?, parsed.port().ok_or("no port")?);
@@ -177,7 +177,7 @@ async fn counted(url: &str) -> Result<(String, Arc<AtomicUsize>), Failure> {
     Ok((url, count))
 }
 
-/// A message, and what of it has to be in the dead letter.
+/// A message, and the part of it that its dead letter must have.
 struct Bad {
     message: Vec<u8>,
     original: Vec<u8>,
@@ -192,25 +192,25 @@ fn data(bytes: &[u8]) -> Vec<u8> {
     section(0x75, &binary(bytes))
 }
 
-/// So many lists, each in the one before.
+/// Lists, each in the one before: so many levels.
 fn lists(levels: usize) -> Vec<u8> {
     (0..levels).fold(null(), |inner, _| list(&[inner]))
 }
 
-/// So many arrays, each in the one before.
+/// Arrays, each in the one before: so many levels.
 fn arrays(levels: usize) -> Vec<u8> {
     (0..levels).fold(array(1, &[0x40]), |inner, _| array(1, &inner))
 }
 
-/// A value described so many times.
+/// A value behind so many descriptors.
 fn described_value(levels: usize) -> Vec<u8> {
     [&[0x00, 0x53, 0x01].repeat(levels)[..], &null()].concat()
 }
 
-/// What makes fe2o3-amqp, or the process around it, stop.
+/// Messages that end fe2o3-amqp's connection, or the process.
 fn bad() -> Vec<Bad> {
     let whole = |message: Vec<u8>| Bad { original: message.clone(), message };
-    // Brokers may read it, too: so many that they can take it.
+    // Brokers may read it, too, so there are no more levels than they can take.
     let nulls = array(200_000, &[0x40]);
     let annotated = |code: u8| {
         let value = lists(5000);
@@ -232,7 +232,7 @@ fn bad() -> Vec<Bad> {
     ]
 }
 
-/// What only looks dangerous, and its body.
+/// Messages that look dangerous and are not, and their bodies.
 fn good() -> Vec<(Vec<u8>, Vec<u8>)> {
     let many: Vec<_> = (0..8000_u16)
         .flat_map(|number| [string(format!("k{number}").as_bytes()), truth(true)])
@@ -259,7 +259,7 @@ async fn see(State(Seen(seen)): State<Seen>, Body(raw): Body<Raw>) {
 /// A queue, and the queue of its dead letters.
 async fn place(session: &dyn Session, own: &str) -> Result<[QueueSpec; 2], enoki_core::Error> {
     let mut dead = QueueSpec::new(format!("{own}.dead"))?;
-    // What fails leaves nothing behind for long.
+    // The queues expire, so a trial that fails leaves them for a short time only.
     dead.expires = Some(10 * PATIENCE);
     let mut queue = QueueSpec::new(own)?;
     queue.expires = dead.expires;
@@ -291,19 +291,19 @@ async fn hostile(url: String, own: String) -> Checked {
         .start()
         .await?;
     let consumed = connections.load(Ordering::SeqCst);
-    // Those that can be read are handled, in their order, and nothing else is.
+    // The messages that can be read are handled, in their order, and no others.
     for at in (0..bad.len()).map(|at| at % good.len()).chain([0]) {
         let body = seen.recv().await.ok_or("no delivery")?;
         assert!(body == good[at].1, "not {at}: {} bytes", body.len());
     }
-    // The others are dead letters, as they were published.
+    // The others are dead letters, unchanged.
     let mut taker = Client::open(&parsed, &dead.name, false).await?;
     for (at, bad) in bad.iter().enumerate() {
         let kept = taker.next().await?;
         let original = &bad.original;
         assert!(kept.windows(original.len()).any(|bytes| bytes == original), "{at} is another");
     }
-    assert!(seen.try_recv().is_err(), "a handler saw what cannot be read");
+    assert!(seen.try_recv().is_err(), "a handler saw a message that cannot be read");
     let warnings = logged(&own);
     for (reason, times) in [
         ("nested more than 64", 2),
@@ -316,7 +316,7 @@ async fn hostile(url: String, own: String) -> Checked {
         assert_eq!(found, times, "{reason}: {warnings:#?}");
     }
     running.stop(Duration::from_secs(10)).await?;
-    // Everything was settled, on the connection that there was.
+    // Every delivery was settled, on the one connection.
     assert_eq!(connections.load(Ordering::SeqCst), consumed);
     assert_eq!(admin.apply(&Change::VerifyQueue(queue.clone())).await?.messages, 0);
     remove(&*admin, [queue, dead]).await
@@ -330,7 +330,7 @@ async fn remove(session: &dyn Session, queues: [QueueSpec; 2]) -> Checked {
     Ok(())
 }
 
-/// What becomes of bare fe2o3-amqp.
+/// fe2o3-amqp alone aborts at the same message.
 async fn aborts(url: String, own: String) -> Checked {
     let admin = session(&url).await?;
     let queues = place(&*admin, &own).await?;
@@ -361,8 +361,8 @@ async fn frames(_: String, _: String) -> Checked {
 
 async fn deep(_: String, _: String) -> Checked {
     let in_login = Script { mechanisms: Some(arrays(5000)), ..Script::default() };
-    let in_greeting = Script { property: Some(lists(5000)), ..Script::default() };
-    for script in [in_login, in_greeting] {
+    let in_open = Script { property: Some(lists(5000)), ..Script::default() };
+    for script in [in_login, in_open] {
         let port = script.play().await?;
         let error = session(&scripted(port)).await.err().ok_or("it was taken")?;
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -374,7 +374,7 @@ async fn deep(_: String, _: String) -> Checked {
 async fn deep_aborts(_: String, _: String) -> Checked {
     let sound = Script::default().play().await?;
     assert_eq!(control::run(&scripted(sound), "").await?, End::Survived);
-    // As an answer to the begin of a session, since before that frames are small.
+    // In the answer to the begin of a session, since frames before that are small.
     let mut begin = vec![vec![0x60, 0, 0], uint(0), uint(1000), uint(1000)];
     begin.extend([null(), null(), null(), map(&[symbol("x"), described_value(40_000)])]);
     let before_begin = frame(AMQP, &described(0x11, &begin));
@@ -405,7 +405,8 @@ async fn broken(_: String, _: String) -> Checked {
     Ok(())
 }
 
-/// With a frame for each few hundred bytes it takes more steps than a task may take at a time.
+/// With a frame for each few hundred bytes, the message takes more steps than tokio lets a task make at a
+/// time.
 async fn whole(_: String, _: String) -> Checked {
     let (told, mut frames) = mpsc::unbounded_channel();
     let script = Script { frame_max: Some(512), takes: Some((10, told)), ..Script::default() };
@@ -427,7 +428,7 @@ async fn whole(_: String, _: String) -> Checked {
         tokio::select! {
             frame = frames.recv() => {
                 let frame = frame.ok_or("the connection ended")?;
-                // Only the first frame of a message says which it is.
+                // Only the first frame of a message has its delivery-id.
                 begun += usize::from(frame.fields.get(1).is_some_and(|id| id != &null()));
                 came.extend(frame.payload);
             }
@@ -440,7 +441,7 @@ async fn whole(_: String, _: String) -> Checked {
     Ok(())
 }
 
-/// Two links beside the one for declarations, on one connection.
+/// The broker allows two links beside the management link on each of its connections.
 async fn full(_: String, _: String) -> Checked {
     let script = Script { last_channel: Some(3), connections: Some(1), ..Script::default() };
     let session = session(&scripted(script.play().await?)).await?;
@@ -463,7 +464,7 @@ async fn full(_: String, _: String) -> Checked {
 async fn mute(_: String, _: String) -> Checked {
     let script = Script { mute: true, ..Script::default() };
     let port = script.play().await?;
-    // The clock stands still from here on, and moves to the next deadline when there is nothing to do.
+    // From here on the clock is paused: it moves to the next deadline whenever all tasks wait.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tried = std::thread::spawn(move || -> Checked {
         runtime.block_on(async {
@@ -472,7 +473,7 @@ async fn mute(_: String, _: String) -> Checked {
             let error = session.sender(1).await.err().ok_or("there was an answer")?;
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             assert!(session.ended().now_or_never().is_none(), "the connection is gone");
-            // Closing does not wait for the answer to another.
+            // Closing does not wait for an answer to the begin.
             let opening = session.sender(1);
             let closing = session.close(Instant::now() + Duration::from_secs(1));
             let (opened, ()) = tokio::join!(opening, closing);

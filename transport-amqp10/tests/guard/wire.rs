@@ -1,4 +1,4 @@
-//! AMQP 1.0 byte by byte, since no client library sends what is needed here.
+//! AMQP 1.0 byte by byte, since no client library sends the frames that are needed here.
 
 use enoki_core::BrokerUrl;
 use tokio::{
@@ -26,7 +26,7 @@ pub(crate) struct Frame {
 pub(crate) struct Wire(pub(crate) TcpStream);
 
 impl Wire {
-    /// The next frame that is no heartbeat; `None` at the end.
+    /// The next frame that is not a heartbeat; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             let mut head = [0; 8];
@@ -44,7 +44,7 @@ impl Wire {
         Ok(self.0.write_all(bytes).await?)
     }
 
-    /// Both sides name the layer that follows.
+    /// Both sides send the protocol header of the next layer (§2.2).
     pub(crate) async fn agree(&mut self, layer: u8) -> Checked {
         self.send(&[b'A', b'M', b'Q', b'P', layer, 1, 0, 0]).await?;
         let mut answer = [0; 8];
@@ -52,7 +52,7 @@ impl Wire {
         Ok(())
     }
 
-    /// The next frame has to be this one.
+    /// Reads the next frame, and fails if it is not this performative.
     pub(crate) async fn expect(&mut self, code: u8) -> Result<Frame, Failure> {
         let frame = self.next().await.ok_or("the connection ended")?;
         if frame.code == code {
@@ -63,7 +63,7 @@ impl Wire {
     }
 }
 
-/// Takes a performative apart, as peers write it that mean no harm.
+/// Takes a performative apart that a well-behaved peer wrote.
 fn read(channel: u16, body: &[u8]) -> Frame {
     let (begin, end) = match body[3] {
         0xc0 => (6, 5 + body[4] as usize),
@@ -162,7 +162,7 @@ fn variable(code: u8, bytes: &[u8]) -> Vec<u8> {
     [&[code][..], &(bytes.len() as u32).to_be_bytes(), bytes].concat()
 }
 
-/// A login of its own to publish and take whatever a broker lets pass.
+/// A client of this test, which can publish and receive any bytes that a broker passes on.
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Wire,
@@ -209,7 +209,7 @@ impl Client {
         if sends {
             wire.expect(0x13).await?;
         } else {
-            // Both count from where the broker begins.
+            // Both sides count deliveries from the number in the broker's attach.
             let [next, count] = [&begun.fields[1], &attached.fields[9]].map(Clone::clone);
             let window = || uint(10_000);
             let flow = [next, window(), uint(0), window(), uint(0), count, uint(1000)];
@@ -237,7 +237,7 @@ impl Client {
             let frame = self.wire.next().await.ok_or("the connection ended")?;
             match (frame.code, frame.fields.get(4)) {
                 (0x15, Some(state)) if state.starts_with(&[0x00, 0x53, 0x24]) => return Ok(()),
-                // Credit, as it comes.
+                // The broker grants credit in a flow.
                 (0x13, _) => {}
                 _ => return Err(format!("not accepted: {frame:x?}").into()),
             }

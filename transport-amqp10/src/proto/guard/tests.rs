@@ -35,7 +35,7 @@ fn refused(frame: &[u8], reason: &str) {
     assert!(fault.contains(reason), "{reason:?} is not in {fault:?}");
 }
 
-/// Reads a frame as fe2o3-amqp does, and forgets what came of it.
+/// Reads a frame as fe2o3-amqp does. The result does not matter: it must not panic.
 fn read(frame: &[u8]) {
     let mut bytes = BytesMut::from(&frame[4..]);
     if frame[5] == 1 {
@@ -46,7 +46,7 @@ fn read(frame: &[u8]) {
 }
 
 #[test]
-fn what_brokers_send_passes() {
+fn frames_of_brokers_pass() {
     passes(b"AMQP\x00\x01\x00\x00");
     passes(b"\x00\x00\x00\x08\x02\x00\x00\x00");
     // RabbitMQ's offer of a login, and its answer.
@@ -54,7 +54,7 @@ fn what_brokers_send_passes() {
     passes(&frame(1, &described(0x40, &offer)));
     passes(&frame(1, &described(0x44, &list(1, &[0x50, 0]))));
     passes(&begin(&[0x40]));
-    // A symbol's map with lists, arrays, described values and all widths.
+    // A map with lists, arrays, described values and all widths.
     let mut encoder = Encoder::default();
     encoder.map(|encoder| {
         encoder.symbol("product");
@@ -70,14 +70,14 @@ fn what_brokers_send_passes() {
         b"\x00\xa3\x04name\xa1\x01x",
     ];
     passes(&begin(&list(16, &values.concat())));
-    // In a transfer, the message is not looked at.
+    // In a transfer, the message is not checked.
     let fields = [0x43, 0x43, 0xa0, 1, 7, 0x43, 0x42];
     let transfer = [&described(0x14, &list(5, &fields))[..], &[0xff; 100]].concat();
     passes(&frame(0, &transfer));
 }
 
 #[test]
-fn what_goes_too_deep_or_has_no_end_is_refused() {
+fn values_that_are_too_deep_or_too_many_are_refused() {
     let nested =
         |levels, wrap: fn(&[u8]) -> Vec<u8>| (0..levels).fold(vec![0x40], |inner, _| wrap(&inner));
     let lists: fn(&[u8]) -> Vec<u8> = |inner| list(1, inner);
@@ -96,7 +96,7 @@ fn what_goes_too_deep_or_has_no_end_is_refused() {
         refused(&begin(&nested(MAX_DEPTH, wrap)), "nested more than");
         refused(&begin(&nested(5000, wrap)), "nested more than");
     }
-    // Lists in descriptions; each is a level, too.
+    // Lists behind descriptors: each is a level, too.
     let wrapped: fn(&[u8]) -> Vec<u8> = |inner| described(0x70, &list(1, inner));
     refused(&begin(&nested(MAX_DEPTH / 2, wrapped)), "nested more than");
     refused(&begin(&[0x00; 3000]), "description");
@@ -105,9 +105,9 @@ fn what_goes_too_deep_or_has_no_end_is_refused() {
     refused(&begin(b"\xf0\0\0\0\x05\x3b\x9a\xca\x00\x40"), "more than 100000 values");
 }
 
-/// Where fe2o3-amqp would go on reading in the middle of something.
+/// fe2o3-amqp would go on in the middle of a value.
 #[test]
-fn what_can_be_read_in_two_ways_is_refused() {
+fn a_frame_that_can_be_read_in_two_ways_is_refused() {
     refused(&begin(&list(1, &[0x40, 0x40])), "longer than its values");
     refused(&begin(&list(3, &[0x40, 0x40])), "bytes are missing");
     refused(&begin(b"\xc0\x00\x00"), "bytes are missing");
@@ -154,7 +154,7 @@ fn the_deepest_frame_that_passes_fits_a_stack_of_two_mib() {
     }
 }
 
-/// `cargo test --release -p enoki-transport-amqp10 --lib check -- --ignored --nocapture`
+/// `cargo test --release -p enoki-transport-amqp10 --lib guard -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement, for release builds"]
 fn what_a_frame_costs() {
@@ -248,9 +248,9 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// And if fe2o3-amqp cannot read it, that is an error of its own.
+    /// fe2o3-amqp may refuse it with an error.
     #[test]
-    fn what_passes_fe2o3_amqp_reads_without_harm(
+    fn fe2o3_amqp_reads_any_frame_that_passes_without_a_panic(
         frame in any_frame(),
         mutations in vec((any::<Index>(), any::<u8>()), 0..3),
     ) {
@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_odd(bytes in vec(any::<u8>(), 0..100)) {
+    fn any_bytes_are_checked_without_a_panic(bytes in vec(any::<u8>(), 0..100)) {
         let frame = frame(bytes.first().map_or(0, |byte| byte & 1), &bytes);
         if check(&frame).is_ok() && frame.len() > 8 {
             read(&frame);
