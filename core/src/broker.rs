@@ -30,7 +30,7 @@ use crate::{
     short_str::ShortStr,
     source::Source,
     subscription::Subscription,
-    topology::exchange::Exchange,
+    topology::Exchange,
     topology::queue::Queue,
     topology::route::RouteSpec,
     topology::{Topology, unique_name},

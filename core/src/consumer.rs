@@ -4,6 +4,7 @@ pub(crate) mod extract;
 pub(crate) mod failure;
 mod function;
 pub(crate) mod handler;
+pub(crate) mod incoming;
 pub(crate) mod on_cancel;
 pub(crate) mod on_error;
 pub(crate) mod provider;

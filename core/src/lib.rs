@@ -36,14 +36,15 @@ mod url;
 pub use broker::{Broker, BrokerOptions};
 pub use capability::{Capability, Peer};
 pub use consumer::Consumer;
-pub use consumer::extract::{Body, FromDelivery, FromState, Incoming, State};
+pub use consumer::extract::{Body, FromDelivery, FromState, State};
 pub use consumer::failure::Failure;
 pub use consumer::handler::{Configured, Handler, IntoOutcome};
 #[doc(hidden)]
 pub use consumer::handler::{ConsumerOptions, Handled, HandlerFuture};
+pub use consumer::incoming::{Incoming, WorkerInfo};
 pub use consumer::on_cancel::OnCancel;
 pub use consumer::on_error::OnError;
-pub use consumer::provider::{Provided, Provider, WorkerInfo};
+pub use consumer::provider::{Provided, Provider};
 pub use context::Context;
 pub use context::header_codec::{HeaderCodec, NoContext, PrefixCodec};
 pub use context::trace::TraceContext;
@@ -73,10 +74,10 @@ pub use service::{RunningService, Service, Started};
 pub use short_str::ShortStr;
 pub use subscription::Subscription;
 pub use tls::Tls;
-pub use topology::binding::{Binding, HeadersMatch};
+pub use topology::def::{Argument, Arguments, Binding, HeadersMatch};
 pub use topology::exchange::{
-    Argument, Arguments, Direct, DirectKind, Exchange, Fanout, FanoutKind, Headers, HeadersKind,
-    Plugin, PluginKind, Topic, TopicKind, TypedExchange,
+    Direct, DirectKind, Fanout, FanoutKind, Headers, HeadersKind, Plugin, PluginKind, Topic,
+    TopicKind, TypedExchange,
 };
 pub use topology::pattern::topic_matches;
 pub use topology::queue::{
@@ -85,8 +86,8 @@ pub use topology::queue::{
 };
 pub use topology::route::{Route, RouteSpec};
 pub use topology::{
-    BindingSpec, DeadLetter, Destination, ExchangeKind, ExchangeSpec, Overflow, QueueKind,
-    QueueSpec, Topology,
+    BindingSpec, DeadLetter, Destination, Exchange, ExchangeKind, ExchangeSpec, Overflow,
+    QueueKind, QueueSpec, Topology,
 };
 pub use transport::{Login, Purpose, Transport};
 pub use url::{BrokerUrl, Secret};

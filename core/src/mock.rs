@@ -52,7 +52,7 @@ use crate::{
     service::entrypoint::{Entrypoint, Scope},
     service::extension::Extension,
     short_str::ShortStr,
-    topology::exchange::Exchange,
+    topology::Exchange,
     topology::queue::Queue,
     topology::{ExchangeSpec, QueueSpec, Topology},
     transport::{

@@ -1,7 +1,7 @@
 //! What a program wants to exist on the broker, as values: the run-time side of the typed constants.
 
-pub(crate) mod binding;
 mod binding_spec;
+pub(crate) mod def;
 pub(crate) mod exchange;
 mod exchange_spec;
 pub(crate) mod pattern;
@@ -10,14 +10,13 @@ mod queue_spec;
 pub(crate) mod route;
 
 pub use binding_spec::{BindingSpec, Destination};
-pub use exchange_spec::{ExchangeKind, ExchangeSpec};
+pub use exchange_spec::{Exchange, ExchangeKind, ExchangeSpec};
 pub use queue_spec::{DeadLetter, Overflow, QueueKind, QueueSpec};
 
 use crate::{
     error::{Error, ErrorKind, Result},
     message::{payload::Payload, value::Table},
     short_str::ShortStr,
-    topology::exchange::Exchange,
     topology::queue::Queue,
     transport::Change,
 };

@@ -21,9 +21,6 @@ use std::{
 const KNOWN: &[(&str, &[&str])] = &[
     ("core", &["broker", "consumer", "publisher", "service", "source", "subscription"]),
     ("core", &["message", "topology", "transport"]),
-    ("core", &["consumer::extract", "consumer::provider"]),
-    ("core", &["message::codec", "message::compression"]),
-    ("core", &["topology::binding", "topology::exchange", "topology::route"]),
     ("transport-memory", &["broker", "receiver", "sender", "session", "topology"]),
     ("transport-amqp10", &["connection", "connections", "management"]),
     ("tests/faults", &["interposed::receiver", "interposed::sender", "interposed::session"]),

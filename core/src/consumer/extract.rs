@@ -1,14 +1,11 @@
 //! What a handler may ask for: its arguments come out of the delivery.
 
-use std::sync::Arc;
-
 use crate::{
     consumer::failure::Failure,
-    consumer::provider::{Hooks, WorkerInfo},
-    context::{Callee, Context},
+    consumer::incoming::Incoming,
+    context::Context,
     delivery::{Delivery, Envelope},
-    error::{Error, ErrorKind, Result},
-    message::codec::Codecs,
+    error::{Error, ErrorKind},
     message::payload::Payload,
     outcome::Attempt,
 };
@@ -60,50 +57,6 @@ pub trait FromDelivery<M, S>: Sized {
     ) -> impl Future<Output = Result<Self, Failure>> + Send;
 }
 
-/// A delivery that a handler's arguments are being taken out of.
-#[derive(Debug)]
-pub struct Incoming<'d> {
-    delivery: &'d mut Option<Delivery>,
-    codecs: &'d Codecs,
-    callee: &'d Arc<Callee>,
-    hooks: &'d mut Hooks,
-}
-
-impl<'d> Incoming<'d> {
-    pub(crate) fn new(
-        delivery: &'d mut Option<Delivery>,
-        codecs: &'d Codecs,
-        callee: &'d Arc<Callee>,
-        hooks: &'d mut Hooks,
-    ) -> Self {
-        Self { delivery, codecs, callee, hooks }
-    }
-
-    /// What is told of the worker's result.
-    pub(crate) fn hooks(&mut self) -> &mut Hooks {
-        self.hooks
-    }
-
-    /// The worker that this is.
-    pub(crate) fn worker(&self) -> Result<WorkerInfo> {
-        let envelope = self.delivery()?.envelope().clone();
-        let Callee { service, handler, .. } = &**self.callee;
-        Ok(WorkerInfo { service: service.clone(), handler: handler.clone(), envelope })
-    }
-
-    /// The delivery. Where another argument has taken it, one to look at.
-    pub fn delivery(&self) -> Result<&Delivery> {
-        self.delivery.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Unexpected, "call a handler").because("there is no delivery")
-        })
-    }
-
-    /// The message with its headers and properties.
-    pub fn message(&self) -> Result<&crate::Message> {
-        self.delivery().map(Delivery::message)
-    }
-}
-
 /// The decoded body, as an argument of a handler; `M` is the type of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body<M>(pub M);
@@ -112,7 +65,7 @@ impl<M: Payload, S: Sync> FromDelivery<M, S> for Body<M> {
     const IS_THE_BODY: bool = true;
 
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
-        let decoded = incoming.delivery()?.decode_with(incoming.codecs);
+        let decoded = incoming.delivery()?.decode_with(incoming.codecs());
         decoded.map(Self).map_err(Failure::of_message)
     }
 }
@@ -159,7 +112,7 @@ impl<M, S: Sync> FromDelivery<M, S> for Context {
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
         match Context::current() {
             Some(current) => Ok(current),
-            None => Ok(incoming.callee.context(&incoming.message()?.headers)),
+            None => Ok(incoming.callee().context(&incoming.message()?.headers)),
         }
     }
 }
@@ -170,7 +123,7 @@ impl<M, S: Sync> FromDelivery<M, S> for Delivery {
     async fn from_delivery(incoming: &mut Incoming<'_>, _: &S) -> Result<Self, Failure> {
         // The arguments after this one find the same message, without the right to settle it.
         let to_look_at = incoming.delivery()?.without_token();
-        let taken = incoming.delivery.replace(to_look_at).filter(Delivery::has_token);
+        let taken = incoming.replace(to_look_at).filter(Delivery::has_token);
         Ok(taken.ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "call a handler")
                 .because("another argument of it has taken the delivery already")

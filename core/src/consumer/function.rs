@@ -10,11 +10,12 @@
 use std::future::{Ready, ready};
 
 use crate::{
-    consumer::extract::{FromDelivery, Incoming},
+    consumer::extract::FromDelivery,
     consumer::failure::Failure,
     consumer::handler::{
         Configured, ConsumerOptions, Handled, Handler, HandlerFuture, IntoOutcome,
     },
+    consumer::incoming::Incoming,
     outcome::Outcome,
 };
 

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 
 use crate::{
-    consumer::extract::Incoming, consumer::failure::Failure, consumer::on_cancel::OnCancel,
+    consumer::failure::Failure, consumer::incoming::Incoming, consumer::on_cancel::OnCancel,
     consumer::on_error::OnError, message::codec::Codecs, outcome::Outcome,
 };
 

@@ -1,14 +1,13 @@
 //! Dependencies that are made for each worker.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Arc};
+use std::fmt;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 
 use crate::{
-    consumer::extract::{FromDelivery, FromState, Incoming},
+    consumer::extract::{FromDelivery, FromState},
     consumer::failure::Failure,
-    delivery::Envelope,
+    consumer::incoming::{Hook, Incoming, WorkerInfo},
     outcome::Outcome,
 };
 
@@ -123,18 +122,6 @@ pub trait Provider: Send + Sync + 'static {
     }
 }
 
-/// Which worker a [`Provider`] is asked for.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct WorkerInfo {
-    /// The name of the service.
-    pub service: Arc<str>,
-    /// The name of the handler.
-    pub handler: Arc<str>,
-    /// The delivery that it handles.
-    pub envelope: Envelope,
-}
-
 /// What a [`Provider`] makes for this worker, as an argument of a handler.
 ///
 /// The provider is the service's state, or a part of it by [`FromState`].
@@ -155,65 +142,6 @@ impl<M, S: Sync, P: Provider + FromState<S>> FromDelivery<M, S> for Provided<P> 
         incoming.hooks().made.push(Box::new(made));
         Ok(Self(handle))
     }
-}
-
-/// What was provided to one worker, to be told of its result.
-#[derive(Default)]
-pub(crate) struct Hooks {
-    made: Vec<Box<dyn Hook>>,
-}
-
-impl Hooks {
-    pub(crate) async fn set_up(&mut self) -> Result<(), Failure> {
-        for hook in &mut self.made {
-            hook.setup().await.map_err(Failure::of_provider)?;
-        }
-        Ok(())
-    }
-
-    /// Tells the result to everything that was provided, and takes its leave; what comes of it is
-    /// the result that counts.
-    pub(crate) async fn result(
-        &mut self,
-        mut result: Result<Outcome, Failure>,
-    ) -> Result<Outcome, Failure> {
-        for hook in &mut self.made {
-            if let Err(failure) = guarded(hook.result(result.as_ref().copied())).await {
-                result = result.and(Err(failure));
-            }
-        }
-        result
-    }
-
-    pub(crate) async fn tear_down(&mut self) -> Result<(), Failure> {
-        let mut result = Ok(());
-        while let Some(mut hook) = self.made.pop() {
-            result = result.and(guarded(hook.teardown()).await);
-        }
-        result
-    }
-}
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks").field("made", &self.made.len()).finish_non_exhaustive()
-    }
-}
-
-/// A panic of one provider must not keep the others from their turn.
-async fn guarded(hook: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    AssertUnwindSafe(hook)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| Err(Failure::new("a provider of a dependency panicked")))
-}
-
-/// A provider and what it made, whose types are forgotten.
-#[async_trait]
-trait Hook: Send {
-    async fn setup(&mut self) -> Result<(), Failure>;
-    async fn result(&mut self, result: Result<Outcome, &Failure>) -> Result<(), Failure>;
-    async fn teardown(&mut self) -> Result<(), Failure>;
 }
 
 struct Made<P: Provider> {

@@ -7,11 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     broker::BrokerOptions,
-    consumer::extract::Incoming,
     consumer::failure::Failure,
     consumer::handler::{ConsumerOptions, Expected, Handled, Handler},
+    consumer::incoming::{Hooks, Incoming},
     consumer::on_error::OnError,
-    consumer::provider::Hooks,
     consumer::result::{Ended, Results, WorkerResult},
     context::{Call, Callee},
     delivery::{Delivery, Envelope},

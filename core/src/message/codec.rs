@@ -13,7 +13,7 @@ mod msgpack;
 mod postcard;
 mod text;
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use erased_serde::{Deserializer, Serialize};
@@ -35,6 +35,7 @@ use crate::message::compression::Compression;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
+    message::compression,
     short_str::ShortStr,
 };
 
@@ -163,9 +164,25 @@ impl Codecs {
         self
     }
 
-    #[cfg(feature = "compression")]
-    pub(super) fn compression(&self) -> Option<&Compression> {
-        self.0.compression.as_ref()
+    /// The message with its body as it was before it was compressed, if these codecs read such
+    /// bodies. A compression that they do not know is left as it is.
+    pub(crate) fn unpack<'m>(&self, message: &'m Message) -> Result<Cow<'m, Message>> {
+        #[cfg(feature = "compression")]
+        if let Some(compression) = &self.0.compression
+            && let Some(unpacked) = compression::unpack(compression, message)?
+        {
+            return Ok(Cow::Owned(unpacked));
+        }
+        Ok(Cow::Borrowed(message))
+    }
+
+    /// The message with its body compressed, if these codecs do that and it helps.
+    pub(crate) fn pack(&self, message: Message) -> Result<Message> {
+        #[cfg(feature = "compression")]
+        if let Some(compression) = &self.0.compression {
+            return compression::pack(compression, message);
+        }
+        Ok(message)
     }
 
     /// Writes a value as the first encoding.
@@ -185,7 +202,7 @@ impl Codecs {
     /// encoding, is refused.
     pub fn decode<T: DeserializeOwned>(&self, message: &Message) -> Result<T> {
         let message = &*self.unpack(message)?;
-        Self::refuse_compressed(message)?;
+        compression::refuse_compressed(message)?;
         let codec = self.codec_for(message)?;
         let failed = || undecodable(format!("as {}", codec.content_type()));
         if let Some(charset) = charset::named(message).find(|name| !codec.reads_charset(name)) {

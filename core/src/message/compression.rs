@@ -3,8 +3,6 @@
 #[cfg(feature = "compression")]
 mod zlib;
 
-use std::borrow::Cow;
-
 #[cfg(feature = "compression")]
 pub use self::zlib::Compression;
 #[cfg(feature = "compression")]
@@ -12,7 +10,6 @@ use crate::short_str::ShortStr;
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Message,
-    message::codec::Codecs,
 };
 
 /// The header that says how a body is compressed.
@@ -51,54 +48,49 @@ pub(crate) fn compression_of(message: &Message) -> Option<&str> {
     }
 }
 
-impl Codecs {
-    /// The message with its body as it was before it was compressed, if these codecs read such
-    /// bodies. A compression that they do not know is left as it is.
-    pub(crate) fn unpack<'m>(&self, message: &'m Message) -> Result<Cow<'m, Message>> {
-        #[cfg(feature = "compression")]
-        if let Some(compression) = self.compression()
-            && let Some(name) = compression_of(message)
-            && NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
-        {
-            let mut unpacked = message.clone();
-            unpacked.body = compression.decompress(&message.body)?;
-            match message.headers.contains(HEADER) {
-                true => drop(unpacked.headers.remove(HEADER)),
-                false => {
-                    let others: Vec<_> =
-                        content_encodings(message).filter(|name| !is_compression(name)).collect();
-                    unpacked.properties.content_encoding = match others.is_empty() {
-                        true => None,
-                        false => Some(ShortStr::new(others.join(", "))?),
-                    };
-                }
-            }
-            return Ok(Cow::Owned(unpacked));
+/// The message with its body as it was before it was compressed; `None` where it is not, or in a way
+/// that is not known here.
+#[cfg(feature = "compression")]
+pub(crate) fn unpack(compression: &Compression, message: &Message) -> Result<Option<Message>> {
+    let Some(name) = compression_of(message) else { return Ok(None) };
+    if !NAMES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Ok(None);
+    }
+    let mut unpacked = message.clone();
+    unpacked.body = compression.decompress(&message.body)?;
+    match message.headers.contains(HEADER) {
+        true => drop(unpacked.headers.remove(HEADER)),
+        false => {
+            let others: Vec<_> =
+                content_encodings(message).filter(|name| !is_compression(name)).collect();
+            unpacked.properties.content_encoding = match others.is_empty() {
+                true => None,
+                false => Some(ShortStr::new(others.join(", "))?),
+            };
         }
-        Ok(Cow::Borrowed(message))
     }
+    Ok(Some(unpacked))
+}
 
-    /// The message with its body compressed, if these codecs do that and it helps.
-    pub(crate) fn pack(&self, message: Message) -> Result<Message> {
-        #[cfg(feature = "compression")]
-        if let Some(compression) = self.compression()
-            && compression_of(&message).is_none()
-            && let Some(body) = compression.compress(&message.body)?
-        {
-            let mut packed = Message { body, ..message };
-            packed.headers.insert(HEADER, "application/x-gzip")?;
-            return Ok(packed);
-        }
-        Ok(message)
+/// The message with its body compressed, if that makes it smaller and it is not compressed yet.
+#[cfg(feature = "compression")]
+pub(crate) fn pack(compression: &Compression, message: Message) -> Result<Message> {
+    if compression_of(&message).is_none()
+        && let Some(body) = compression.compress(&message.body)?
+    {
+        let mut packed = Message { body, ..message };
+        packed.headers.insert(HEADER, "application/x-gzip")?;
+        return Ok(packed);
     }
+    Ok(message)
+}
 
-    /// Refuses a body that is still compressed: no encoding could read it.
-    pub(crate) fn refuse_compressed(message: &Message) -> Result<()> {
-        let Some(name) = compression_of(message) else { return Ok(()) };
-        let shown: String = name.chars().take(64).collect();
-        Err(Error::new(ErrorKind::Codec, "decode a body")
-            .on(format!("compressed as {shown:?}"))
-            .because("this is not accepted here")
-            .remedy("accept it with `Codecs::compressed`, of the feature \"compression\", if it is zlib or gzip"))
-    }
+/// Refuses a body that is still compressed: no encoding could read it.
+pub(crate) fn refuse_compressed(message: &Message) -> Result<()> {
+    let Some(name) = compression_of(message) else { return Ok(()) };
+    let shown: String = name.chars().take(64).collect();
+    Err(Error::new(ErrorKind::Codec, "decode a body")
+        .on(format!("compressed as {shown:?}"))
+        .because("this is not accepted here")
+        .remedy("accept it with `Codecs::compressed`, of the feature \"compression\", if it is zlib or gzip"))
 }

@@ -8,34 +8,13 @@
 use std::{fmt, marker::PhantomData};
 
 use crate::{
-    message::value::{Table, Value},
     short_str::ShortStr,
-    topology::binding::{Binding, HeadersMatch},
+    topology::def::{AlternateDef, Arguments, Binding, ExchangeDef, HeadersMatch, KindDef},
     topology::exchange_spec::TYPED_ARGUMENTS,
     topology::pattern,
     topology::route::Route,
-    topology::{ExchangeKind, ExchangeSpec, Topology},
+    topology::{Exchange, ExchangeSpec, Topology},
 };
-
-/// Where messages are published: a name, a kind, and what this kind routes by.
-///
-/// The toolkit's own are [`Direct`], [`Fanout`], [`Topic`], [`Headers`] and [`Plugin`], for
-/// constants, and [`ExchangeSpec`], for run time. Implement it for an exchange of your own making.
-pub trait Exchange: fmt::Debug + Send + Sync {
-    /// What to declare.
-    fn spec(&self) -> ExchangeSpec;
-
-    /// Adds this exchange to a topology, with what it needs: the exchanges it is bound to.
-    fn describe(&self, topology: &mut Topology) {
-        topology.add_exchange(self.spec());
-    }
-}
-
-impl Exchange for ExchangeSpec {
-    fn spec(&self) -> ExchangeSpec {
-        self.clone()
-    }
-}
 
 /// An exchange that routes to the queues bound with exactly the routing key.
 ///
@@ -125,137 +104,6 @@ pub enum HeadersKind {}
 /// The kind of a [`Plugin`] exchange.
 #[derive(Debug)]
 pub enum PluginKind {}
-
-/// The value of an argument or header in a constant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Argument {
-    /// A text.
-    Str(&'static str),
-    /// An integer.
-    Int(i64),
-    /// A truth value.
-    Bool(bool),
-}
-
-impl From<Argument> for Value {
-    fn from(argument: Argument) -> Self {
-        match argument {
-            Argument::Str(text) => text.into(),
-            Argument::Int(number) => number.into(),
-            Argument::Bool(truth) => truth.into(),
-        }
-    }
-}
-
-impl Argument {
-    pub(crate) const fn equals(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Str(left), Self::Str(right)) => pattern::str_eq(left, right),
-            (Self::Int(left), Self::Int(right)) => left == right,
-            (Self::Bool(left), Self::Bool(right)) => left == right,
-            _ => false,
-        }
-    }
-}
-
-/// Arguments in a constant: names and values.
-pub type Arguments = &'static [(&'static str, Argument)];
-
-pub(crate) fn to_table(arguments: Arguments) -> Table {
-    arguments
-        .iter()
-        .map(|(name, value)| (ShortStr::from_static(name), Value::from(*value)))
-        .collect()
-}
-
-/// What an exchange constant holds: nothing that needs dropping, so that constants can be built
-/// from constants.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ExchangeDef {
-    pub(crate) name: &'static str,
-    pub(crate) kind: KindDef,
-    durable: bool,
-    auto_delete: bool,
-    pub(crate) internal: bool,
-    passive: bool,
-    alternate: Option<AlternateDef>,
-    pub(crate) bindings: &'static [Binding],
-    arguments: Arguments,
-}
-
-/// What gets what an exchange cannot route.
-#[derive(Debug, Clone, Copy)]
-enum AlternateDef {
-    /// This exchange.
-    Exchange(&'static ExchangeDef),
-    /// An exchange that another program declares.
-    Named(&'static str),
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum KindDef {
-    Direct,
-    Fanout,
-    Topic,
-    Headers,
-    Plugin(&'static str),
-}
-
-impl ExchangeDef {
-    pub(crate) const DEFAULT: Self = Self::new("", KindDef::Direct);
-
-    const fn new(name: &'static str, kind: KindDef) -> Self {
-        Self {
-            name,
-            kind,
-            durable: true,
-            auto_delete: false,
-            internal: false,
-            passive: false,
-            alternate: None,
-            bindings: &[],
-            arguments: &[],
-        }
-    }
-
-    pub(crate) fn spec(&self) -> ExchangeSpec {
-        let kind = match self.kind {
-            KindDef::Direct => ExchangeKind::Direct,
-            KindDef::Fanout => ExchangeKind::Fanout,
-            KindDef::Topic => ExchangeKind::Topic,
-            KindDef::Headers => ExchangeKind::Headers,
-            KindDef::Plugin(name) => ExchangeKind::Plugin(ShortStr::from_static(name)),
-        };
-        let mut spec = ExchangeSpec::existing(ShortStr::from_static(self.name), kind);
-        spec.durable = self.durable;
-        spec.auto_delete = self.auto_delete;
-        spec.internal = self.internal;
-        spec.passive = self.passive;
-        spec.alternate = self.alternate.map(|alternate| match alternate {
-            AlternateDef::Exchange(&Self { name, .. }) | AlternateDef::Named(name) => {
-                ShortStr::from_static(name)
-            }
-        });
-        spec.arguments = to_table(self.arguments);
-        spec
-    }
-
-    pub(crate) fn describe(&self, topology: &mut Topology) {
-        if let Some(AlternateDef::Exchange(alternate)) = self.alternate {
-            alternate.describe(topology);
-        }
-        for binding in self.bindings {
-            binding.exchange.describe(topology);
-        }
-        let spec = self.spec();
-        let destination = crate::topology::Destination::Exchange(spec.name.clone());
-        topology.add_exchange(spec);
-        for binding in self.bindings {
-            topology.add_binding(binding.spec(destination.clone()));
-        }
-    }
-}
 
 impl<K> TypedExchange<K> {
     const fn of(name: &'static str, kind: KindDef) -> Self {

@@ -2,8 +2,29 @@
 
 use std::fmt;
 
-use super::{check_declarable, check_raw};
+use super::{Topology, check_declarable, check_raw};
 use crate::{error::Result, message::value::Table, short_str::ShortStr};
+
+/// Where messages are published: a name, a kind, and what this kind routes by.
+///
+/// The toolkit's own are [`Direct`](crate::Direct), [`Fanout`](crate::Fanout), [`Topic`](crate::Topic),
+/// [`Headers`](crate::Headers) and [`Plugin`](crate::Plugin), for
+/// constants, and [`ExchangeSpec`], for run time. Implement it for an exchange of your own making.
+pub trait Exchange: fmt::Debug + Send + Sync {
+    /// What to declare.
+    fn spec(&self) -> ExchangeSpec;
+
+    /// Adds this exchange to a topology, with what it needs: the exchanges it is bound to.
+    fn describe(&self, topology: &mut Topology) {
+        topology.add_exchange(self.spec());
+    }
+}
+
+impl Exchange for ExchangeSpec {
+    fn spec(&self) -> ExchangeSpec {
+        self.clone()
+    }
+}
 
 /// How an exchange routes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,13 +10,11 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use crate::{
     message::payload::{Payload, Raw},
     short_str::ShortStr,
-    topology::binding::Binding,
-    topology::exchange::{
-        Arguments, ExchangeDef, TypedExchange, check_arguments, check_name, check_untyped, to_table,
-    },
+    topology::def::{Arguments, Binding, ExchangeDef, RouteDef, to_table},
+    topology::exchange::{TypedExchange, check_arguments, check_name, check_untyped},
     topology::pattern,
     topology::queue_spec::{LIMIT_WITHOUT_DEAD_LETTERS, TYPED_ARGUMENTS},
-    topology::route::{Route, RouteDef},
+    topology::route::Route,
     topology::{DeadLetter, Destination, Overflow, QueueKind, QueueSpec, Topology},
 };
 
@@ -538,7 +536,7 @@ impl<M> DynamicQueue<M> {
     #[must_use]
     pub fn bind(
         mut self,
-        exchange: &dyn crate::topology::exchange::Exchange,
+        exchange: &dyn crate::topology::Exchange,
         binding: crate::topology::BindingSpec,
     ) -> Self {
         exchange.describe(&mut self.topology);

@@ -6,8 +6,8 @@ use crate::{
     error::Result,
     message::value::Table,
     short_str::ShortStr,
-    topology::exchange::{Arguments, Exchange, ExchangeDef, to_table},
-    topology::{ExchangeKind, ExchangeSpec, Topology},
+    topology::def::{Arguments, ExchangeDef, RouteDef, to_table},
+    topology::{Exchange, ExchangeKind, ExchangeSpec, Topology},
 };
 
 /// Where messages of type `M` are published, as a constant.
@@ -24,13 +24,6 @@ use crate::{
 pub struct Route<M> {
     pub(crate) def: RouteDef,
     message: PhantomData<fn() -> M>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RouteDef {
-    pub(crate) exchange: ExchangeDef,
-    pub(crate) key: &'static str,
-    pub(crate) headers: Arguments,
 }
 
 impl<M> Route<M> {

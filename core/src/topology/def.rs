@@ -1,4 +1,5 @@
-//! Bindings as constants: which messages of an exchange a queue gets.
+//! What the constants of a topology hold: exchanges, the bindings between them, and routes. They
+//! contain each other, and the compiler follows a message through them.
 
 #![expect(
     clippy::indexing_slicing,
@@ -6,11 +7,10 @@
 )]
 
 use crate::{
+    message::value::{Table, Value},
     short_str::ShortStr,
-    topology::exchange::{Arguments, ExchangeDef, KindDef, to_table},
     topology::pattern,
-    topology::route::RouteDef,
-    topology::{BindingSpec, Destination},
+    topology::{BindingSpec, Destination, ExchangeKind, ExchangeSpec, Topology},
 };
 
 /// The messages of one exchange that a queue, or another exchange, gets.
@@ -163,6 +163,145 @@ const fn reaches(exchange: &ExchangeDef, route: &RouteDef) -> bool {
         at += 1;
     }
     false
+}
+
+/// The value of an argument or header in a constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Argument {
+    /// A text.
+    Str(&'static str),
+    /// An integer.
+    Int(i64),
+    /// A truth value.
+    Bool(bool),
+}
+
+impl From<Argument> for Value {
+    fn from(argument: Argument) -> Self {
+        match argument {
+            Argument::Str(text) => text.into(),
+            Argument::Int(number) => number.into(),
+            Argument::Bool(truth) => truth.into(),
+        }
+    }
+}
+
+impl Argument {
+    pub(crate) const fn equals(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Str(left), Self::Str(right)) => pattern::str_eq(left, right),
+            (Self::Int(left), Self::Int(right)) => left == right,
+            (Self::Bool(left), Self::Bool(right)) => left == right,
+            _ => false,
+        }
+    }
+}
+
+/// Arguments in a constant: names and values.
+pub type Arguments = &'static [(&'static str, Argument)];
+
+pub(crate) fn to_table(arguments: Arguments) -> Table {
+    arguments
+        .iter()
+        .map(|(name, value)| (ShortStr::from_static(name), Value::from(*value)))
+        .collect()
+}
+
+/// What an exchange constant holds: nothing that needs dropping, so that constants can be built
+/// from constants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExchangeDef {
+    pub(crate) name: &'static str,
+    pub(crate) kind: KindDef,
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    pub(crate) passive: bool,
+    pub(crate) alternate: Option<AlternateDef>,
+    pub(crate) bindings: &'static [Binding],
+    pub(crate) arguments: Arguments,
+}
+
+/// What gets what an exchange cannot route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AlternateDef {
+    /// This exchange.
+    Exchange(&'static ExchangeDef),
+    /// An exchange that another program declares.
+    Named(&'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum KindDef {
+    Direct,
+    Fanout,
+    Topic,
+    Headers,
+    Plugin(&'static str),
+}
+
+impl ExchangeDef {
+    pub(crate) const DEFAULT: Self = Self::new("", KindDef::Direct);
+
+    pub(crate) const fn new(name: &'static str, kind: KindDef) -> Self {
+        Self {
+            name,
+            kind,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            passive: false,
+            alternate: None,
+            bindings: &[],
+            arguments: &[],
+        }
+    }
+
+    pub(crate) fn spec(&self) -> ExchangeSpec {
+        let kind = match self.kind {
+            KindDef::Direct => ExchangeKind::Direct,
+            KindDef::Fanout => ExchangeKind::Fanout,
+            KindDef::Topic => ExchangeKind::Topic,
+            KindDef::Headers => ExchangeKind::Headers,
+            KindDef::Plugin(name) => ExchangeKind::Plugin(ShortStr::from_static(name)),
+        };
+        let mut spec = ExchangeSpec::existing(ShortStr::from_static(self.name), kind);
+        spec.durable = self.durable;
+        spec.auto_delete = self.auto_delete;
+        spec.internal = self.internal;
+        spec.passive = self.passive;
+        spec.alternate = self.alternate.map(|alternate| match alternate {
+            AlternateDef::Exchange(&Self { name, .. }) | AlternateDef::Named(name) => {
+                ShortStr::from_static(name)
+            }
+        });
+        spec.arguments = to_table(self.arguments);
+        spec
+    }
+
+    pub(crate) fn describe(&self, topology: &mut Topology) {
+        if let Some(AlternateDef::Exchange(alternate)) = self.alternate {
+            alternate.describe(topology);
+        }
+        for binding in self.bindings {
+            binding.exchange.describe(topology);
+        }
+        let spec = self.spec();
+        let destination = Destination::Exchange(spec.name.clone());
+        topology.add_exchange(spec);
+        for binding in self.bindings {
+            topology.add_binding(binding.spec(destination.clone()));
+        }
+    }
+}
+
+/// What a route constant holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteDef {
+    pub(crate) exchange: ExchangeDef,
+    pub(crate) key: &'static str,
+    pub(crate) headers: Arguments,
 }
 
 #[cfg(test)]
