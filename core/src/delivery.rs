@@ -106,6 +106,19 @@ pub enum Settled {
     Stale,
 }
 
+/// What a program, or the crate for it, decided about one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decided {
+    pub(crate) tag: u64,
+    pub(crate) outcome: Outcome,
+}
+
+impl From<Decided> for Settle {
+    fn from(Decided { tag, outcome }: Decided) -> Self {
+        Self::new(tag, outcome)
+    }
+}
+
 /// The right to settle one delivery, on the incarnation that delivered it: the channel leads to that
 /// receiver and no other, so a stale token cannot settle another receiver's delivery of the same
 /// tag.
@@ -118,7 +131,7 @@ struct Token {
 /// The way back to the receiver of a delivery.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    receiver: mpsc::Sender<Settle>,
+    receiver: mpsc::Sender<Decided>,
     health: Arc<watch::Sender<ConsumerHealth>>,
     /// Whether no handler may begin on its deliveries any more.
     recalled: AtomicBool,
@@ -126,7 +139,7 @@ pub(crate) struct Settler {
 
 impl Settler {
     pub(crate) fn new(
-        receiver: mpsc::Sender<Settle>,
+        receiver: mpsc::Sender<Decided>,
         health: Arc<watch::Sender<ConsumerHealth>>,
     ) -> Self {
         Self { receiver, health, recalled: AtomicBool::new(false) }
@@ -139,7 +152,7 @@ impl Settler {
     }
 
     /// A way to nobody's receiver.
-    pub(crate) fn alone(receiver: mpsc::Sender<Settle>) -> Arc<Self> {
+    pub(crate) fn alone(receiver: mpsc::Sender<Decided>) -> Arc<Self> {
         Arc::new(Self::new(receiver, Arc::new(watch::Sender::new(ConsumerHealth::NEW))))
     }
 }
@@ -170,7 +183,7 @@ impl Delivery {
     /// not counted as stale.
     pub(crate) fn give_back(mut self) {
         if let Some(Token { tag, settler }) = self.token.take() {
-            let _ = settler.receiver.try_send(Settle { tag, outcome: Outcome::Release });
+            let _ = settler.receiver.try_send(Decided { tag, outcome: Outcome::Release });
         }
     }
 
@@ -232,7 +245,7 @@ impl Token {
     fn settle(self, outcome: Outcome) -> Settled {
         let outcome = outcome.normalized();
         // The channel has room for every unsettled delivery, so it is never full, only gone.
-        match self.settler.receiver.try_send(Settle { tag: self.tag, outcome }) {
+        match self.settler.receiver.try_send(Decided { tag: self.tag, outcome }) {
             Ok(()) => Settled::Queued,
             Err(_) => {
                 self.settler.health.send_modify(|consumer| consumer.stale += 1);

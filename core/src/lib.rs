@@ -65,7 +65,7 @@ pub use message::compression::Compression;
 pub use message::payload::{Payload, Raw};
 pub use message::value::{Table, Timestamp, Value};
 pub use message::{Limits, Message, Properties};
-pub use outcome::{Attempt, Counted, Outcome};
+pub use outcome::{Attempt, Counted, Disposition, Outcome};
 pub use publisher::{Confirm, Confirmed, Publication, Publisher, PublisherOptions, RetryPolicy};
 pub use service::entrypoint::{Entrypoint, Scope};
 pub use service::extension::Extension;

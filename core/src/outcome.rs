@@ -62,13 +62,62 @@ impl Outcome {
     /// RabbitMQ 4.3 counts to 49.7 days, and one message beyond that ends its whole queue.
     pub const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-    /// What it comes to: a delay of a length that there is.
+    /// The same outcome with a delay that brokers can keep: none is `Requeue`, and none is longer than
+    /// [`LONGEST_DELAY`](Self::LONGEST_DELAY).
     pub(crate) fn normalized(self) -> Self {
         match self {
             Self::RetryAfter(Duration::ZERO) => Self::Requeue,
             Self::RetryAfter(delay) => Self::RetryAfter(delay.min(Self::LONGEST_DELAY)),
             other => other,
         }
+    }
+
+    /// What the broker has to do with the delivery.
+    ///
+    /// Transports know dispositions and no outcomes, so an outcome that is added here is settled by every
+    /// transport.
+    pub fn disposition(self) -> Disposition {
+        match self.normalized() {
+            Self::Ack => Disposition::Accept,
+            Self::Requeue => Disposition::Return { counted: true, after: None },
+            Self::RetryAfter(delay) => Disposition::Return { counted: true, after: Some(delay) },
+            Self::Release => Disposition::Return { counted: false, after: None },
+            Self::Reject => Disposition::Reject,
+        }
+    }
+}
+
+/// What a broker does with a delivery: each [`Outcome`] comes to one of these.
+///
+/// For transports, which match on it without a `_`. It is exhaustive on purpose: when a disposition is
+/// added, a transport that does not say it does not compile.
+///
+/// ```
+/// use enoki_core::{Disposition, Outcome};
+///
+/// let released = Outcome::Release.disposition();
+/// assert_eq!(released, Disposition::Return { counted: false, after: None });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// The queue forgets the message.
+    Accept,
+    /// The message goes back to the queue.
+    Return {
+        /// Whether this delivery counts as an attempt, where the broker can tell.
+        counted: bool,
+        /// How long the broker keeps the message before it delivers it again. Only a receiver that
+        /// [delays](crate::transport::Receiver::delays) gets a time here; it is at most
+        /// [`Outcome::LONGEST_DELAY`].
+        after: Option<Duration>,
+    },
+    /// The message goes to the queue's dead-letter exchange, or is removed where there is none.
+    Reject,
+}
+
+impl From<Outcome> for Disposition {
+    fn from(outcome: Outcome) -> Self {
+        outcome.disposition()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     broker::Broker,
     consumer::on_cancel::OnCancel,
     deadline::{deadline, later},
-    delivery::{Delivery, Settler},
+    delivery::{Decided, Delivery, Settler},
     error::{Error, ErrorKind, Result},
     health::{ConsumerHealth, Health},
     message::codec::Codecs,
@@ -180,7 +180,7 @@ struct Pump {
 struct Flow {
     receiver: Box<dyn Receiver>,
     settler: Arc<Settler>,
-    settlements: mpsc::Receiver<Settle>,
+    settlements: mpsc::Receiver<Decided>,
     held: Held,
     unsettled: usize,
 }
@@ -281,11 +281,15 @@ impl Pump {
         let settler = Arc::new(Settler::new(settle, self.health.clone()));
         let mut flow = Flow { receiver, settler, settlements, held: Held::default(), unsettled: 0 };
         let mut arrived = Vec::with_capacity(self.max);
+        let mut decided = Vec::with_capacity(self.max);
         let mut settled = Vec::with_capacity(self.max);
         loop {
             tokio::select! {
                 biased;
-                _ = flow.settlements.recv_many(&mut settled, self.max) => flow.settle(&mut settled),
+                _ = flow.settlements.recv_many(&mut decided, self.max) => {
+                    settled.extend(decided.drain(..).map(Settle::from));
+                    flow.settle(&mut settled);
+                }
                 stop = self.stops.recv() => return Over::Stopped(match stop {
                     Some(Stop { deadline }) => self.stop(flow, deadline).await,
                     None => Ok(()),
@@ -328,8 +332,7 @@ impl Pump {
             // More than was asked for. Both channels have room for the prefetch: a settlement that
             // found none would be lost.
             if flow.unsettled == self.max {
-                let settle = Settle { tag: delivered.tag, outcome: Outcome::Release };
-                flow.receiver.settle(&[settle]);
+                flow.receiver.settle(&[Settle::new(delivered.tag, Outcome::Release)]);
                 continue;
             }
             flow.unsettled += 1;
@@ -368,8 +371,8 @@ impl Pump {
         let mut more = true;
         let drained = async {
             loop {
-                while let Ok(settle) = flow.settlements.try_recv() {
-                    settled.push(settle);
+                while let Ok(decided) = flow.settlements.try_recv() {
+                    settled.push(decided.into());
                 }
                 flow.settle(&mut settled);
                 // Sooner than asked for, which loses nothing; nobody would be there later.
@@ -380,11 +383,11 @@ impl Pump {
                 }
                 tokio::select! {
                     biased;
-                    Some(settle) = flow.settlements.recv() => settled.push(settle),
+                    Some(decided) = flow.settlements.recv() => settled.push(decided.into()),
                     result = flow.receiver.receive(&mut arrived, self.max), if more => {
                         more = result.is_ok();
                         for Delivered { tag, .. } in arrived.drain(..) {
-                            flow.receiver.settle(&[Settle { tag, outcome: Outcome::Release }]);
+                            flow.receiver.settle(&[Settle::new(tag, Outcome::Release)]);
                         }
                     }
                 }

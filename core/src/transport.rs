@@ -28,7 +28,7 @@ use crate::{
     capability::Peer,
     error::{Error, Result},
     message::Message,
-    outcome::{Attempt, Outcome},
+    outcome::{Attempt, Disposition},
     short_str::ShortStr,
     topology::{BindingSpec, ExchangeSpec, QueueSpec},
 };
@@ -201,11 +201,19 @@ pub struct Delivered {
 
 /// The settlement of one delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settle {
     /// Which delivery.
     pub tag: u64,
-    /// What becomes of it.
-    pub outcome: Outcome,
+    /// What the broker does with it.
+    pub disposition: Disposition,
+}
+
+impl Settle {
+    /// Settles this delivery by a disposition, or by the one that an outcome comes to.
+    pub fn new(tag: u64, disposition: impl Into<Disposition>) -> Self {
+        Self { tag, disposition: disposition.into() }
+    }
 }
 
 /// Why a receiver has nothing more to give.
@@ -232,9 +240,9 @@ pub trait Receiver: Debug + Send + 'static {
     /// be said in one frame is.
     fn settle(&mut self, settlements: &[Settle]);
 
-    /// Whether what is settled with [`Outcome::RetryAfter`] waits in the broker. Where not, `settle`
-    /// never sees that outcome: the delivery is held on this side, and requeued when the time has
-    /// come.
+    /// Whether the broker can keep a message before it delivers it again. Where it cannot, `settle`
+    /// never gets a [`Disposition::Return`] with a time: core holds the delivery, and returns it without
+    /// one when the time has come.
     fn delays(&self) -> bool {
         false
     }

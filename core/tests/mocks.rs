@@ -110,7 +110,7 @@ async fn a_receiver_delivers_and_is_told_what_became_of_it() {
     let service = Service::new("shop", broker(session).await).consume(&BILLING, bill);
     let _running = service.start().await.unwrap();
     for (tag, outcome) in [(1, Outcome::Ack), (2, Outcome::Reject)] {
-        assert_eq!(settlements.recv().await, Some(Settle { tag, outcome }));
+        assert_eq!(settlements.recv().await, Some(Settle::new(tag, outcome)));
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, ErrorKind, Outcome, Result, ShortStr,
+    Disposition, Error, ErrorKind, Result, ShortStr,
     transport::{Delivered, End, Receiver, Settle},
 };
 use futures_util::{FutureExt, Stream, future::poll_fn};
@@ -233,7 +233,10 @@ impl Receiver for Amqp091Receiver {
         let mut frames = std::mem::take(&mut self.frames);
         if self.requeues_by_close {
             let mut removed = settlements.to_vec();
-            removed.retain(|settle| matches!(settle.outcome, Outcome::Ack | Outcome::Reject));
+            removed.retain(|settle| match settle.disposition {
+                Disposition::Accept | Disposition::Reject => true,
+                Disposition::Return { .. } => false,
+            });
             self.unsettled.settle(&removed, &mut frames);
         } else {
             self.unsettled.settle(settlements, &mut frames);

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use enoki_core::{
-    Error, ErrorKind, Outcome, Result, ShortStr,
+    Disposition, Error, ErrorKind, Outcome, Result, ShortStr,
     transport::{Delivered, End, Receiver, Settle, later},
 };
 use fe2o3_amqp::{
@@ -243,28 +243,13 @@ impl Amqp10Receiver {
         self.granted = self.taken + u64::from(room);
     }
 
-    /// Settles deliveries with one outcome. fe2o3-amqp writes one frame for a row of them.
-    fn dispose(&self, deliveries: Vec<DeliveryInfo>, outcome: Outcome) {
+    /// Settles deliveries with one disposition. fe2o3-amqp writes one frame for a row of them.
+    fn dispose(&self, deliveries: Vec<DeliveryInfo>, disposition: Disposition) {
         let Some(link) = &self.link else { return };
         if deliveries.is_empty() {
             return;
         }
-        let state = match outcome {
-            Outcome::Ack => TerminalDeliveryState::Accepted(Accepted {}),
-            Outcome::Release => TerminalDeliveryState::Released(Released {}),
-            Outcome::Reject => TerminalDeliveryState::Rejected(Rejected { error: None }),
-            Outcome::RetryAfter(delay) => TerminalDeliveryState::Modified(Modified {
-                delivery_failed: Some(true),
-                undeliverable_here: None,
-                message_annotations: Some(not_before(SystemTime::now(), delay)),
-            }),
-            // `Requeue`, and outcomes that a later version of the core may add.
-            _ => TerminalDeliveryState::Modified(Modified {
-                delivery_failed: Some(true),
-                undeliverable_here: None,
-                message_annotations: None,
-            }),
-        };
+        let state = state(disposition);
         // The link's queue is longer than any prefetch, so this never waits. A link that is gone
         // fails here and is noticed by `receive`.
         let _ = unconstrained(link.dispose_all(deliveries, state)).now_or_never();
@@ -324,21 +309,8 @@ impl Receiver for Amqp10Receiver {
     }
 
     fn settle(&mut self, settlements: &[Settle]) {
-        // One pass for each outcome that occurs: mostly there is one.
-        for outcome in [Outcome::Ack, Outcome::Reject, Outcome::Release, Outcome::Requeue] {
-            let deliveries = settlements
-                .iter()
-                .filter(|settle| settle.outcome == outcome)
-                .filter_map(|settle| self.unsettled.remove(&settle.tag))
-                .collect();
-            self.dispose(deliveries, outcome);
-        }
-        for settle in settlements {
-            if let Outcome::RetryAfter(_) = settle.outcome
-                && let Some(delivery) = self.unsettled.remove(&settle.tag)
-            {
-                self.dispose(vec![delivery], settle.outcome);
-            }
+        for (disposition, deliveries) in grouped(settlements, &mut self.unsettled) {
+            self.dispose(deliveries, disposition);
         }
         self.top_up();
     }
@@ -366,7 +338,7 @@ impl Receiver for Amqp10Receiver {
     async fn close(&mut self) -> Result<()> {
         // Deliveries that were not settled count as attempts, which closing a link does not say.
         let unsettled = self.unsettled.drain().map(|(_, info)| info).collect();
-        self.dispose(unsettled, Outcome::Requeue);
+        self.dispose(unsettled, Disposition::Return { counted: true, after: None });
         let Some(link) = self.link.take() else { return Ok(()) };
         self.ended = Some(match self.ended.take() {
             Some(LinkEnd::Lost(cause)) => LinkEnd::Lost(cause),
@@ -383,6 +355,48 @@ impl Receiver for Amqp10Receiver {
             Ok(Err(_)) => Ok(()),
             Err(_) => Err(error::timed_out("close", queue_subject(&self.queue))),
         }
+    }
+}
+
+/// Takes the settled deliveries out of the unsettled ones, and puts those together that one frame can
+/// settle. Each delivery is in one group, whatever its disposition is: one that stayed unsettled would
+/// keep its credit until the link ends.
+fn grouped<D>(
+    settlements: &[Settle],
+    unsettled: &mut HashMap<u64, D>,
+) -> Vec<(Disposition, Vec<D>)> {
+    let mut groups: Vec<(Disposition, Vec<D>)> = Vec::new();
+    let mut delayed = Vec::new();
+    for settle in settlements {
+        let Some(delivery) = unsettled.remove(&settle.tag) else { continue };
+        let disposition = settle.disposition;
+        // Each delay has a time of its own, so these do not go together.
+        if let Disposition::Return { after: Some(_), .. } = disposition {
+            delayed.push((disposition, vec![delivery]));
+            continue;
+        }
+        match groups.iter_mut().find(|(of_group, _)| *of_group == disposition) {
+            Some((_, deliveries)) => deliveries.push(delivery),
+            None => groups.push((disposition, vec![delivery])),
+        }
+    }
+    groups.append(&mut delayed);
+    groups
+}
+
+/// The outcome of AMQP 1.0 that says this (sections 3.4.2 to 3.4.5).
+fn state(disposition: Disposition) -> TerminalDeliveryState {
+    match disposition {
+        Disposition::Accept => TerminalDeliveryState::Accepted(Accepted {}),
+        Disposition::Reject => TerminalDeliveryState::Rejected(Rejected { error: None }),
+        Disposition::Return { counted: false, after: None } => {
+            TerminalDeliveryState::Released(Released {})
+        }
+        Disposition::Return { counted, after } => TerminalDeliveryState::Modified(Modified {
+            delivery_failed: Some(counted),
+            undeliverable_here: None,
+            message_annotations: after.map(|delay| not_before(SystemTime::now(), delay)),
+        }),
     }
 }
 
@@ -405,6 +419,10 @@ const CONSUME: &str = "consume from";
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     #[test]
@@ -422,5 +440,41 @@ mod tests {
         // A time that is further away than 49.7 days ends the queue.
         let longest = i64::try_from(Outcome::LONGEST_DELAY.as_millis()).unwrap();
         assert_eq!(at(Duration::ZERO, Duration::MAX), longest);
+    }
+
+    fn disposition() -> impl Strategy<Value = Disposition> {
+        let after = proptest::option::of((1u64..3).prop_map(Duration::from_millis));
+        prop_oneof![
+            3 => Just(Disposition::Accept),
+            1 => Just(Disposition::Reject),
+            2 => (any::<bool>(), after)
+                .prop_map(|(counted, after)| Disposition::Return { counted, after }),
+        ]
+    }
+
+    proptest! {
+        /// Whatever it is settled by: a delivery that stays here keeps its credit until the link ends.
+        #[test]
+        fn each_settled_delivery_is_in_one_frame_with_its_disposition(
+            settled in vec((0u64..20, disposition()), 0..40),
+        ) {
+            let mut unsettled: HashMap<u64, u64> = (0..15).map(|tag| (tag, tag)).collect();
+            let settlements: Vec<_> =
+                settled.iter().map(|&(tag, disposition)| Settle::new(tag, disposition)).collect();
+            let groups = grouped(&settlements, &mut unsettled);
+            let mut said: Vec<_> = groups
+                .iter()
+                .flat_map(|(disposition, tags)| tags.iter().map(|tag| (*tag, *disposition)))
+                .collect();
+            said.sort_by_key(|(tag, _)| *tag);
+            let mut meant = BTreeMap::new();
+            for (tag, disposition) in settled.into_iter().filter(|(tag, _)| *tag < 15) {
+                meant.entry(tag).or_insert(disposition);
+            }
+            prop_assert!(meant.keys().all(|tag| !unsettled.contains_key(tag)));
+            prop_assert_eq!(unsettled.len() + meant.len(), 15);
+            prop_assert_eq!(said, meant.into_iter().collect::<Vec<_>>());
+            prop_assert!(groups.iter().all(|(_, tags)| !tags.is_empty()));
+        }
     }
 }

@@ -38,11 +38,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        delivery::Settler,
+        delivery::{Decided, Settler},
         message::{Message, codec::Codecs},
         outcome::{Attempt, Outcome},
         short_str::ShortStr,
-        transport::{Delivered, Settle},
+        transport::Delivered,
     };
 
     /// Also one that was on its way to a handler when the rest was given back.
@@ -69,9 +69,9 @@ mod tests {
         settler.recall();
         to_handlers.close();
         assert!(deliveries.next().await.is_none());
-        let requeued = Settle { tag: 0, outcome: Outcome::Requeue };
+        let requeued = Decided { tag: 0, outcome: Outcome::Requeue };
         assert_eq!(settled.recv().await, Some(requeued), "the first was dropped");
-        let released = Settle { tag: 1, outcome: Outcome::Release };
+        let released = Decided { tag: 1, outcome: Outcome::Release };
         assert_eq!(settled.recv().await, Some(released));
     }
 }

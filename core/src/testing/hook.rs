@@ -136,7 +136,7 @@ impl<M: Payload> EntrypointHook<M> {
                 .on(format!("handler {:?}", &*self.worker.callee.handler))
                 .because(format!("it was still running after {:?}", self.within))
         })?;
-        let outcome = settled.try_recv().ok().map(|settle| settle.outcome);
+        let outcome = settled.try_recv().ok().map(|decided| decided.outcome);
         Ok(self.worker.result(envelope, ended, outcome))
     }
 }

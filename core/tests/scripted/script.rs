@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use enoki_core::{
-    Attempt, Broker, BrokerOptions, Capability, Error, ErrorKind, Message, Outcome, Peer, Purpose,
-    Result, ShortStr, Transport,
+    Attempt, Broker, BrokerOptions, Capability, Disposition, Error, ErrorKind, Message, Outcome,
+    Peer, Purpose, Result, ShortStr, Transport,
     transport::{
         Change, Delivered, End, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
     },
@@ -546,7 +546,8 @@ impl Watched<ReceiverState> {
     /// Every settlement, in the order of the tags.
     pub(crate) fn settlements(&self) -> Vec<(u64, Outcome)> {
         let mut all: Vec<_> = self.change(|state| {
-            state.settled.iter().flatten().map(|settle| (settle.tag, settle.outcome)).collect()
+            let settled = state.settled.iter().flatten();
+            settled.map(|settle| (settle.tag, outcome(settle.disposition))).collect()
         });
         all.sort_by_key(|(tag, _)| *tag);
         all
@@ -562,6 +563,20 @@ impl Watched<ReceiverState> {
 
     pub(crate) async fn is_dropped(&self) {
         self.until("the receiver was dropped", |state| state.dropped).await;
+    }
+}
+
+/// The outcome that comes to this.
+fn outcome(disposition: Disposition) -> Outcome {
+    match disposition {
+        Disposition::Accept => Outcome::Ack,
+        Disposition::Return { counted: true, after: None } => Outcome::Requeue,
+        Disposition::Return { counted: true, after: Some(delay) } => Outcome::RetryAfter(delay),
+        Disposition::Return { counted: false, after: None } => Outcome::Release,
+        Disposition::Return { counted: false, after: Some(_) } => {
+            unreachable!("no outcome is that")
+        }
+        Disposition::Reject => Outcome::Reject,
     }
 }
 

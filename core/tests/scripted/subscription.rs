@@ -75,7 +75,7 @@ async fn settlements_that_belong_together_go_together() {
     }
     receiver.settles(8).await;
     let batches = receiver.change(|state| state.settled.clone());
-    let all: Vec<_> = (1..=8).map(|tag| Settle { tag, outcome: Outcome::Ack }).collect();
+    let all: Vec<_> = (1..=8).map(|tag| Settle::new(tag, Outcome::Ack)).collect();
     assert_eq!(batches, [all]);
 }
 

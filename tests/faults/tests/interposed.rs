@@ -97,7 +97,7 @@ async fn a_settlement_that_vanishes_leaves_the_message_with_the_broker() {
     between.drop_settlements(1);
     let mut receiver = session.receiver(&QUEUE, 10).await.unwrap();
     for delivered in receive(&mut *receiver).await.unwrap() {
-        receiver.settle(&[Settle { tag: delivered.tag, outcome: Outcome::Ack }]);
+        receiver.settle(&[Settle::new(delivered.tag, Outcome::Ack)]);
     }
     receiver.close().await.unwrap();
     let mut receiver = session.receiver(&QUEUE, 10).await.unwrap();

@@ -143,7 +143,7 @@ async fn what_is_not_settled_has_its_place_in_the_prefetch(stage: &Stage) -> Res
         expect(held.len() <= 4, "no delivery more than the prefetch")?;
         if held.len() == 4 {
             expect_eq("what the broker keeps", ready(&broker, &queue).await?, COUNT - seen)?;
-            let settled = held.pop_front().map(|tag| Settle { tag, outcome: Outcome::Ack });
+            let settled = held.pop_front().map(|tag| Settle::new(tag, Outcome::Ack));
             receiver.settle(settled.as_slice());
         }
     }

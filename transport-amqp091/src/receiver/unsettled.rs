@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use enoki_core::{Outcome, transport::Settle};
+use enoki_core::{Disposition, transport::Settle};
 
 /// One frame that settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +65,18 @@ impl Unsettled {
             let Some(entry) = self.open(settlement.tag) else { continue };
             let tag = entry.tag;
             entry.state = State::Settled;
-            match settlement.outcome {
-                Outcome::Ack => {
+            match settlement.disposition {
+                Disposition::Accept => {
                     entry.state = State::Acked;
                     acked.push(tag);
                 }
-                // First, so that no acknowledgement of several covers it.
-                Outcome::Release => frames.push(SettleFrame::Release(tag)),
-                Outcome::Reject => frames.push(SettleFrame::Reject(tag)),
-                // Requeue, and what this version does not know: the message must not get lost.
-                _ => frames.push(SettleFrame::Requeue(tag)),
+                // These go first, so that no acknowledgement of several deliveries covers them. No time
+                // comes here: the receiver does not delay.
+                Disposition::Return { counted: false, after: _ } => {
+                    frames.push(SettleFrame::Release(tag))
+                }
+                Disposition::Return { counted: true, after: _ } => frames.push(SettleFrame::Requeue(tag)),
+                Disposition::Reject => frames.push(SettleFrame::Reject(tag)),
             }
         }
         let (covered, count) = self.pop_settled();
@@ -122,13 +124,14 @@ impl Unsettled {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use enoki_core::Outcome;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
     fn settle(unsettled: &mut Unsettled, settlements: &[(u64, Outcome)]) -> Vec<SettleFrame> {
         let settlements: Vec<_> =
-            settlements.iter().map(|&(tag, outcome)| Settle { tag, outcome }).collect();
+            settlements.iter().map(|&(tag, outcome)| Settle::new(tag, outcome)).collect();
         let mut frames = Vec::new();
         unsettled.settle(&settlements, &mut frames);
         frames

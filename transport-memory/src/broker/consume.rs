@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use enoki_core::{
-    Outcome, Result, ShortStr,
+    Disposition, Result, ShortStr,
     transport::{Delivered, Settle, later},
 };
 use tokio::{sync::Notify, time::Instant};
@@ -69,29 +69,25 @@ impl State {
         };
         let mut has_returned = false;
         for settle in settlements {
-            let removes = matches!(settle.outcome, Outcome::Ack | Outcome::Reject);
+            let removes = match settle.disposition {
+                Disposition::Accept | Disposition::Reject => true,
+                Disposition::Return { .. } => false,
+            };
             if !removes && consumer.lingers() {
                 continue;
             }
             let Some(entry) = consumer.settle(settle.tag) else { continue };
-            match settle.outcome {
-                Outcome::Ack => {}
-                Outcome::Requeue if self.faults.has(Fault::RequeueIsAck) => {}
-                Outcome::Reject if self.faults.has(Fault::RejectIsAck) => {}
-                Outcome::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
-                Outcome::RetryAfter(_) if self.faults.has(Fault::DelayIsIgnored) => {
-                    queue.requeue(entry, true, &mut self.dead);
-                    has_returned = true;
-                }
-                Outcome::RetryAfter(delay) => {
-                    let until = later(now, delay.min(Outcome::LONGEST_DELAY));
-                    queue.put_off(entry, until, &mut self.dead);
-                    has_returned = true;
-                }
-                outcome => {
-                    let failed =
-                        outcome != Outcome::Release || self.faults.has(Fault::ReleaseIsCounted);
-                    queue.requeue(entry, failed, &mut self.dead);
+            match settle.disposition {
+                Disposition::Accept => {}
+                Disposition::Reject if self.faults.has(Fault::RejectIsAck) => {}
+                Disposition::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
+                Disposition::Return { counted: true, after: None }
+                    if self.faults.has(Fault::RequeueIsAck) => {}
+                Disposition::Return { counted, after } => {
+                    let counted = counted || self.faults.has(Fault::ReleaseIsCounted);
+                    let delay = after.filter(|_| !self.faults.has(Fault::DelayIsIgnored));
+                    let until = delay.map(|delay| later(now, delay));
+                    queue.put_back(entry, counted, until, &mut self.dead);
                     has_returned = true;
                 }
             }
@@ -159,7 +155,7 @@ impl State {
         let entries = consumer.settle_all();
         let Some(queue) = self.queues.get_mut(queue_key) else { return };
         for entry in entries {
-            queue.put_back(entry, &mut self.dead);
+            queue.put_back(entry, true, None, &mut self.dead);
         }
         self.pump(queue_key, now);
     }

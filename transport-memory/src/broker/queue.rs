@@ -118,31 +118,25 @@ impl Queue {
         Admission::Placed(place)
     }
 
-    /// Takes a delivery that its consumer has given back; what has failed too often dies.
-    pub(crate) fn requeue(&mut self, entry: Entry, failed: bool, dead: &mut VecDeque<Corpse>) {
-        let counts = failed || self.policy.counts_released;
-        if let Some(entry) = self.returned(entry, counts, dead) {
-            self.ready.put_back(entry);
-        }
-    }
-
-    /// Takes back a delivery whose consumer went away without settling it.
-    pub(crate) fn put_back(&mut self, entry: Entry, dead: &mut VecDeque<Corpse>) {
-        if let Some(entry) = self.returned(entry, true, dead) {
-            self.ready.put_back(entry);
+    /// Takes back a delivery: to its place, or after some time. What has failed too often dies.
+    pub(crate) fn put_back(
+        &mut self,
+        entry: Entry,
+        counted: bool,
+        until: Option<Instant>,
+        dead: &mut VecDeque<Corpse>,
+    ) {
+        let counted = counted || self.policy.counts_released;
+        match (self.returned(entry, counted, dead), until) {
+            (Some(entry), Some(until)) => self.delayed.push(until, entry),
+            (Some(entry), None) => self.ready.put_back(entry),
+            (None, _) => {}
         }
     }
 
     /// Whether it counts attempts.
     pub(crate) fn counts(&self) -> bool {
         self.policy.counts
-    }
-
-    /// Puts back a delivery that failed, for this time and later.
-    pub(crate) fn put_off(&mut self, entry: Entry, until: Instant, dead: &mut VecDeque<Corpse>) {
-        if let Some(entry) = self.returned(entry, true, dead) {
-            self.delayed.push(until, entry);
-        }
     }
 
     fn returned(

@@ -37,7 +37,7 @@ async fn messages_come_back_in_the_order_of_the_queue_not_of_their_return() {
     // One batch: the broker sorts before it delivers.
     let settlements: Vec<_> = [2, 0, 3, 1]
         .iter()
-        .map(|at: &usize| Settle { tag: taken[*at].tag, outcome: Outcome::Requeue })
+        .map(|at: &usize| Settle::new(taken[*at].tag, Outcome::Requeue))
         .collect();
     receiver.stop().await.unwrap();
     receiver.settle(&settlements);

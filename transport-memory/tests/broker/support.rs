@@ -182,7 +182,7 @@ pub(crate) async fn end(receiver: &mut Box<dyn Receiver>) -> End {
 }
 
 pub(crate) fn settle(receiver: &mut Box<dyn Receiver>, delivered: &Delivered, outcome: Outcome) {
-    receiver.settle(&[Settle { tag: delivered.tag, outcome }]);
+    receiver.settle(&[Settle::new(delivered.tag, outcome)]);
 }
 
 pub(crate) async fn ended(session: &Arc<dyn Session>) -> Error {

@@ -29,7 +29,7 @@ async fn many_senders_and_receivers_come_to_an_end() {
                     turn += 1;
                     let again = turn % 5 == 0 && !delivered.redelivered;
                     let outcome = if again { Outcome::Requeue } else { Outcome::Ack };
-                    receiver.settle(&[Settle { tag: delivered.tag, outcome }]);
+                    receiver.settle(&[Settle::new(delivered.tag, outcome)]);
                     if !again {
                         let _ = count.send(());
                     }

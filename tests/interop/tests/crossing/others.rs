@@ -190,7 +190,7 @@ async fn answer(session: &dyn Session, queue: &ShortStr, to: &ShortStr) -> Check
             if !matches!(&*outcomes, [(_, PublishOutcome::Confirmed)]) {
                 return Err(format!("{outcomes:?}").into());
             }
-            receiver.settle(&[Settle { tag: request.tag, outcome: Outcome::Ack }]);
+            receiver.settle(&[Settle::new(request.tag, Outcome::Ack)]);
         }
     }
     Ok(())

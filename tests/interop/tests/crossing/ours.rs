@@ -59,10 +59,8 @@ pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Checked<Vec<De
         let missing = count - arrived.len();
         receiver.receive(&mut arrived, missing).await.map_err(|end| format!("{end:?}"))?;
     }
-    let settled: Vec<_> = arrived
-        .iter()
-        .map(|delivered| Settle { tag: delivered.tag, outcome: Outcome::Ack })
-        .collect();
+    let settled: Vec<_> =
+        arrived.iter().map(|delivered| Settle::new(delivered.tag, Outcome::Ack)).collect();
     receiver.settle(&settled);
     receiver.close().await?;
     session.close(Instant::now() + Duration::from_secs(5)).await;
