@@ -28,7 +28,7 @@ use crate::{
     publisher::mandatory::require_queue,
     publisher::{Publisher, PublisherOptions},
     short_str::ShortStr,
-    source::Source,
+    source::{self, Source},
     subscription::Subscription,
     topology::Exchange,
     topology::queue::Queue,
@@ -303,7 +303,7 @@ impl Broker {
         options: PublisherOptions,
     ) -> Result<Publisher<M>> {
         let mut route = route.into();
-        options.check()?;
+        let window = options.check()?;
         route.topology.extend(options.declare.clone());
         let mut topology = self.localize(&route.topology)?;
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
@@ -323,7 +323,7 @@ impl Broker {
             topology,
             by_hand,
             give_up_after: self.inner.options.give_up_after,
-            window: options.window,
+            window,
             open_timeout: self.inner.options.connect_timeout,
             retry: options.retry,
             fail_fast: options.fail_fast,
@@ -371,7 +371,9 @@ impl Broker {
         on_cancel: OnCancel,
     ) -> Result<Subscription> {
         let topology = self.localize(&Topology::new().with_queue(queue))?;
-        let source = Source::new(self, topology, self.queue_name(queue)?, prefetch);
+        let queue = self.queue_name(queue)?;
+        let prefetch = source::prefetch(&queue, prefetch)?;
+        let source = Source::new(self, topology, queue, prefetch);
         Subscription::open(self, source, on_cancel, self.declare_by()).await
     }
 

@@ -11,7 +11,7 @@ pub(crate) mod provider;
 pub(crate) mod result;
 pub(crate) mod worker;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU16, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
@@ -30,7 +30,7 @@ use crate::{
     message::payload::Payload,
     service::entrypoint::{Entrypoint, Scope},
     short_str::ShortStr,
-    source::Source,
+    source::{self, Source},
     subscription::Subscription,
     task::spawn,
     topology::Topology,
@@ -118,7 +118,7 @@ impl Consumer {
         Worker::new(service, self.queue.clone(), &self.options, self.runner.clone(), options)
     }
 
-    fn check(&self) -> Result<(u16, u16)> {
+    fn check(&self) -> Result<(u16, NonZeroU16)> {
         let concurrency = self.options.concurrency.unwrap_or(DEFAULT_CONCURRENCY);
         let prefetch = self.options.prefetch.unwrap_or(concurrency);
         let refuse = |reason: String, remedy: &'static str| {
@@ -129,16 +129,11 @@ impl Consumer {
         };
         match (concurrency, prefetch) {
             (0, _) => refuse("a concurrency of 0 handles nothing".to_owned(), "1 to 65535"),
-            (_, 0) => refuse(
-                "a prefetch of 0 means no limit to one broker and nothing at all to another"
-                    .to_owned(),
-                "1 to 65535",
-            ),
-            (concurrency, prefetch) if prefetch < concurrency => refuse(
+            (concurrency, prefetch) if 0 < prefetch && prefetch < concurrency => refuse(
                 format!("a prefetch of {prefetch} cannot keep {concurrency} handlers busy"),
                 "a prefetch is at least the concurrency",
             ),
-            both => Ok(both),
+            (concurrency, prefetch) => Ok((concurrency, source::prefetch(&self.queue, prefetch)?)),
         }
     }
 }

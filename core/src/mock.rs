@@ -51,13 +51,12 @@ use crate::{
     message::value::Table,
     service::entrypoint::{Entrypoint, Scope},
     service::extension::Extension,
-    short_str::ShortStr,
     topology::Exchange,
     topology::queue::Queue,
     topology::{ExchangeSpec, QueueSpec, Topology},
     transport::{
-        Change, Delivered, End, Found, Outgoing, PublishOutcome, Purpose, Receiver, Sender,
-        Session, Settle, Transport,
+        Change, Delivered, End, Found, Outgoing, PublishOutcome, Purpose, Receiver,
+        ReceiverOptions, Sender, SenderOptions, Session, Settle, Transport,
     },
 };
 
@@ -91,11 +90,10 @@ mock! {
     pub Session {
         pub fn peer(&self) -> &Peer;
         pub fn apply(&self, change: &Change) -> BoxFuture<'static, Result<Found>>;
-        pub fn sender(&self, window: usize) -> BoxFuture<'static, Result<Box<dyn Sender>>>;
+        pub fn sender(&self, options: SenderOptions) -> BoxFuture<'static, Result<Box<dyn Sender>>>;
         pub fn receiver(
             &self,
-            queue: &ShortStr,
-            prefetch: u16,
+            options: ReceiverOptions,
         ) -> BoxFuture<'static, Result<Box<dyn Receiver>>>;
         pub fn ended(&self) -> BoxFuture<'static, Error>;
         pub fn close(&self, deadline: Instant) -> BoxFuture<'static, ()>;
@@ -112,12 +110,12 @@ impl Session for MockSession {
         self.apply(change).await
     }
 
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
-        self.sender(window).await
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
+        self.sender(options).await
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
-        self.receiver(queue, prefetch).await
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
+        self.receiver(options).await
     }
 
     /// It is never blocked.

@@ -2,7 +2,7 @@
 
 mod suspicion;
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -15,7 +15,7 @@ use crate::{
     link::{Doubt, Incarnation, Link, Patience, SessionPauses, Spare},
     short_str::ShortStr,
     topology::Topology,
-    transport::Receiver,
+    transport::{Receiver, ReceiverOptions},
 };
 
 /// A queue to consume from, and what to declare before.
@@ -29,7 +29,7 @@ pub(crate) struct Source {
     suspicion: Suspicion,
     topology: Topology,
     queue: ShortStr,
-    prefetch: u16,
+    prefetch: NonZeroU16,
     declare_timeout: Duration,
     pauses: SessionPauses,
     doubt: Doubt,
@@ -37,8 +37,23 @@ pub(crate) struct Source {
     opened: Instant,
 }
 
+/// The prefetch that a program asks for.
+pub(crate) fn prefetch(queue: &ShortStr, deliveries: u16) -> Result<NonZeroU16> {
+    NonZeroU16::new(deliveries).ok_or_else(|| {
+        Error::new(ErrorKind::Configuration, "consume")
+            .on(format!("queue {:?}", queue.as_str()))
+            .because("a prefetch of 0 means no limit to one broker and no deliveries to another")
+            .remedy("1 to 65535")
+    })
+}
+
 impl Source {
-    pub(crate) fn new(broker: &Broker, topology: Topology, queue: ShortStr, prefetch: u16) -> Self {
+    pub(crate) fn new(
+        broker: &Broker,
+        topology: Topology,
+        queue: ShortStr,
+        prefetch: NonZeroU16,
+    ) -> Self {
         Self {
             shared: broker.consuming().clone(),
             own: None,
@@ -59,7 +74,7 @@ impl Source {
     }
 
     pub(crate) fn prefetch(&self) -> usize {
-        self.prefetch.into()
+        self.prefetch.get().into()
     }
 
     /// Whether one consumer of the queue is active at a time, as far as the program has said so.
@@ -76,16 +91,6 @@ impl Source {
                 .on(format!("queue {:?}", self.queue.as_str()))
                 .because("the broker was closed")
         })
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.prefetch > 0 {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Configuration, "consume")
-            .on(self.subject())
-            .because("a prefetch of 0 means no limit to one broker and nothing at all to another")
-            .remedy("1 to 65535"))
     }
 
     /// The last receiver ended for this reason, without being asked to. Returns what to say of it.
@@ -140,7 +145,7 @@ impl Source {
         let session = &*incarnation.session;
         let opening = async {
             declare(session, &self.topology).await?;
-            session.receiver(&self.queue, self.prefetch).await
+            session.receiver(ReceiverOptions::new(self.queue.clone(), self.prefetch)).await
         };
         let opened = timeout_at(by, opening).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "consume")

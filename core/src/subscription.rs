@@ -54,7 +54,6 @@ impl Subscription {
         on_cancel: OnCancel,
         deadline: Instant,
     ) -> Result<Self> {
-        source.check()?;
         let receiver = source.open(deadline).await?;
         let prefetch = source.prefetch();
         let (to_handlers, deliveries) = async_channel::bounded(prefetch);

@@ -13,7 +13,7 @@ mod endpoint;
 mod passing;
 mod settings;
 
-use std::{collections::VecDeque, fmt::Debug, sync::Arc};
+use std::{collections::VecDeque, fmt::Debug, num::NonZeroU16, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
@@ -26,8 +26,8 @@ pub use self::{
 pub use crate::printable::printable;
 use crate::{
     capability::Peer,
-    error::{Error, Result},
-    message::Message,
+    error::{Error, ErrorKind, Result},
+    message::{Message, value::Table},
     outcome::{Attempt, Disposition},
     short_str::ShortStr,
     topology::{BindingSpec, ExchangeSpec, QueueSpec},
@@ -78,12 +78,11 @@ pub trait Session: Debug + Send + Sync + 'static {
     /// its receivers as they were.
     async fn apply(&self, change: &Change) -> Result<Found>;
 
-    /// Opens a sender. It takes at most `window` messages that have no outcome yet.
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>>;
+    /// Opens a sender.
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>>;
 
-    /// Starts to consume from a queue, with at most `prefetch` unsettled deliveries at a time; at
-    /// least 1.
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>>;
+    /// Starts to consume from a queue.
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>>;
 
     /// Whether the broker reads nothing from this session for the time being, and what it says about
     /// it: it is short of memory or disk. Never so unless a transport says otherwise.
@@ -129,6 +128,69 @@ pub struct Found {
     pub messages: u64,
     /// Consumers.
     pub consumers: u32,
+}
+
+/// How a [`Sender`] is opened.
+///
+/// ```
+/// use std::num::NonZeroU16;
+/// use enoki_core::transport::SenderOptions;
+///
+/// let options = SenderOptions::new(NonZeroU16::MIN);
+/// assert_eq!(options.window.get(), 1);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SenderOptions {
+    /// How many messages without an outcome the sender holds at most.
+    pub window: NonZeroU16,
+}
+
+impl SenderOptions {
+    /// A sender with this window.
+    pub const fn new(window: NonZeroU16) -> Self {
+        Self { window }
+    }
+}
+
+/// How a [`Receiver`] is opened.
+///
+/// ```
+/// use std::num::NonZeroU16;
+/// use enoki_core::{ShortStr, transport::ReceiverOptions};
+///
+/// let options = ReceiverOptions::new(ShortStr::from_static("billing"), NonZeroU16::MIN);
+/// assert!(options.name.is_none() && options.arguments.is_empty());
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ReceiverOptions {
+    /// The queue to consume from.
+    pub queue: ShortStr,
+    /// How many unsettled deliveries the broker may have given to the receiver at a time.
+    pub prefetch: NonZeroU16,
+    /// What an operator reads about this consumer on the broker; the transport makes a name where there
+    /// is none, and may add to this one to keep it unique.
+    pub name: Option<ShortStr>,
+    /// Arguments of this consumer, as the broker names them. A transport that has no place for them
+    /// [refuses](Self::refuse_arguments) them.
+    pub arguments: Table,
+}
+
+impl ReceiverOptions {
+    /// A receiver of this queue, without a name or arguments.
+    pub const fn new(queue: ShortStr, prefetch: NonZeroU16) -> Self {
+        Self { queue, prefetch, name: None, arguments: Table::new() }
+    }
+
+    /// Fails where there are arguments: for transports that cannot say them to the broker.
+    pub fn refuse_arguments(&self, peer: &Peer) -> Result<()> {
+        let Some((first, _)) = self.arguments.iter().next() else { return Ok(()) };
+        Err(Error::new(ErrorKind::Unsupported, "consume from")
+            .on(format!("queue {:?}", self.queue.as_str()))
+            .because(format!("{peer} takes no arguments of consumers, such as {first:?}"))
+            .remedy("consume without arguments"))
+    }
 }
 
 /// A message on its way out.

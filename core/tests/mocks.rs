@@ -15,10 +15,12 @@ use enoki_core::{
     ExchangeSpec, Message, Outcome, Peer, QueueSpec, Raw, Service, ShortStr, Topology, WorkQueue,
     mock::{
         MockEntrypoint, MockExchange, MockExtension, MockHeaderCodec, MockQueue, MockReceiver,
-        MockSender, MockSession, MockTransport, mockall::predicate::eq,
+        MockSender, MockSession, MockTransport,
     },
     testing::EntrypointWaiter,
-    transport::{Change, Delivered, Found, Outgoing, PublishOutcome, Sender, Session, Settle},
+    transport::{
+        Change, Delivered, Found, Outgoing, PublishOutcome, Sender, SenderOptions, Session, Settle,
+    },
 };
 use tokio::sync::mpsc;
 
@@ -65,7 +67,8 @@ fn refusing() -> Box<dyn Sender> {
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_refuses_is_an_error_of_the_publisher() {
     let mut session = session();
-    session.expect_sender().with(eq(256)).returning(|_| Box::pin(ready(Ok(refusing()))));
+    let window = |options: &SenderOptions| options.window.get() == 256;
+    session.expect_sender().withf(window).returning(|_| Box::pin(ready(Ok(refusing()))));
     let publisher = broker(session).await.publisher(&BILLING.route()).await.unwrap();
     let error = publisher.publish(&"order".to_owned()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -79,8 +82,8 @@ async fn a_receiver_delivers_and_is_told_what_became_of_it() {
     }
     let (settled, mut settlements) = mpsc::unbounded_channel();
     let mut session = session();
-    session.expect_receiver().return_once(move |queue, prefetch| {
-        assert_eq!((queue.as_str(), prefetch), ("billing", 10));
+    session.expect_receiver().return_once(move |options| {
+        assert_eq!((options.queue.as_str(), options.prefetch.get()), ("billing", 10));
         let mut receiver = MockReceiver::new();
         let mut orders = (1..=2).collect::<VecDeque<u64>>();
         receiver.expect_receive().returning(move |into, _| match orders.pop_front() {

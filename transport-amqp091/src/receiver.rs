@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use enoki_core::{
     Disposition, Error, ErrorKind, Result, ShortStr,
-    transport::{Delivered, End, Receiver, Settle},
+    transport::{Delivered, End, Receiver, ReceiverOptions, Settle},
 };
 use futures_util::{FutureExt, Stream, future::poll_fn};
 use lapin::{
@@ -25,7 +25,7 @@ use lapin::{
         BasicQosOptions, BasicRejectOptions,
     },
     protocol::constants::REPLY_SUCCESS,
-    types::{FieldTable, ShortString},
+    types::ShortString,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -33,7 +33,7 @@ use self::unsettled::{SettleFrame, Unsettled};
 use crate::{
     connection::{Connection, Ended},
     error,
-    headers::{Incoming, from_short, incoming, short},
+    headers::{Incoming, from_short, incoming, short, table_out},
     limits::REPLY_TIMEOUT,
 };
 
@@ -63,32 +63,22 @@ enum ReceiverEnd {
 
 impl Amqp091Receiver {
     /// Starts to consume.
-    pub(crate) async fn open(
-        connection: &Connection,
-        queue: &ShortStr,
-        prefetch: u16,
-    ) -> Result<Self> {
-        let subject = subject(queue);
-        if prefetch == 0 {
-            // To the broker it would mean: without limit.
-            return Err(Error::new(ErrorKind::Configuration, CONSUME)
-                .on(subject)
-                .because("a prefetch of 0 would receive nothing"));
-        }
-        let tag = ShortString::from(format!("enoki-{}", NEXT_TAG.fetch_add(1, Ordering::Relaxed)));
-        let name = short(queue)?;
+    pub(crate) async fn open(connection: &Connection, options: ReceiverOptions) -> Result<Self> {
+        let subject = subject(&options.queue);
+        // A consumer tag is local to its channel, and each consumer has a channel of its own.
+        let tag = match &options.name {
+            Some(name) => short(name)?,
+            None => format!("enoki-{}", NEXT_TAG.fetch_add(1, Ordering::Relaxed)).into(),
+        };
+        let (queue, arguments) = (short(&options.queue)?, table_out(&options.arguments)?);
         let channel = connection.channel(CONSUME, &subject).await?;
-        let qos = channel.basic_qos(prefetch, BasicQosOptions { global: false });
+        let qos = channel.basic_qos(options.prefetch.get(), BasicQosOptions { global: false });
         connection.answered(CONSUME, &subject, qos).await?;
-        let consume = channel.basic_consume(
-            name,
-            tag.clone(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
+        let consume =
+            channel.basic_consume(queue, tag.clone(), BasicConsumeOptions::default(), arguments);
         let consumer = connection.answered(CONSUME, &subject, consume).await?;
         Ok(Self {
-            queue: queue.clone(),
+            queue: options.queue,
             tag,
             channel: channel.keep(),
             consumer,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, future::poll_fn, sync::Arc};
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Result,
-    transport::{Outgoing, PublishOutcome, Sender, spawn},
+    transport::{Outgoing, PublishOutcome, Sender, SenderOptions, spawn},
 };
 use lapin::{Channel, options::ConfirmSelectOptions};
 use tokio::{sync::watch, time::timeout};
@@ -48,7 +48,7 @@ enum Failed {
 
 impl Amqp091Sender {
     /// Opens a channel in confirm mode.
-    pub(crate) async fn open(connection: &Connection, window: usize) -> Result<Self> {
+    pub(crate) async fn open(connection: &Connection, sender: SenderOptions) -> Result<Self> {
         let options = connection.options();
         let subject = options.subject();
         let channel = connection.channel(OPEN, &subject).await?;
@@ -59,7 +59,7 @@ impl Amqp091Sender {
             publish_channel: connection.io().attach(channel.id()),
             channel,
             io: connection.io().clone(),
-            window: window.max(1),
+            window: sender.window.get().into(),
             ended: connection.ended(),
             login: options.user().map(str::to_owned),
             unsent: Vec::new(),

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    Error, Peer, Result,
+    transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -51,12 +51,12 @@ impl Session for Amqp091Session {
         topology::apply(&self.connection, change).await
     }
 
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
-        Ok(Box::new(Amqp091Sender::open(&self.connection, window).await?))
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
+        Ok(Box::new(Amqp091Sender::open(&self.connection, options).await?))
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
-        Ok(Box::new(Amqp091Receiver::open(&self.connection, queue, prefetch).await?))
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
+        Ok(Box::new(Amqp091Receiver::open(&self.connection, options).await?))
     }
 
     fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {

@@ -2,12 +2,14 @@
 //! in which order.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU16, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use enoki_core::{
     BrokerUrl, Message, Properties, Purpose, ShortStr, Transport,
-    transport::{Change, Outgoing, PublishOutcome, Sender, Session},
+    transport::{
+        Change, Outgoing, PublishOutcome, ReceiverOptions, Sender, SenderOptions, Session,
+    },
 };
 use enoki_transport_amqp091::Amqp091Transport;
 use tokio::{
@@ -169,7 +171,8 @@ async fn confirmed(sender: &mut dyn Sender) -> Vec<u64> {
 async fn a_dropped_receiver_closes_its_channel_and_cancels_nothing() {
     let (session, mut peer) = connected().await;
     let queue = ShortStr::from_static("q");
-    let (receiver, channel) = tokio::join!(session.receiver(&queue, 5), peer.opens_a_receiver());
+    let (receiver, channel) =
+        tokio::join!(session.receiver(of(&queue, 5)), peer.opens_a_receiver());
     drop(receiver.unwrap());
     assert_eq!(peer.expects(CHANNEL_CLOSE).await, channel);
     // The queue goes meanwhile, and the broker says so.
@@ -183,7 +186,8 @@ async fn a_dropped_receiver_closes_its_channel_and_cancels_nothing() {
 async fn a_cancel_that_is_answered_twice_costs_nothing() {
     let (session, mut peer) = connected().await;
     let queue = ShortStr::from_static("q");
-    let (receiver, channel) = tokio::join!(session.receiver(&queue, 5), peer.opens_a_receiver());
+    let (receiver, channel) =
+        tokio::join!(session.receiver(of(&queue, 5)), peer.opens_a_receiver());
     let mut receiver = receiver.unwrap();
     let (stopped, ()) = tokio::join!(receiver.stop(), async {
         peer.expects(CANCEL).await;
@@ -199,7 +203,7 @@ async fn a_cancel_that_is_answered_twice_costs_nothing() {
 #[tokio::test]
 async fn a_dropped_sender_keeps_its_channel_until_everything_is_answered() {
     let (session, mut peer) = connected().await;
-    let (sender, channel) = tokio::join!(session.sender(10), peer.opens_a_sender());
+    let (sender, channel) = tokio::join!(session.sender(window(10)), peer.opens_a_sender());
     let mut sender = sender.unwrap();
     let mut messages = VecDeque::from([outgoing(1, "a"), outgoing(2, "b")]);
     sender.submit(&mut messages).await.unwrap();
@@ -218,7 +222,7 @@ async fn a_dropped_sender_keeps_its_channel_until_everything_is_answered() {
 #[tokio::test]
 async fn of_two_mandatory_messages_of_one_id_the_second_waits_for_the_outcome_of_the_first() {
     let (session, mut peer) = connected().await;
-    let (sender, channel) = tokio::join!(session.sender(10), peer.opens_a_sender());
+    let (sender, channel) = tokio::join!(session.sender(window(10)), peer.opens_a_sender());
     let mut sender = sender.unwrap();
     let mut messages =
         VecDeque::from([outgoing(1, "a"), outgoing(2, "b"), outgoing(3, "a"), outgoing(4, "c")]);
@@ -238,4 +242,12 @@ async fn of_two_mandatory_messages_of_one_id_the_second_waits_for_the_outcome_of
     let mut messages = VecDeque::from([outgoing(5, "a"), optional]);
     sender.submit(&mut messages).await.unwrap();
     assert!(messages.is_empty());
+}
+
+fn window(messages: u16) -> SenderOptions {
+    SenderOptions::new(NonZeroU16::new(messages).unwrap())
+}
+
+fn of(queue: &ShortStr, prefetch: u16) -> ReceiverOptions {
+    ReceiverOptions::new(queue.clone(), NonZeroU16::new(prefetch).unwrap())
 }

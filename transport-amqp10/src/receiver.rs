@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use enoki_core::{
     Disposition, Error, ErrorKind, Outcome, Result, ShortStr,
-    transport::{Delivered, End, Receiver, Settle, later},
+    transport::{Delivered, End, Receiver, ReceiverOptions, Settle, later},
 };
 use fe2o3_amqp::{
     link::{
@@ -88,35 +88,28 @@ enum LinkEnd {
 
 impl Amqp10Receiver {
     /// Starts to consume.
-    pub(crate) async fn open(
-        connections: &Connections,
-        queue: &ShortStr,
-        prefetch: u16,
-    ) -> Result<Self> {
-        let subject = queue_subject(queue);
-        if prefetch == 0 {
-            return Err(Error::new(ErrorKind::Configuration, CONSUME)
-                .on(subject)
-                .because("a prefetch of 0 would receive nothing"));
-        }
+    pub(crate) async fn open(connections: &Connections, options: ReceiverOptions) -> Result<Self> {
+        options.refuse_arguments(connections.peer())?;
+        let ReceiverOptions { queue, prefetch, name, .. } = options;
+        let subject = queue_subject(&queue);
         let dialect = peer::dialect(connections.peer());
-        let delays = delays(connections, queue).await;
-        let session = connections.session_from(queue, CONSUME, &subject).await?;
-        let name = connections.link_name("receiver");
+        let delays = delays(connections, &queue).await;
+        let session = connections.session_from(&queue, CONSUME, &subject).await?;
+        let name = connections.link_name(name.as_deref().unwrap_or("receiver"));
         let progress = session.socket().links.watch(&name);
         let builder = fe2o3_amqp::Receiver::builder()
             .name(name)
-            .source(address::source(queue, dialect))
+            .source(address::source(&queue, dialect))
             .sender_settle_mode(SenderSettleMode::Unsettled)
             .receiver_settle_mode(ReceiverSettleMode::First)
             .credit_mode(CreditMode::Manual);
         let (mut link, session) = connections
             .attach(CONSUME, &subject, session, |handle| builder.attach(handle).boxed())
             .await?;
-        let prefetch = u32::from(prefetch);
+        let prefetch = u32::from(prefetch.get());
         connections.answered(CONSUME, &subject, link.set_credit(prefetch)).await?;
         Ok(Self {
-            queue: queue.clone(),
+            queue,
             link: Some(link),
             session,
             progress,

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, fmt};
 use async_trait::async_trait;
 use enoki_core::{
     Error, ErrorKind, Result,
-    transport::{Outgoing, PublishOutcome, Sender},
+    transport::{Outgoing, PublishOutcome, Sender, SenderOptions},
 };
 use fe2o3_amqp::{
     Sendable,
@@ -71,7 +71,7 @@ struct Failed {
 }
 
 impl Amqp10Sender {
-    pub(crate) async fn open(connections: &Connections, window: usize) -> Result<Self> {
+    pub(crate) async fn open(connections: &Connections, options: SenderOptions) -> Result<Self> {
         let subject = connections.options().subject();
         let dialect = peer::dialect(connections.peer());
         let session = connections.session(OPEN, &subject).await?;
@@ -88,7 +88,7 @@ impl Amqp10Sender {
             ended: connections.end_state().subscribe(),
             login: connections.options().user().map(str::to_owned),
             dialect,
-            window: window.max(1),
+            window: options.window.get().into(),
             waiting: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
             sent: 0,

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    Error, Peer, Result,
+    transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
 };
 use futures_util::future::join_all;
 use tokio::{
@@ -54,12 +54,12 @@ impl Session for Amqp10Session {
         topology::apply(&self.connections, change).await
     }
 
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
-        Ok(Box::new(Amqp10Sender::open(&self.connections, window).await?))
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
+        Ok(Box::new(Amqp10Sender::open(&self.connections, options).await?))
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
-        Ok(Box::new(Amqp10Receiver::open(&self.connections, queue, prefetch).await?))
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
+        Ok(Box::new(Amqp10Receiver::open(&self.connections, options).await?))
     }
 
     fn blocked(&self) -> watch::Receiver<Option<Arc<str>>> {

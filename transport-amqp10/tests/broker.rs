@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    num::NonZeroU16,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,7 +14,7 @@ use std::{
 
 use enoki_core::{
     BrokerUrl, ErrorKind, Message, Overflow, Purpose, QueueSpec, ShortStr, Transport,
-    transport::{Change, End, Outgoing, PublishOutcome, Session},
+    transport::{Change, End, Outgoing, PublishOutcome, ReceiverOptions, SenderOptions, Session},
 };
 use enoki_transport_amqp10::Amqp10Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -231,8 +232,8 @@ async fn given_up(url: String) -> Checked {
     session.apply(&Change::DeclareQueue(queue.clone())).await?;
     for millis in 0..12 {
         // It leaves an AMQP session in the pool, so the next link begins with its attach.
-        session.receiver(&queue.name, 5).await?.close().await?;
-        let opening = session.receiver(&queue.name, 5);
+        session.receiver(of(&queue.name, 5)).await?.close().await?;
+        let opening = session.receiver(of(&queue.name, 5));
         if let Ok(opened) = timeout(Duration::from_millis(millis), opening).await {
             opened?.close().await?;
         }
@@ -267,8 +268,8 @@ async fn dies(url: String) -> Checked {
     for _ in 0..5 {
         let way = way(&url).await?;
         let session = open(&way.url).await?;
-        let mut sender = session.sender(1000).await?;
-        let mut receiver = session.receiver(&queue.name, 10).await?;
+        let mut sender = session.sender(window(1000)).await?;
+        let mut receiver = session.receiver(of(&queue.name, 10)).await?;
         let mut messages: VecDeque<_> =
             (0..1000).map(|id| outgoing(id, &queue, Message::new(vec![0; 1000]))).collect();
         sender.submit(&mut messages).await?;
@@ -327,7 +328,7 @@ async fn too_old(url: String) -> Checked {
 async fn unknown(url: String) -> Checked {
     let mut queue = queue("unknown")?;
     let session = open(&url).await?;
-    let mut sender = session.sender(1).await?;
+    let mut sender = session.sender(window(1)).await?;
     let mut sent = outgoing(0, &queue, Message::new("kept"));
     sent.mandatory = false;
     sender.submit(&mut VecDeque::from([sent])).await?;
@@ -346,7 +347,7 @@ async fn unknown(url: String) -> Checked {
 
 async fn more_than_a_name(url: String) -> Checked {
     let session = open(&url).await?;
-    let mut sender = session.sender(10).await?;
+    let mut sender = session.sender(window(10)).await?;
     let names = ["a::b", "a?b", "a.*", "#"];
     let mut messages = VecDeque::new();
     for (id, name) in (0..).zip(names) {
@@ -374,7 +375,7 @@ async fn full(url: String) -> Checked {
     queue.overflow = Some(Overflow::RejectPublish);
     let session = open(&url).await?;
     session.apply(&Change::DeclareQueue(queue.clone())).await?;
-    let mut sender = session.sender(1).await?;
+    let mut sender = session.sender(window(1)).await?;
     let mut refused = None;
     for id in 0..2 {
         let message = outgoing(id, &queue, Message::new("x"));
@@ -397,3 +398,11 @@ async fn full(url: String) -> Checked {
 
 /// How long a trial may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn window(messages: u16) -> SenderOptions {
+    SenderOptions::new(NonZeroU16::new(messages).unwrap_or(NonZeroU16::MIN))
+}
+
+fn of(queue: &ShortStr, prefetch: u16) -> ReceiverOptions {
+    ReceiverOptions::new(queue.clone(), NonZeroU16::new(prefetch).unwrap_or(NonZeroU16::MIN))
+}

@@ -1,6 +1,6 @@
 //! A path for messages to the broker.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, num::NonZeroU16, sync::Arc};
 
 use async_trait::async_trait;
 use enoki_core::{
@@ -26,8 +26,8 @@ pub(crate) struct MemorySender {
 }
 
 impl MemorySender {
-    pub(crate) fn new(broker: Arc<Broker>, signal: Arc<Signal>, window: usize) -> Self {
-        Self { broker, signal, window: window.max(1), decided: Vec::new(), lost: 0 }
+    pub(crate) fn new(broker: Arc<Broker>, signal: Arc<Signal>, window: NonZeroU16) -> Self {
+        Self { broker, signal, window: window.get().into(), decided: Vec::new(), lost: 0 }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Error, Peer, Result, ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    Error, Peer, Result,
+    transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -65,27 +65,23 @@ impl Session for MemorySession {
         })
     }
 
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
         self.check("open a sender")?;
         let (broker, signal) = (Arc::clone(&self.broker), Arc::clone(&self.signal));
-        Ok(Box::new(MemorySender::new(broker, signal, window)))
+        Ok(Box::new(MemorySender::new(broker, signal, options.window)))
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
-        if prefetch == 0 {
-            return Err(error::bad_argument(
-                "consume",
-                error::queue_subject(queue),
-                "a prefetch of 0 means no deliveries to some brokers and all to others".into(),
-            ));
-        }
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
+        options.refuse_arguments(&self.peer)?;
+        // Consumers have no names here: no operator looks at them.
+        let ReceiverOptions { queue, prefetch, .. } = options;
         let waker = Arc::new(Notify::new());
         let consumer = self.broker.with(|state, now| {
             self.check("consume")?;
-            state.consume(self.key, queue, prefetch.into(), Arc::clone(&waker), now)
+            state.consume(self.key, &queue, prefetch.get().into(), Arc::clone(&waker), now)
         })?;
         let broker = Arc::clone(&self.broker);
-        Ok(Box::new(MemoryReceiver::new(broker, consumer, queue.clone(), waker)))
+        Ok(Box::new(MemoryReceiver::new(broker, consumer, queue, waker)))
     }
 
     async fn ended(&self) -> Error {

@@ -8,7 +8,7 @@ mod opener;
 mod task;
 mod unrouted;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -38,7 +38,7 @@ pub(crate) struct LaneOptions {
     /// How long refusals are doubted after the first sender.
     pub(crate) give_up_after: Duration,
     /// How many messages may be without an outcome.
-    pub(crate) window: u16,
+    pub(crate) window: NonZeroU16,
     pub(crate) open_timeout: Duration,
     /// How long to wait before the next sender is opened; which messages it gets is their own.
     pub(crate) retry: RetryPolicy,
@@ -138,11 +138,11 @@ impl Window {
 impl Lane {
     /// A lane that ends when the last handle on it is gone and everything has its outcome.
     pub(crate) fn new(options: LaneOptions) -> Self {
-        let size = usize::from(options.window);
+        let size = usize::from(options.window.get());
         let (inbox, intake) = mpsc::channel(size);
         let window = Arc::new(Window {
             room: Semaphore::new(size),
-            size: options.window.into(),
+            size: options.window.get().into(),
             connection: options.link.observed(),
         });
         spawn("publish", Task::new(options, intake, window.clone()).run(), drop);

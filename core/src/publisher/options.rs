@@ -1,6 +1,6 @@
 //! What holds for every message of a publisher.
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -167,12 +167,14 @@ impl PublisherOptions {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.window == 0 {
-            return Err(Error::new(ErrorKind::Configuration, "make a publisher")
+    /// Refuses what cannot be, and returns the window.
+    pub(crate) fn check(&self) -> Result<NonZeroU16> {
+        let window = NonZeroU16::new(self.window).ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "make a publisher")
                 .because("a window of 0 has no room for a message")
-                .remedy("1 to 65535; 256 is the default"));
-        }
-        self.headers.iter().try_for_each(|(name, _)| check_header_name(name))
+                .remedy("1 to 65535; 256 is the default")
+        })?;
+        self.headers.iter().try_for_each(|(name, _)| check_header_name(name))?;
+        Ok(window)
     }
 }

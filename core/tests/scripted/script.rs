@@ -12,7 +12,8 @@ use enoki_core::{
     Attempt, Broker, BrokerOptions, Capability, Disposition, Error, ErrorKind, Message, Outcome,
     Peer, Purpose, Result, ShortStr, Transport,
     transport::{
-        Change, Delivered, End, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
+        Change, Delivered, End, Found, Outgoing, PublishOutcome, Receiver, ReceiverOptions, Sender,
+        SenderOptions, Session, Settle,
     },
 };
 use tokio::{
@@ -343,7 +344,7 @@ impl Session for ScriptedSession {
         Ok(Found::default())
     }
 
-    async fn sender(&self, _: usize) -> Result<Box<dyn Sender>> {
+    async fn sender(&self, _: SenderOptions) -> Result<Box<dyn Sender>> {
         self.check()?;
         if let Some(trouble) = self.sender_trouble.clone() {
             return Err(self.fail(trouble).await);
@@ -357,14 +358,14 @@ impl Session for ScriptedSession {
         Ok(Box::new(ScriptedSender(state)))
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
         self.check()?;
         if let Some(trouble) = self.receiver_trouble.clone() {
             return Err(self.fail(trouble).await);
         }
         let state = Arc::new(Watched::new(ReceiverState {
-            queue: queue.clone(),
-            prefetch,
+            queue: options.queue,
+            prefetch: options.prefetch.get(),
             stop_hangs: self.stop_hangs,
             close_hangs: self.close_hangs,
             ..ReceiverState::default()

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    num::NonZeroU16,
     time::Duration,
 };
 
 use enoki_core::{
-    ErrorKind, ExchangeKind, OnCancel, Outcome, RouteSpec,
-    transport::{Change, Delivered, Receiver, Settle},
+    Capability, ErrorKind, ExchangeKind, OnCancel, Outcome, QueueKind, QueueSpec, RouteSpec,
+    transport::{Change, Delivered, Receiver, ReceiverOptions, Settle},
 };
 use futures_util::future::try_join_all;
 use tokio::{
@@ -33,6 +34,7 @@ cases! { "consume":
     a_prefetch_of_one_is_one_at_a_time,
     a_prefetch_is_exact,
     what_is_not_settled_has_its_place_in_the_prefetch,
+    each_outcome_makes_room_for_the_next_delivery,
     closing_counts_what_was_not_settled_as_an_attempt [DeliveryCount],
     a_large_prefetch_is_used,
     a_prefetch_of_zero_is_refused,
@@ -133,7 +135,7 @@ async fn what_is_not_settled_has_its_place_in_the_prefetch(stage: &Stage) -> Res
     let queue = stage.queue("q")?;
     fill(&broker, &queue, 0..20).await?;
     let session = stage.session().await?;
-    let mut receiver = session.receiver(&queue.name, 4).await?;
+    let mut receiver = session.receiver(of(&queue, 4)).await?;
     let (mut held, mut seen) = (VecDeque::new(), 0);
     while seen < COUNT {
         let mut arrived = Vec::new();
@@ -152,13 +154,45 @@ async fn what_is_not_settled_has_its_place_in_the_prefetch(stage: &Stage) -> Res
     Ok(())
 }
 
+/// A delivery that a transport does not settle keeps its place in the prefetch until the receiver ends.
+async fn each_outcome_makes_room_for_the_next_delivery(stage: &Stage) -> Result<(), Failed> {
+    let mut kinds = vec![("classic", QueueKind::Classic)];
+    if stage.can(Capability::ReplicatedQueues) {
+        kinds.push(("replicated", QueueKind::Replicated));
+    }
+    let broker = stage.broker().await?;
+    let session = stage.session().await?;
+    for (label, kind) in kinds {
+        let mut queue = stage.queue(label)?;
+        queue.kind = kind;
+        fill(&broker, &queue, 0..20).await?;
+        let mut receiver = session.receiver(of(&queue, 1)).await?;
+        let delayed = receiver.delays().then_some(Outcome::RetryAfter(Duration::from_millis(1)));
+        let outcomes = [Outcome::Ack, Outcome::Requeue, Outcome::Release, Outcome::Reject];
+        for outcome in outcomes.into_iter().chain(delayed).chain([Outcome::Ack]) {
+            let mut arrived = Vec::new();
+            receive(&mut *receiver, &mut arrived).await?;
+            let settled = arrived.iter().map(|delivered| Settle::new(delivered.tag, outcome));
+            receiver.settle(&settled.collect::<Vec<_>>());
+        }
+        receiver.close().await?;
+    }
+    session.close(Instant::now() + PATIENCE).await;
+    Ok(())
+}
+
+fn of(queue: &QueueSpec, prefetch: u16) -> ReceiverOptions {
+    let prefetch = NonZeroU16::new(prefetch).unwrap_or(NonZeroU16::MIN);
+    ReceiverOptions::new(queue.name.clone(), prefetch)
+}
+
 async fn closing_counts_what_was_not_settled_as_an_attempt(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
     fill(&broker, &queue, [1]).await?;
     let session = stage.session().await?;
     for attempt in 1..=3 {
-        let mut receiver = session.receiver(&queue.name, 1).await?;
+        let mut receiver = session.receiver(of(&queue, 1)).await?;
         let mut arrived = Vec::new();
         receive(&mut *receiver, &mut arrived).await?;
         let attempts: Vec<_> = arrived.iter().map(|delivered| delivered.attempt.number).collect();

@@ -75,7 +75,9 @@ impl Unsettled {
                 Disposition::Return { counted: false, after: _ } => {
                     frames.push(SettleFrame::Release(tag))
                 }
-                Disposition::Return { counted: true, after: _ } => frames.push(SettleFrame::Requeue(tag)),
+                Disposition::Return { counted: true, after: _ } => {
+                    frames.push(SettleFrame::Requeue(tag))
+                }
                 Disposition::Reject => frames.push(SettleFrame::Reject(tag)),
             }
         }

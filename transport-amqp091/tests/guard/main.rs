@@ -9,6 +9,7 @@ mod wire;
 
 use std::{
     io,
+    num::NonZeroU16,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use enoki_core::{
     BindingSpec, Body, Broker, BrokerUrl, DeadLetter, Destination, ErrorKind, ExchangeKind,
     ExchangeSpec, Handler, Message, Purpose, QueueSpec, Raw, Service, ShortStr, State, Transport,
-    transport::{Change, Outgoing, PublishOutcome, Session, Settings},
+    transport::{Change, Outgoing, PublishOutcome, SenderOptions, Session, Settings},
 };
 use enoki_transport_amqp091::Amqp091Transport;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -352,7 +353,7 @@ async fn hostile(url: String, own: String) -> Checked {
 
 async fn returned(url: String, own: String) -> Checked {
     let session = session(&url).await?;
-    let mut sender = session.sender(10).await?;
+    let mut sender = session.sender(window(10)).await?;
     let outgoing = |id: u64, size: usize| {
         let mut message = Message::new(vec![b'x'; size]);
         message.properties.message_id = ShortStr::new(format!("m{id}")).ok();
@@ -423,7 +424,7 @@ async fn proposed(_: String, _: String) -> Checked {
     for frame_max in [0, 131_072, 512 << 20, u32::MAX] {
         let port = Script { frame_max, ..Script::default() }.play().await?;
         let session = session(&scripted(port)).await?;
-        session.sender(1).await?;
+        session.sender(window(1)).await?;
         session.close(Instant::now() + Duration::from_secs(5)).await;
     }
     // With so little, a body would fall to pieces.
@@ -458,7 +459,7 @@ async fn large_frame(_: String, _: String) -> Checked {
     let two_gib = vec![BODY, 0, 1, 0x7f, 0xff, 0xff, 0xff, 0];
     let port = Script { before_answer: two_gib, ..Script::default() }.play().await?;
     let session = session(&scripted(port)).await?;
-    let refused = session.sender(1).await.err().ok_or("there was an answer")?;
+    let refused = session.sender(window(1)).await.err().ok_or("there was an answer")?;
     for error in [refused, session.ended().await] {
         assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
         assert!(error.to_string().contains("a frame of 2147483647 bytes"), "{error}");
@@ -469,7 +470,7 @@ async fn large_frame(_: String, _: String) -> Checked {
 async fn wrapping(_: String, _: String) -> Checked {
     let port = Script::wrapping().play().await?;
     let session = session(&scripted(port)).await?;
-    session.sender(1).await?;
+    session.sender(window(1)).await?;
     Ok(())
 }
 
@@ -477,6 +478,10 @@ async fn blocked(_: String, _: String) -> Checked {
     let after_open = [method(0, 10, 60, &short(b"\xff\xfe")), method(0, 10, 61, &[])].concat();
     let port = Script { after_open, ..Script::default() }.play().await?;
     let session = session(&scripted(port)).await?;
-    session.sender(1).await?;
+    session.sender(window(1)).await?;
     Ok(())
+}
+
+fn window(messages: u16) -> SenderOptions {
+    SenderOptions::new(NonZeroU16::new(messages).unwrap_or(NonZeroU16::MIN))
 }

@@ -10,6 +10,7 @@ mod wire;
 use std::{
     collections::VecDeque,
     io,
+    num::NonZeroU16,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use enoki_core::{
     Body, Broker, BrokerUrl, DeadLetter, ErrorKind, Handler, Message, Purpose, QueueSpec, Raw,
     Service, ShortStr, State, Transport,
-    transport::{Change, Outgoing, Session, Settings},
+    transport::{Change, Outgoing, SenderOptions, Session, Settings},
 };
 use enoki_transport_amqp10::Amqp10Transport;
 use futures_util::{FutureExt, future::join_all};
@@ -396,7 +397,7 @@ async fn broken(_: String, _: String) -> Checked {
     ] {
         let port = Script { before_begin: frame, ..Script::default() }.play().await?;
         let session = session(&scripted(port)).await?;
-        let refused = session.sender(1).await.err().ok_or("there was an answer")?;
+        let refused = session.sender(window(1)).await.err().ok_or("there was an answer")?;
         for error in [session.ended().await, refused] {
             assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
             assert!(error.to_string().contains(reason), "{reason}: {error}");
@@ -411,7 +412,7 @@ async fn whole(_: String, _: String) -> Checked {
     let (told, mut frames) = mpsc::unbounded_channel();
     let script = Script { frame_max: Some(512), takes: Some((10, told)), ..Script::default() };
     let session = session(&scripted(script.play().await?)).await?;
-    let mut sender = session.sender(10).await?;
+    let mut sender = session.sender(window(10)).await?;
     let body: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
     let outgoing = |id, body: &[u8]| Outgoing {
         id,
@@ -445,8 +446,8 @@ async fn whole(_: String, _: String) -> Checked {
 async fn full(_: String, _: String) -> Checked {
     let script = Script { last_channel: Some(3), connections: Some(1), ..Script::default() };
     let session = session(&scripted(script.play().await?)).await?;
-    let kept = [session.sender(1).await?, session.sender(1).await?];
-    let opening = (0..5).map(|_| session.sender(1));
+    let kept = [session.sender(window(1)).await?, session.sender(window(1)).await?];
+    let opening = (0..5).map(|_| session.sender(window(1)));
     for refused in join_all(opening).await {
         let error = refused.err().ok_or("there was room")?;
         let text = error.to_string();
@@ -470,11 +471,11 @@ async fn mute(_: String, _: String) -> Checked {
         runtime.block_on(async {
             let session = session(&scripted(port)).await?;
             tokio::time::pause();
-            let error = session.sender(1).await.err().ok_or("there was an answer")?;
+            let error = session.sender(window(1)).await.err().ok_or("there was an answer")?;
             assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
             assert!(session.ended().now_or_never().is_none(), "the connection is gone");
             // Closing does not wait for an answer to the begin.
-            let opening = session.sender(1);
+            let opening = session.sender(window(1));
             let closing = session.close(Instant::now() + Duration::from_secs(1));
             let (opened, ()) = tokio::join!(opening, closing);
             let error = opened.err().ok_or("there was an answer")?;
@@ -483,4 +484,8 @@ async fn mute(_: String, _: String) -> Checked {
         })
     });
     tokio::task::spawn_blocking(|| tried.join()).await?.map_err(|_| "it panicked")?
+}
+
+fn window(messages: u16) -> SenderOptions {
+    SenderOptions::new(NonZeroU16::new(messages).unwrap_or(NonZeroU16::MIN))
 }

@@ -151,7 +151,7 @@ async fn sessions_that_die_with_a_message_count_towards_the_limit() {
     bench.send("q", "poison").await;
     for attempt in 1..=2 {
         let session = connect(&bench.transport).await;
-        let mut receiver = session.receiver(&short("q"), 1).await.unwrap();
+        let mut receiver = session.receiver(of(&short("q"), 1)).await.unwrap();
         assert_eq!(next(&mut receiver).await.attempt.number, attempt);
         drop(session);
     }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use enoki_core::{
-    BrokerUrl, Capability, ErrorKind, Message,
+    BrokerUrl, Capability, ErrorKind, Message, QueueSpec,
     transport::{Change, Outgoing},
 };
 use enoki_transport_memory::MemoryTransport;
@@ -30,8 +30,8 @@ async fn a_name_is_a_broker_and_outlives_its_connections() {
 async fn a_closed_session_fails_everything_that_came_from_it() {
     let bench = Bench::with_messages("q", &["a"]).await;
     let session = connect(&bench.transport).await;
-    let mut sender = session.sender(8).await.unwrap();
-    let mut receiver = session.receiver(&short("q"), 1).await.unwrap();
+    let mut sender = session.sender(window(8)).await.unwrap();
+    let mut receiver = session.receiver(of(&short("q"), 1)).await.unwrap();
     next(&mut receiver).await;
     let waiting = tokio::spawn(async move {
         let error = sender.outcomes(&mut Vec::new()).await.unwrap_err();
@@ -52,8 +52,8 @@ async fn a_closed_session_fails_everything_that_came_from_it() {
     }
     let error = session.apply(&Change::DeleteQueue(short("q"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    assert_eq!(session.sender(8).await.unwrap_err().kind(), ErrorKind::Closed);
-    let error = session.receiver(&short("q"), 1).await.unwrap_err();
+    assert_eq!(session.sender(window(8)).await.unwrap_err().kind(), ErrorKind::Closed);
+    let error = session.receiver(of(&short("q"), 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(bench.depth("q").await, Some(1), "what was held is back");
 }
@@ -64,8 +64,8 @@ async fn dropped_connections_are_transient_and_give_everything_back_once() {
     let sessions = [connect(&bench.transport).await, connect(&bench.transport).await];
     let mut receivers = Vec::new();
     for session in &sessions {
-        receivers.push(session.receiver(&short("q"), 1).await.unwrap());
-        receivers.push(session.receiver(&short("q"), 10).await.unwrap());
+        receivers.push(session.receiver(of(&short("q"), 1)).await.unwrap());
+        receivers.push(session.receiver(of(&short("q"), 10)).await.unwrap());
     }
     bench.transport.drop_connections();
     for session in &sessions {
@@ -98,7 +98,7 @@ async fn a_stopped_receiver_learns_that_its_session_is_lost() {
 async fn a_dropped_session_ends_what_came_from_it() {
     let mut bench = Bench::with_messages("q", &[]).await;
     let session = connect(&bench.transport).await;
-    let mut receiver = session.receiver(&short("q"), 1).await.unwrap();
+    let mut receiver = session.receiver(of(&short("q"), 1)).await.unwrap();
     let waiting = tokio::spawn(async move { end(&mut receiver).await });
     tokio::task::yield_now().await;
     drop(session);
@@ -110,7 +110,7 @@ async fn a_dropped_session_ends_what_came_from_it() {
 #[tokio::test(start_paused = true)]
 async fn a_sender_takes_no_more_than_its_window_and_idles_until_the_end() {
     let bench = Bench::with_messages("q", &[]).await;
-    let mut sender = bench.session.sender(2).await.unwrap();
+    let mut sender = bench.session.sender(window(2)).await.unwrap();
     let mut outgoing: VecDeque<_> = (1..=3)
         .map(|id| Outgoing {
             id,
@@ -142,6 +142,15 @@ async fn the_peer_says_what_it_can() {
     assert_eq!(peer.product(), "enoki memory broker");
     assert_eq!(peer.version(), concat!(env!("CARGO_PKG_VERSION"), ", as reference"));
     assert!(peer.can(Capability::VirtualTime) && peer.can(Capability::DeliveryCount));
-    let error = bench.session.receiver(&short("q"), 0).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test(start_paused = true)]
+async fn arguments_of_a_consumer_are_refused() {
+    let bench = Bench::new().await;
+    bench.session.apply(&Change::DeclareQueue(QueueSpec::new("q").unwrap())).await.unwrap();
+    let mut options = of(&short("q"), 1);
+    options.arguments.set(short("x-priority"), 5);
+    let error = bench.session.receiver(options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("x-priority"), "{error}");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroU16,
     sync::Arc,
     time::Duration,
 };
@@ -11,7 +12,8 @@ use enoki_core::{
     BindingSpec, Destination, Error, ErrorKind, ExchangeKind, ExchangeSpec, Message, Outcome,
     Purpose, QueueSpec, Result, ShortStr, Transport,
     transport::{
-        Change, Delivered, Found, Outgoing, PublishOutcome, Receiver, Sender, Session, Settle,
+        Change, Delivered, Found, Outgoing, PublishOutcome, Receiver, ReceiverOptions, Sender,
+        SenderOptions, Session, Settle,
     },
 };
 use enoki_transport_memory::{MemoryTransport, Version};
@@ -37,7 +39,7 @@ impl Bench {
 
     pub(crate) async fn on(transport: MemoryTransport) -> Self {
         let session = connect(&transport).await;
-        let sender = session.sender(256).await.unwrap();
+        let sender = session.sender(window(256)).await.unwrap();
         Self { transport, session, sender, next_id: 0, queues: HashMap::new() }
     }
 
@@ -52,7 +54,7 @@ impl Bench {
 
     pub(crate) async fn reconnect(&mut self) {
         self.session = connect(&self.transport).await;
-        self.sender = self.session.sender(256).await.unwrap();
+        self.sender = self.session.sender(window(256)).await.unwrap();
     }
 
     pub(crate) async fn queue(&mut self, name: &str) {
@@ -93,7 +95,7 @@ impl Bench {
     }
 
     pub(crate) async fn consume(&self, queue: &str, prefetch: u16) -> Box<dyn Receiver> {
-        self.session.receiver(&short(queue), prefetch).await.unwrap()
+        self.session.receiver(of(&short(queue), prefetch)).await.unwrap()
     }
 
     /// Publishes to a queue by way of the default exchange; it has to be confirmed.
@@ -187,6 +189,16 @@ pub(crate) fn settle(receiver: &mut Box<dyn Receiver>, delivered: &Delivered, ou
 
 pub(crate) async fn ended(session: &Arc<dyn Session>) -> Error {
     timeout(MINUTE, session.ended()).await.expect("no end")
+}
+
+/// A sender with this window.
+pub(crate) fn window(messages: u16) -> SenderOptions {
+    SenderOptions::new(NonZeroU16::new(messages).unwrap())
+}
+
+/// A receiver of this queue with this prefetch.
+pub(crate) fn of(queue: &ShortStr, prefetch: u16) -> ReceiverOptions {
+    ReceiverOptions::new(queue.clone(), NonZeroU16::new(prefetch).unwrap())
 }
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);

@@ -168,7 +168,7 @@ async fn an_exclusive_queue_is_its_sessions_and_goes_with_it() {
     let spec = queue("mine", |q| q.exclusive = true);
     mine.apply(&Change::DeclareQueue(spec.clone())).await.unwrap();
     mine.apply(&Change::DeclareQueue(spec.clone())).await.unwrap();
-    let mut receiver = mine.receiver(&short("mine"), 1).await.unwrap();
+    let mut receiver = mine.receiver(of(&short("mine"), 1)).await.unwrap();
 
     for change in [
         Change::DeclareQueue(spec.clone()),
@@ -181,7 +181,7 @@ async fn an_exclusive_queue_is_its_sessions_and_goes_with_it() {
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.to_string().contains("another session"), "{error}");
     }
-    let error = bench.session.receiver(&short("mine"), 1).await.unwrap_err();
+    let error = bench.session.receiver(of(&short("mine"), 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     bench.send("mine", "everybody may publish to it").await;
     next(&mut receiver).await;

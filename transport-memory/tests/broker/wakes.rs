@@ -38,7 +38,7 @@ async fn many_senders_and_receivers_come_to_an_end() {
         });
     }
     for _ in 0..SENDERS {
-        let mut sender = bench.session.sender(3).await.unwrap();
+        let mut sender = bench.session.sender(window(3)).await.unwrap();
         tokio::spawn(async move {
             let mut outgoing = VecDeque::new();
             let mut outcomes = Vec::new();

@@ -1,6 +1,6 @@
 //! How a lane gets a sender.
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -12,7 +12,7 @@ use crate::{
     link::{Declared, Doubt, Incarnation, Link, Patience},
     publisher::retry::RetryPolicy,
     topology::Topology,
-    transport::Sender,
+    transport::{Sender, SenderOptions},
 };
 
 /// Opens senders on the current session, and declares what belongs to the lane once on each.
@@ -33,7 +33,7 @@ pub(super) struct Opener {
     /// When the next one may be opened on this session.
     not_before: Instant,
     doubt: Doubt,
-    window: usize,
+    window: NonZeroU16,
     timeout: Duration,
     patience: Patience,
 }
@@ -51,7 +51,7 @@ impl Opener {
             failures: 0,
             not_before: Instant::now(),
             doubt: Doubt::new(options.give_up_after),
-            window: options.window.into(),
+            window: options.window,
             timeout: options.open_timeout,
             patience: if options.fail_fast { Patience::FailFast } else { Patience::Wait },
         }
@@ -104,7 +104,7 @@ impl Opener {
                 declare(&*incarnation.session, &self.topology).await?;
                 self.declared = Some(incarnation.epoch);
             }
-            incarnation.session.sender(self.window).await
+            incarnation.session.sender(SenderOptions::new(self.window)).await
         };
         let opened = timeout_at(open_by, opening).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "open a publisher").because("the deadline passed"))

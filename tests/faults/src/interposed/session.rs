@@ -6,8 +6,7 @@ use async_trait::async_trait;
 use enoki::{
     Error, ErrorKind, Result,
     broker::Peer,
-    message::ShortStr,
-    transport::{Change, Found, Receiver, Sender, Session},
+    transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -57,16 +56,16 @@ impl Session for Interposed {
         self.inner.apply(change).await
     }
 
-    async fn sender(&self, window: usize) -> Result<Box<dyn Sender>> {
+    async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
         self.alive()?;
-        let sender = self.inner.sender(window).await?;
+        let sender = self.inner.sender(options).await?;
         let sender = InterposedSender::new(sender, self.control.clone(), self.severed.subscribe());
         Ok(Box::new(sender))
     }
 
-    async fn receiver(&self, queue: &ShortStr, prefetch: u16) -> Result<Box<dyn Receiver>> {
+    async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
         self.alive()?;
-        let receiver = self.inner.receiver(queue, prefetch).await?;
+        let receiver = self.inner.receiver(options).await?;
         let receiver =
             InterposedReceiver::new(receiver, self.control.clone(), self.severed.subscribe());
         Ok(Box::new(receiver))

@@ -1,13 +1,16 @@
 //! Messages of other clients in forms that this toolkit does not write: how they are read on each protocol, and
 //! whether a requester recognises its answer.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU16, pin::Pin, sync::Arc, time::Duration};
 
 use enoki::{
     Outcome,
     message::{Message, ShortStr, Table, Timestamp, Value},
     topology::QueueSpec,
-    transport::{Change, Delivered, Outgoing, PublishOutcome, Session, Settle},
+    transport::{
+        Change, Delivered, Outgoing, PublishOutcome, ReceiverOptions, SenderOptions, Session,
+        Settle,
+    },
 };
 use enoki_interop::{Broker, Checked};
 use libtest_mimic::{Completion, Failed};
@@ -170,8 +173,9 @@ async fn answers(broker: Broker, protocol: Protocol) -> Checked {
 
 /// To this queue, and not to the reply-to: on RabbitMQ 4.0 that of a requester over AMQP 1.0 is an address.
 async fn answer(session: &dyn Session, queue: &ShortStr, to: &ShortStr) -> Checked {
-    let mut receiver = session.receiver(queue, 1).await?;
-    let mut sender = session.sender(1).await?;
+    let mut receiver =
+        session.receiver(ReceiverOptions::new(queue.clone(), NonZeroU16::MIN)).await?;
+    let mut sender = session.sender(SenderOptions::new(NonZeroU16::MIN)).await?;
     for id in 0.. {
         let mut requests = Vec::new();
         receiver.receive(&mut requests, 1).await.map_err(|end| format!("{end:?}"))?;

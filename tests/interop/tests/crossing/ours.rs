@@ -1,12 +1,15 @@
 //! This toolkit as a client: its transports, without what the core adds to messages.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU16, sync::Arc, time::Duration};
 
 use enoki::{
     Outcome,
     broker::BrokerUrl,
     message::{Limits, Message, ShortStr},
-    transport::{Delivered, Outgoing, PublishOutcome, Purpose, Session, Settle, Transport},
+    transport::{
+        Delivered, Outgoing, PublishOutcome, Purpose, ReceiverOptions, SenderOptions, Session,
+        Settle, Transport,
+    },
 };
 use enoki_interop::Checked;
 use tokio::time::Instant;
@@ -23,7 +26,8 @@ pub(crate) async fn open(url: &str) -> Checked<Arc<dyn Session>> {
 
 pub(crate) async fn publish(url: &str, queue: &str, messages: &[Message]) -> Checked {
     let session = open(url).await?;
-    let mut sender = session.sender(messages.len()).await?;
+    let window = NonZeroU16::try_from(u16::try_from(messages.len())?)?;
+    let mut sender = session.sender(SenderOptions::new(window)).await?;
     let mut waiting = VecDeque::new();
     for (id, message) in (0..).zip(messages) {
         message.check(&Limits::default())?;
@@ -53,7 +57,8 @@ pub(crate) async fn publish(url: &str, queue: &str, messages: &[Message]) -> Che
 pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Checked<Vec<Delivered>> {
     let session = open(url).await?;
     let queue = ShortStr::new(queue)?;
-    let mut receiver = session.receiver(&queue, u16::try_from(count)?).await?;
+    let prefetch = NonZeroU16::try_from(u16::try_from(count)?)?;
+    let mut receiver = session.receiver(ReceiverOptions::new(queue, prefetch)).await?;
     let mut arrived = Vec::new();
     while arrived.len() < count {
         let missing = count - arrived.len();
