@@ -1,6 +1,8 @@
 //! The part of "How we write" in CONTRIBUTING.md that a program can see: words that hide the actor, case
-//! numbers that the repository does not define, links and paths that lead nowhere, and pages that the
-//! book does not list.
+//! numbers that the repository does not define, links and paths that lead nowhere, pages that the book
+//! does not list, and names of core that the facade does not have.
+
+mod facade;
 
 use std::{
     fmt, fs, io,
@@ -61,6 +63,7 @@ pub(crate) fn check(root: &Path) -> io::Result<Vec<Finding>> {
             findings.extend(missing_files(file, &text, |path| root.join(path).exists()));
         }
     }
+    findings.extend(facade::check(root)?);
     Ok(findings)
 }
 
