@@ -10,6 +10,7 @@ mod mutants;
 mod options;
 mod prepare;
 mod programs;
+mod release;
 mod report;
 mod results;
 mod screen;
@@ -24,10 +25,17 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("test") => test::main(arguments.collect()),
         Some("style") => check_style(),
+        Some("api") => match release::write_api() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("xtask api: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Some("mutants") => mutants::main(arguments.collect()),
         _ => {
             eprintln!(
-                "xtask: the commands are `test` (see `dev/test --help`), `style` and `mutants`"
+                "xtask: the commands are `test` (see `dev/test --help`), `style`, `api` and `mutants`"
             );
             ExitCode::from(2)
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 pub(crate) const HELP: &str = "\
 dev/test [OPTION…] [STEP…]   runs all steps, or those that are named, and goes on after one that fails
+dev/test release [OPTION…]   what a release needs besides, and takes long: package, pairs, oldest and semver
 dev/test quick [OPTION…]     for every day: fmt, clippy, and the test programs on memory and on RabbitMQ 4.0; it harms no
                              broker, starts no other, and runs no test of the documentation
 
@@ -12,9 +13,16 @@ dev/test quick [OPTION…]     for every day: fmt, clippy, and the test programs
   features   the facade builds without features, and with each one alone; without TLS it refuses what asks for it
   test       unit, conformance, interop, compile-fail, fault and documentation tests: each test program of the workspace,
              several at a time, and `cargo test --doc`
+  style      the rules of CONTRIBUTING.md that a program can see, and circles among modules
   doc        cargo doc, warnings are errors
   examples   each example runs to its end, in memory
-  deny       cargo deny: licences, advisories, who may depend on what; skipped where cargo-deny is not installed
+  deny       cargo deny: licences, advisories, which crate may depend on which
+  api        the public interface of each crate is the text in `api/`; needs a nightly Rust
+
+  package    every crate builds from its package alone
+  pairs      the facade builds with every pair of features
+  oldest     everything builds with the oldest Rust that Cargo.toml names
+  semver     the public interface breaks nothing since the last release
 
   --no-brokers    without real brokers, whatever the environment says
   --only WORD     of the test programs, only those that have this in their name (`enoki-faults cases`, `conformance`), and
@@ -26,7 +34,8 @@ dev/test quick [OPTION…]     for every day: fmt, clippy, and the test programs
   --help, -h
 
 It needs Rust. What else is missing it installs: a C compiler and pkg-config (as root on Debian), rustfmt and clippy
-(with rustup), and for the step `test` the brokers, which dev/brokers starts, and clients in Python, which dev/python
+(with rustup), the commands of cargo that a step needs (cargo-deny, cargo-public-api, cargo-hack, cargo-semver-checks; by
+cargo install), and for the step `test` the brokers, which dev/brokers starts, and clients in Python, which dev/python
 installs. The brokers keep running, to be quick the next time (`dev/brokers stop` ends them); with CI=true, those that
 were started here are stopped.
 
@@ -49,23 +58,42 @@ pub(crate) enum Step {
     Test,
     Doc,
     Examples,
+    Style,
     Deny,
+    Api,
+    Package,
+    Pairs,
+    Oldest,
+    Semver,
 }
 
 impl Step {
-    const ALL: [(&'static str, Self); 7] = [
+    const NAMES: [(&'static str, Self); 13] = [
         ("fmt", Self::Fmt),
+        ("style", Self::Style),
         ("clippy", Self::Clippy),
         ("features", Self::Features),
         ("test", Self::Test),
         ("doc", Self::Doc),
         ("examples", Self::Examples),
         ("deny", Self::Deny),
+        ("api", Self::Api),
+        ("package", Self::Package),
+        ("pairs", Self::Pairs),
+        ("oldest", Self::Oldest),
+        ("semver", Self::Semver),
     ];
-    const QUICK: [Self; 3] = [Self::Fmt, Self::Clippy, Self::Test];
+    const RELEASE: [Self; 4] = [Self::Package, Self::Pairs, Self::Oldest, Self::Semver];
+    const QUICK: [Self; 4] = [Self::Fmt, Self::Style, Self::Clippy, Self::Test];
+
+    /// The steps that a change needs: all but those of a release.
+    fn usual() -> Vec<Self> {
+        let steps = Self::NAMES.iter().map(|(_, step)| *step);
+        steps.filter(|step| !Self::RELEASE.contains(step)).collect()
+    }
 
     fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(it, _)| *it == name).map(|(_, step)| *step)
+        Self::NAMES.iter().find(|(it, _)| *it == name).map(|(_, step)| *step)
     }
 }
 
@@ -129,6 +157,7 @@ pub(crate) fn read(arguments: Vec<String>, brokers_are_required: bool) -> Result
                 })?;
             }
             "quick" => options.quick = true,
+            "release" => options.steps.extend(Step::RELEASE),
             other => match Step::named(other) {
                 Some(step) => options.steps.push(step),
                 None => return Err(format!("there is no step or option {other:?}")),
@@ -139,11 +168,7 @@ pub(crate) fn read(arguments: Vec<String>, brokers_are_required: bool) -> Result
         return Err("`quick` names its steps itself".to_owned());
     }
     if options.steps.is_empty() {
-        options.steps = if options.quick {
-            Step::QUICK.to_vec()
-        } else {
-            Step::ALL.map(|(_, step)| step).to_vec()
-        };
+        options.steps = if options.quick { Step::QUICK.to_vec() } else { Step::usual() };
     }
     if brokers_are_required && (options.quick || !options.brokers) {
         let word = if options.quick { "quick" } else { "--no-brokers" };
@@ -170,8 +195,9 @@ mod tests {
 
     #[test]
     fn without_a_word_everything_is_wanted() {
-        assert_eq!(run(&[]).steps.len(), Step::ALL.len());
-        assert_eq!(run(&["--no-brokers"]).steps.len(), Step::ALL.len());
+        assert_eq!(run(&[]).steps.len(), Step::NAMES.len() - Step::RELEASE.len());
+        assert_eq!(run(&["--no-brokers"]).steps, run(&[]).steps);
+        assert_eq!(run(&["release"]).steps, Step::RELEASE);
         assert_eq!(run(&["doc", "fmt"]).steps, [Step::Doc, Step::Fmt]);
         assert_eq!(run(&["quick"]).steps, Step::QUICK);
     }

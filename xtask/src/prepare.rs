@@ -68,6 +68,24 @@ pub(crate) async fn tools(shell: &Shell, options: &Options) {
     }
 }
 
+/// Sees to it that this command of cargo's is there. Where it cannot be installed, the step is skipped.
+pub(crate) async fn cargo_tool(shell: &Shell, step: &str, tool: &str) -> bool {
+    let command = tool.trim_start_matches("cargo-");
+    let there = cargo(&[command, "--version"]).output().await;
+    if there.is_ok_and(|there| there.status.success()) {
+        return true;
+    }
+    let name = format!("install {tool}");
+    let install = cargo(&["install", "--locked", tool]);
+    let ended = shell.run(&name, INSTALLING, install, |line, shown| shown.said(line)).await;
+    if ended.well {
+        shell.tell(&name, &ended, "");
+    } else {
+        shell.skip(step, &format!("{tool} cannot be installed here"));
+    }
+    ended.well
+}
+
 /// Starts the brokers and installs the clients. Nothing where something that is required cannot be had;
 /// that is in the report.
 pub(crate) async fn brokers(shell: &Shell, options: &Options) -> Option<Prepared> {

@@ -20,11 +20,13 @@ use tokio::{
 
 use crate::{
     cargo::{Program, cargo, programs},
+    circles,
     options::{self, HELP, Options, Step, Task},
-    prepare, programs as pool,
+    prepare, programs as pool, release,
     report::Report,
     results::{self, Tally},
     shell::Shell,
+    style,
 };
 
 const LOG: &str = "target/dev-test.log";
@@ -150,6 +152,9 @@ async fn checks(
         let fmt = cargo(&["fmt", "--all", "--check", "--", "--color", "never"]);
         shell.step("cargo fmt", limit, fmt).await;
     }
+    if options.wants(Step::Style) {
+        check_style(shell);
+    }
     if options.wants(Step::Test)
         && let Some(programs) = build_tests(shell, limit).await
     {
@@ -176,6 +181,41 @@ async fn checks(
     }
     if options.wants(Step::Deny) {
         deny(shell, limit).await;
+    }
+    if options.wants(Step::Api) {
+        release::api(shell, limit).await;
+    }
+    if options.wants(Step::Package) {
+        release::package(shell, limit).await;
+    }
+    if options.wants(Step::Pairs) {
+        release::pairs(shell, limit).await;
+    }
+    if options.wants(Step::Oldest) {
+        release::oldest(shell, limit).await;
+    }
+    if options.wants(Step::Semver) {
+        release::semver(shell, limit).await;
+    }
+}
+
+/// The words, links and circles of the repository, without a compiler.
+fn check_style(shell: &Shell) {
+    let root = Path::new(".");
+    let circles = circles::check(root).map(|found| found.iter().map(ToString::to_string).collect());
+    let words = style::check(root).map(|found| found.iter().map(ToString::to_string).collect());
+    for (name, found) in [("circles", circles), ("style", words)] {
+        let found: Vec<String> = found.unwrap_or_else(|error| vec![error.to_string()]);
+        let how = if found.is_empty() { "ok" } else { "FAILED" };
+        shell.screen.say(&format!("{name:<44} {how}"));
+        for finding in &found {
+            shell.screen.say(&format!("  | {finding}"));
+        }
+        if found.is_empty() {
+            shell.report().passed();
+        } else {
+            shell.report().failed(format!("{name}: {} places", found.len()));
+        }
     }
 }
 
@@ -272,9 +312,7 @@ fn example_names(folder: &Path) -> Vec<String> {
 }
 
 async fn deny(shell: &Shell, limit: Duration) {
-    let there = cargo(&["deny", "--version"]).output().await;
-    if !there.is_ok_and(|there| there.status.success()) {
-        shell.skip("cargo deny", "cargo-deny is not installed");
+    if !prepare::cargo_tool(shell, "cargo deny", "cargo-deny").await {
         return;
     }
     let arguments = ["--workspace", "check", "licenses", "bans", "sources"];
