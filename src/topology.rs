@@ -17,9 +17,9 @@
 //! ```
 
 pub use enoki_core::{
-    Argument, Arguments, Binding, BindingSpec, DeadLetter, Destination, Direct, DirectKind,
-    DynamicQueue, Exchange, ExchangeKind, ExchangeSpec, Fanout, FanoutKind, Headers, HeadersKind,
-    HeadersMatch, Overflow, Plugin, PluginKind, Queue, QueueKind, QueueSpec, Replicated,
-    ReplicatedQueue, Route, RouteSpec, Temporary, TemporaryQueue, Topic, TopicKind, Topology,
-    TypedExchange, TypedQueue, Work, WorkQueue, topic_matches,
+    Argument, Arguments, Binding, BindingSpec, Change, DeadLetter, Destination, Direct, DirectKind,
+    DynamicQueue, Exchange, ExchangeKind, ExchangeSpec, Fanout, FanoutKind, Found, Headers,
+    HeadersKind, HeadersMatch, Overflow, Plugin, PluginKind, Queue, QueueKind, QueueSpec,
+    Replicated, ReplicatedQueue, Route, RouteSpec, Temporary, TemporaryQueue, Topic, TopicKind,
+    Topology, TypedExchange, TypedQueue, Work, WorkQueue, topic_matches,
 };

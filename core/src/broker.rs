@@ -33,8 +33,8 @@ use crate::{
     topology::Exchange,
     topology::queue::Queue,
     topology::route::RouteSpec,
-    topology::{Topology, unique_name},
-    transport::{Change, Found, GRACE, Purpose, Session, Transport},
+    topology::{Change, Found, Topology, unique_name},
+    transport::{GRACE, Purpose, Session, Transport},
 };
 
 /// A broker that was reached: publishers, topology and services come from it.

@@ -86,8 +86,8 @@ pub use topology::queue::{
 };
 pub use topology::route::{Route, RouteSpec};
 pub use topology::{
-    BindingSpec, DeadLetter, Destination, Exchange, ExchangeKind, ExchangeSpec, Overflow,
-    QueueKind, QueueSpec, Topology,
+    BindingSpec, Change, DeadLetter, Destination, Exchange, ExchangeKind, ExchangeSpec, Found,
+    Overflow, QueueKind, QueueSpec, Topology,
 };
 pub use transport::{Login, Purpose, Transport};
 pub use url::{BrokerUrl, Secret};

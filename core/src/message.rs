@@ -2,9 +2,10 @@
 
 pub(crate) mod codec;
 pub(crate) mod compression;
+pub mod cross_protocol;
 pub(crate) mod payload;
-mod portable;
 pub(crate) mod value;
+mod wire_rules;
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +15,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::value::{Table, Timestamp, Value},
     short_str::ShortStr,
-    transport::crossing,
 };
 
 /// A message as it is published and delivered. Cloning shares the body.
@@ -50,7 +50,7 @@ pub struct Properties {
     /// try, so that a duplicate can be recognised.
     ///
     /// Other clients of AMQP 1.0 may use a UUID, a number or bytes for it: it is then the text that
-    /// [`crossing::Id`] has for these, and becomes the same again when it is published over AMQP 1.0.
+    /// [`cross_protocol::Id`] has for these, and becomes the same again when it is published over AMQP 1.0.
     pub message_id: Option<ShortStr>,
     /// What this message answers: the message id of a request, as it came, whatever type it had.
     pub correlation_id: Option<ShortStr>,
@@ -133,13 +133,13 @@ impl Message {
                 time.unix_seconds()
             )));
         }
-        portable::check_properties(&self.properties)?;
+        wire_rules::check_properties(&self.properties)?;
         if self.headers.is_empty() {
             return Ok(());
         }
         for (name, value) in self.headers.iter() {
             check_header_name(name)?;
-            portable::check_names(name, value)?;
+            wire_rules::check_names(name, value)?;
             check_entry(name, value, name, 1)?;
             let is_nested = matches!(value, Value::List(_) | Value::Table(_));
             if is_nested && !limits.nested_headers && !name.starts_with("x-") {
@@ -218,10 +218,10 @@ pub(crate) fn is_reserved(name: &str) -> bool {
             | "x-acquired-count"
             | "x-exchange"
             | "x-routing-key"
-    ) || ["x-first-death-", "x-last-death-", "x-opt-", crossing::RESERVED]
+    ) || ["x-first-death-", "x-last-death-", "x-opt-", cross_protocol::RESERVED]
         .iter()
         .any(|prefix| name.starts_with(prefix))
-        || portable::is_reserved(name)
+        || wire_rules::is_reserved(name)
 }
 
 fn check_entry(name: &str, value: &Value, header: &str, depth: usize) -> Result<()> {
@@ -254,7 +254,7 @@ fn check_value(value: &Value, header: &str, depth: usize) -> Result<()> {
         Value::Table(table) => {
             table.iter().try_for_each(|(name, value)| check_entry(name, value, header, depth + 1))
         }
-        simple => portable::check_simple(simple, header),
+        simple => wire_rules::check_simple(simple, header),
     }
 }
 

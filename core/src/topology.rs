@@ -1,6 +1,7 @@
 //! What a program wants to exist on the broker, as values: the run-time side of the typed constants.
 
 mod binding_spec;
+mod change;
 pub(crate) mod def;
 pub(crate) mod exchange;
 mod exchange_spec;
@@ -10,6 +11,7 @@ mod queue_spec;
 pub(crate) mod route;
 
 pub use binding_spec::{BindingSpec, Destination};
+pub use change::{Change, Found};
 pub use exchange_spec::{Exchange, ExchangeKind, ExchangeSpec};
 pub use queue_spec::{DeadLetter, Overflow, QueueKind, QueueSpec};
 
@@ -18,7 +20,6 @@ use crate::{
     message::{payload::Payload, value::Table},
     short_str::ShortStr,
     topology::queue::Queue,
-    transport::Change,
 };
 
 /// Exchanges, queues and bindings to declare together, in an order that works.

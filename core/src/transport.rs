@@ -8,7 +8,6 @@
 //! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
 //! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
 
-pub mod crossing;
 mod endpoint;
 mod passing;
 mod settings;
@@ -23,18 +22,21 @@ pub use self::{
     passing::passing,
     settings::{Login, Settings},
 };
-pub use crate::printable::printable;
 use crate::{
     capability::Peer,
     error::{Error, ErrorKind, Result},
     message::{Message, value::Table},
     outcome::{Attempt, Disposition},
     short_str::ShortStr,
-    topology::{BindingSpec, ExchangeSpec, QueueSpec},
 };
 pub use crate::{
     deadline::{deadline, later},
     task::{guarded, spawn},
+};
+pub use crate::{
+    message::cross_protocol,
+    printable::printable,
+    topology::{Change, Found},
 };
 
 /// How a broker is reached.
@@ -95,39 +97,6 @@ pub trait Session: Debug + Send + Sync + 'static {
 
     /// Ends the session: politely until the deadline, then at once. Twice is once.
     async fn close(&self, deadline: Instant);
-}
-
-/// A change to a broker's topology.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Change {
-    /// Creates the exchange, or finds an equal one.
-    DeclareExchange(ExchangeSpec),
-    /// Finds an equal exchange, creates nothing; a passive one by its name alone.
-    VerifyExchange(ExchangeSpec),
-    /// Removes the exchange, if there is one.
-    DeleteExchange(ShortStr),
-    /// Creates the queue, or finds an equal one.
-    DeclareQueue(QueueSpec),
-    /// Finds an equal queue, creates nothing; a passive one by its name alone.
-    VerifyQueue(QueueSpec),
-    /// Removes the queue, if there is one.
-    DeleteQueue(ShortStr),
-    /// Removes the messages that wait in the queue.
-    PurgeQueue(ShortStr),
-    /// Makes the binding, or finds an equal one.
-    Bind(BindingSpec),
-    /// Removes the binding, if there is one.
-    Unbind(BindingSpec),
-}
-
-/// What a [`Change`] of a queue found, or removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Messages ready for delivery; an estimate where the broker replicates.
-    pub messages: u64,
-    /// Consumers.
-    pub consumers: u32,
 }
 
 /// How a [`Sender`] is opened.

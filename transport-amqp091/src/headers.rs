@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use enoki_core::{
     Attempt, Counted, Error, ErrorKind, Message, Properties, Result, ShortStr, Table, Timestamp,
-    Value, transport::crossing,
+    Value, transport::cross_protocol,
 };
 use lapin::{
     BasicProperties,
@@ -105,12 +105,12 @@ pub(crate) fn incoming(wire: BasicProperties, body: Vec<u8>, redelivered: bool) 
                     }
                 }
             }
-            crossing::restore(&mut message.headers);
-            crossing::restore_ids(&mut message.properties, &mut message.headers);
+            cross_protocol::restore(&mut message.headers);
+            cross_protocol::restore_ids(&mut message.properties, &mut message.headers);
         }
     }
-    if message.properties.kind.as_deref() == Some(crossing::ENCODED) {
-        match crossing::read_encoded(&message.body) {
+    if message.properties.kind.as_deref() == Some(cross_protocol::ENCODED_BODY) {
+        match cross_protocol::read_encoded(&message.body) {
             Some(Ok(body)) => {
                 message.body = body;
                 // RabbitMQ put it there in place of the publisher's own, which is lost.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | body | one data section |
 //! | `persistent`, `priority`, `expiration` | header: durable, priority, ttl |
-//! | `message_id`, `correlation_id` | in the type that [`Id`](enoki_core::transport::crossing::Id) reads in the text |
+//! | `message_id`, `correlation_id` | in the type that [`Id`](enoki_core::transport::cross_protocol::Id) reads in the text |
 //! | `content_type`, `content_encoding`, `user_id` | the properties of these names |
 //! | `reply_to` | reply-to: the queue's address |
 //! | `timestamp` | creation-time |

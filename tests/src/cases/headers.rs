@@ -102,7 +102,7 @@ async fn a_bare_message_stays_bare(stage: &Stage) -> Result<(), Failed> {
     expect_eq("properties", &message.properties, &wanted)
 }
 
-/// What a handler copies from a request to its answer: see `transport::crossing::Id`.
+/// What a handler copies from a request to its answer: see `transport::cross_protocol::Id`.
 async fn an_id_of_any_type_comes_back_as_the_same_text(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;

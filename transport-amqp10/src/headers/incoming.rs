@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use enoki_core::{
     Attempt, Message, Properties, ShortStr, Table, Value,
-    transport::crossing::{self, Id},
+    transport::cross_protocol::{self, Id},
 };
 
 use super::{
@@ -51,8 +51,8 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     for (name, value) in unmapped(&properties, dialect) {
         headers.set(name, value.clone());
     }
-    let message_id = headers.take_id(message_id, crossing::MESSAGE_ID);
-    let correlation_id = headers.take_id(correlation_id, crossing::CORRELATION_ID);
+    let message_id = headers.take_id(message_id, cross_protocol::MESSAGE_ID_HEADER);
+    let correlation_id = headers.take_id(correlation_id, cross_protocol::CORRELATION_ID_HEADER);
     let failures = header.get(4).and_then(Value::as_int).unwrap_or(0);
     let redelivered = failures > 0 || header.get(3) == Some(&Value::Bool(false));
     let routing_key = match dialect.rabbitmq {
@@ -69,7 +69,7 @@ pub(crate) fn incoming(bytes: &Bytes, dialect: Dialect) -> Incoming {
     let body = match body {
         Body::Empty => Bytes::new(),
         Body::Data(bytes) => bytes,
-        Body::Encoded(section) => crossing::read_body(&section).unwrap_or_else(|reason| {
+        Body::Encoded(section) => cross_protocol::read_body(&section).unwrap_or_else(|reason| {
             undecodable.get_or_insert(reason.into());
             section
         }),
@@ -131,10 +131,10 @@ impl Headers {
                 APP_ID => annotated.app_id = short(Some(&value)),
                 "x-opt-deaths" => self.set("x-death", deaths(value)),
                 // AMQP 1.0 has types for text and for bytes, so the list of which is which is not needed.
-                "x-cc" | crossing::BYTES => {}
+                "x-cc" | cross_protocol::BYTES_MARKER => {}
                 name if name.starts_with("x-opt-") => {}
                 name => {
-                    let name = name.strip_prefix(crossing::NESTED).unwrap_or(name);
+                    let name = name.strip_prefix(cross_protocol::NESTED_PREFIX).unwrap_or(name);
                     self.set_as_sent(name, value);
                 }
             }
@@ -147,9 +147,9 @@ impl Headers {
         match id? {
             // It was text on AMQP 0-9-1, and means what it meant there. RabbitMQ has made text of a UUID.
             Id::Text(text) if self.converted && !text.starts_with("urn:uuid:") => {
-                crossing::id_or_header(&Id::of(&text), header, &mut self.table)
+                cross_protocol::id_or_header(&Id::of(&text), header, &mut self.table)
             }
-            id => crossing::id_or_header(&id, header, &mut self.table),
+            id => cross_protocol::id_or_header(&id, header, &mut self.table),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use enoki_core::{
     Message, Properties, ShortStr, Table, Value,
-    transport::crossing::{self, Id},
+    transport::cross_protocol::{self, Id},
 };
 
 use super::names::{APP_ID, KIND};
@@ -54,7 +54,7 @@ fn annotations_out(
     let annotated =
         headers.iter().filter_map(|(name, value)| Some((annotation(name, value)?, value)));
     let app_id = properties.app_id.as_ref().filter(|_| !dialect.rabbitmq);
-    let marks = crossing::bytes_of_text(headers);
+    let marks = cross_protocol::bytes_of_text(headers);
     let mut others = annotated.peekable();
     if properties.kind.is_none() && app_id.is_none() && marks.is_empty() && others.peek().is_none()
     {
@@ -79,7 +79,7 @@ fn annotations_out(
             count += 1;
         }
         if !marks.is_empty() {
-            encoder.symbol(crossing::BYTES);
+            encoder.symbol(cross_protocol::BYTES_MARKER);
             encoder.table(&marks);
             count += 1;
         }
@@ -97,7 +97,7 @@ fn annotation(name: &str, value: &Value) -> Option<String> {
         // headers exchange does not compare a boolean in one.
         (!matches!(value, Value::Null | Value::Bool(_))).then(|| name.to_owned())
     } else if matches!(value, Value::List(_) | Value::Table(_)) {
-        Some(format!("{}{name}", crossing::NESTED))
+        Some(format!("{}{name}", cross_protocol::NESTED_PREFIX))
     } else {
         None
     }

@@ -1,7 +1,7 @@
 //! Requests to Artemis's management address: the name of a resource and of an operation, and JSON.
 
 use bytes::Bytes;
-use enoki_core::{Error, ErrorKind, Result, Value, transport::crossing::Id};
+use enoki_core::{Error, ErrorKind, Result, Value, transport::cross_protocol::Id};
 use fe2o3_amqp::{
     Receiver, Sender,
     link::receiver::CreditMode,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use enoki_core::{
     Error, ErrorKind, Result, Table, Value,
-    transport::{crossing::Id, passing},
+    transport::{cross_protocol::Id, passing},
 };
 use fe2o3_amqp::{
     Receiver, Sender,

@@ -20,7 +20,7 @@
 //! | described | the value without its description |
 
 use bytes::Bytes;
-use enoki_core::{ShortStr, Table, Timestamp, Value, transport::crossing::Id};
+use enoki_core::{ShortStr, Table, Timestamp, Value, transport::cross_protocol::Id};
 
 use super::fault::Fault;
 use crate::limits::{MAX_DEPTH, MAX_VALUES};

@@ -1,7 +1,7 @@
 //! The sections of a message (§3.2) as they come from the broker. Pure.
 
 use bytes::Bytes;
-use enoki_core::{Value, transport::crossing::Id};
+use enoki_core::{Value, transport::cross_protocol::Id};
 
 use super::{
     decode::{Cursor, Read},

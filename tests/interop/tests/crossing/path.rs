@@ -6,7 +6,7 @@ use std::{fmt::Debug, sync::OnceLock, time::Duration};
 use enoki::{
     message::{Message, ShortStr, Table, Value},
     topology::QueueSpec,
-    transport::{Change, crossing::Id},
+    transport::{Change, cross_protocol::Id},
 };
 use enoki_interop::{Broker, Checked};
 use tokio::time::timeout;

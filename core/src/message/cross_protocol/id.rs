@@ -26,7 +26,7 @@ use crate::{
 /// | a string that looks like one of these | `AMQP_STRING:` and the string |
 ///
 /// ```
-/// use enoki_core::transport::crossing::Id;
+/// use enoki_core::transport::cross_protocol::Id;
 ///
 /// assert_eq!(Id::of("AMQP_ULONG:99"), Id::Number(99));
 /// assert_eq!(Id::of("order-7"), Id::Text("order-7".into()));
@@ -95,8 +95,8 @@ fn canonical<'t>(id: Id<'t>, text: &str) -> Option<Id<'t>> {
 /// text. One that is too long for an id here stays a header.
 pub fn restore_ids(properties: &mut Properties, headers: &mut Table) {
     let ids = [
-        (MESSAGE_ID, &mut properties.message_id),
-        (CORRELATION_ID, &mut properties.correlation_id),
+        (MESSAGE_ID_HEADER, &mut properties.message_id),
+        (CORRELATION_ID_HEADER, &mut properties.correlation_id),
     ];
     for (header, id) in ids {
         if id.is_none()
@@ -126,10 +126,10 @@ pub fn id_or_header(id: &Id<'_>, header: &'static str, headers: &mut Table) -> O
 }
 
 /// The header that has a message id which is none on AMQP 0-9-1.
-pub const MESSAGE_ID: &str = "x-message-id";
+pub const MESSAGE_ID_HEADER: &str = "x-message-id";
 
 /// The header that has a correlation id which is none on AMQP 0-9-1.
-pub const CORRELATION_ID: &str = "x-correlation-id";
+pub const CORRELATION_ID_HEADER: &str = "x-correlation-id";
 
 const UUID: &str = "urn:uuid:";
 const ULONG: &str = "AMQP_ULONG:";
@@ -179,28 +179,28 @@ mod tests {
     fn what_is_too_long_is_a_header() {
         let mut headers = Table::new();
         let long = Id::Text("x".repeat(256).into());
-        assert_eq!(id_or_header(&long, MESSAGE_ID, &mut headers), None);
-        assert_eq!(headers.get(MESSAGE_ID), Some(&"x".repeat(256).into()));
+        assert_eq!(id_or_header(&long, MESSAGE_ID_HEADER, &mut headers), None);
+        assert_eq!(headers.get(MESSAGE_ID_HEADER), Some(&"x".repeat(256).into()));
         let bytes = Id::Bytes(vec![1; 122].into());
-        assert_eq!(id_or_header(&bytes, CORRELATION_ID, &mut headers), None);
+        assert_eq!(id_or_header(&bytes, CORRELATION_ID_HEADER, &mut headers), None);
         let mut properties = Properties::default();
         restore_ids(&mut properties, &mut headers);
         assert_eq!(properties, Properties::default());
-        assert_eq!(headers.get(CORRELATION_ID), Some(&Value::Bytes(vec![1; 122].into())));
+        assert_eq!(headers.get(CORRELATION_ID_HEADER), Some(&Value::Bytes(vec![1; 122].into())));
         let fits = Id::Bytes(vec![1; 121].into());
-        assert!(id_or_header(&fits, CORRELATION_ID, &mut headers).is_some());
+        assert!(id_or_header(&fits, CORRELATION_ID_HEADER, &mut headers).is_some());
     }
 
     #[test]
     fn what_rabbitmq_moved_to_a_header_is_the_id_again() {
         let mut headers = Table::new();
-        headers.insert(MESSAGE_ID, Value::Bytes(vec![0xff, 0].into())).unwrap();
-        headers.insert(CORRELATION_ID, "a header of the program's").unwrap();
+        headers.insert(MESSAGE_ID_HEADER, Value::Bytes(vec![0xff, 0].into())).unwrap();
+        headers.insert(CORRELATION_ID_HEADER, "a header of the program's").unwrap();
         let mut properties = Properties::default();
         restore_ids(&mut properties, &mut headers);
         assert_eq!(properties.message_id.as_deref(), Some("AMQP_BINARY:FF00"));
         assert_eq!(properties.correlation_id, None);
-        assert!(!headers.contains(MESSAGE_ID) && headers.contains(CORRELATION_ID));
+        assert!(!headers.contains(MESSAGE_ID_HEADER) && headers.contains(CORRELATION_ID_HEADER));
     }
 
     fn text() -> impl Strategy<Value = String> {

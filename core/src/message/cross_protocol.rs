@@ -15,8 +15,8 @@ mod id;
 use std::{collections::BTreeSet, mem};
 
 pub use self::{
-    body::{ENCODED, read_body, read_encoded},
-    id::{CORRELATION_ID, Id, MESSAGE_ID, id_or_header, restore_ids},
+    body::{ENCODED_BODY, read_body, read_encoded},
+    id::{CORRELATION_ID_HEADER, Id, MESSAGE_ID_HEADER, id_or_header, restore_ids},
 };
 use crate::{
     message::value::{Table, Value},
@@ -26,18 +26,18 @@ use crate::{
 /// What the name of an annotation begins with that carries a header which is a list or a table.
 ///
 /// ```
-/// use enoki_core::{Table, Value, transport::crossing};
+/// use enoki_core::{Table, Value, transport::cross_protocol};
 ///
 /// let mut headers = Table::new();
 /// headers.insert("x-enoki-header-stack", vec![Value::from("a.b.1")])?;
-/// crossing::restore(&mut headers);
+/// cross_protocol::restore(&mut headers);
 /// assert!(headers.contains("stack"));
 /// # Ok::<(), enoki_core::Error>(())
 /// ```
-pub const NESTED: &str = "x-enoki-header-";
+pub const NESTED_PREFIX: &str = "x-enoki-header-";
 
 /// The name of the annotation that tells bytes from text; see [`bytes_of_text`].
-pub const BYTES: &str = "x-enoki-bytes";
+pub const BYTES_MARKER: &str = "x-enoki-bytes";
 
 /// What all names begin with that have a meaning here; no program may publish them.
 pub(crate) const RESERVED: &str = "x-enoki-";
@@ -47,15 +47,15 @@ pub(crate) const RESERVED: &str = "x-enoki-";
 /// none.
 ///
 /// ```
-/// use enoki_core::{Table, Value, transport::crossing};
+/// use enoki_core::{Table, Value, transport::cross_protocol};
 ///
 /// let mut headers = Table::new();
 /// headers.insert("key", Value::Bytes("abc".into()))?;
-/// headers.insert(crossing::BYTES, crossing::bytes_of_text(&headers))?;
+/// headers.insert(cross_protocol::BYTES_MARKER, cross_protocol::bytes_of_text(&headers))?;
 /// headers.insert("key", "abc")?; // as it arrives
-/// crossing::restore(&mut headers);
+/// cross_protocol::restore(&mut headers);
 /// assert_eq!(headers.get("key"), Some(&Value::Bytes("abc".into())));
-/// assert!(!headers.contains(crossing::BYTES));
+/// assert!(!headers.contains(cross_protocol::BYTES_MARKER));
 /// # Ok::<(), enoki_core::Error>(())
 /// ```
 pub fn bytes_of_text(headers: &Table) -> Table {
@@ -91,8 +91,8 @@ pub fn restore(headers: &mut Table) {
     if !headers.iter().any(|(name, _)| name.starts_with(RESERVED)) {
         return;
     }
-    let marks = headers.remove(BYTES);
-    let own = |name: ShortStr| match name.strip_prefix(NESTED).map(ShortStr::new) {
+    let marks = headers.remove(BYTES_MARKER);
+    let own = |name: ShortStr| match name.strip_prefix(NESTED_PREFIX).map(ShortStr::new) {
         Some(Ok(own)) => own,
         _ => name,
     };
@@ -161,7 +161,7 @@ mod tests {
             table([("text", positions([-1, 1, i64::MAX])), ("missing", positions([0, 1, 2]))])
                 .into(),
         ] {
-            let mut headers = table([("text", "a".into()), (BYTES, marks)]);
+            let mut headers = table([("text", "a".into()), (BYTES_MARKER, marks)]);
             restore(&mut headers);
             assert_eq!(headers, table([("text", "a".into())]));
         }
@@ -198,7 +198,7 @@ mod tests {
         fn what_was_bytes_is_bytes_again(headers in vec(("[a-c]", value()), 0..4).prop_map(names)) {
             let mut arrived: Table =
                 headers.iter().map(|(name, value)| (name.clone(), as_text(value.clone()))).collect();
-            arrived.set(ShortStr::from_static(BYTES), bytes_of_text(&headers));
+            arrived.set(ShortStr::from_static(BYTES_MARKER), bytes_of_text(&headers));
             restore(&mut arrived);
             prop_assert_eq!(arrived, headers);
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// What RabbitMQ calls the type of a message on AMQP 0-9-1 whose body it had to leave encoded as on AMQP 1.0.
-pub const ENCODED: &str = "amqp-1.0";
+pub const ENCODED_BODY: &str = "amqp-1.0";
 
 /// Reads a body that another client of AMQP 1.0 published in a form of its own, from its sections as they are
 /// encoded there (§3.2.6 to §3.2.8).
@@ -13,12 +13,12 @@ pub const ENCODED: &str = "amqp-1.0";
 /// is no body to decode.
 ///
 /// ```
-/// use enoki_core::transport::crossing;
+/// use enoki_core::transport::cross_protocol;
 ///
 /// let section = b"\x00\x53\x77\xa1\x02hi"[..].into();
-/// assert_eq!(crossing::read_body(&section).as_deref(), Ok(&b"hi"[..]));
+/// assert_eq!(cross_protocol::read_body(&section).as_deref(), Ok(&b"hi"[..]));
 /// let number = b"\x00\x53\x77\x55\x2a"[..].into();
-/// assert!(crossing::read_body(&number).is_err_and(|reason| reason.contains("a number")));
+/// assert!(cross_protocol::read_body(&number).is_err_and(|reason| reason.contains("a number")));
 /// ```
 pub fn read_body(sections: &Bytes) -> Result<Bytes, String> {
     let mut rest = &**sections;
@@ -36,7 +36,7 @@ pub fn read_body(sections: &Bytes) -> Result<Bytes, String> {
     Ok(body.unwrap_or_default())
 }
 
-/// The same for a message of AMQP 0-9-1 whose type is [`ENCODED`], if its body is encoded so: a program may use
+/// The same for a message of AMQP 0-9-1 whose type is [`ENCODED_BODY`], if its body is encoded so: a program may use
 /// that name for something else.
 pub fn read_encoded(body: &Bytes) -> Option<Result<Bytes, String>> {
     matches!(**body, [] | [0x00, 0x53 | 0x80, ..]).then(|| read_body(body))

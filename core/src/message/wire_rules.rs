@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    message::{Properties, refuse, value::Value},
-    transport::crossing,
+    message::{Properties, cross_protocol, refuse, value::Value},
 };
 
 /// Checks the properties.
@@ -37,7 +36,7 @@ pub(super) fn check_properties(properties: &Properties) -> Result<()> {
                 .remedy("after urn:uuid: write a UUID with hyphens and lower-case digits"));
         }
     }
-    if properties.kind.as_deref() == Some(crossing::ENCODED) {
+    if properties.kind.as_deref() == Some(cross_protocol::ENCODED_BODY) {
         return Err(refuse(ErrorKind::Codec, "the kind")
             .because("RabbitMQ takes the body of such a message for one that AMQP 1.0 encoded")
             .remedy("choose another name"));
@@ -68,7 +67,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
 
 /// Checks the name of a header, and the names in its value.
 pub(super) fn check_names(name: &str, value: &Value) -> Result<()> {
-    if [crossing::MESSAGE_ID, crossing::CORRELATION_ID].contains(&name)
+    if [cross_protocol::MESSAGE_ID_HEADER, cross_protocol::CORRELATION_ID_HEADER].contains(&name)
         && matches!(value, Value::Bytes(_))
     {
         return Err(refuse(ErrorKind::Codec, format!("header {name:?}"))
@@ -86,10 +85,10 @@ pub(super) fn check_names(name: &str, value: &Value) -> Result<()> {
              table, and for the names inside of one that begins with x-",
         ));
     }
-    if !is_annotation && name.len() + crossing::NESTED.len() > 255 {
+    if !is_annotation && name.len() + cross_protocol::NESTED_PREFIX.len() > 255 {
         return Err(refuse(ErrorKind::TooLarge, subject()).because(format!(
             "the name of a header that is a list or table has at most {} bytes",
-            255 - crossing::NESTED.len()
+            255 - cross_protocol::NESTED_PREFIX.len()
         )));
     }
     Ok(())
