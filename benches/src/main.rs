@@ -7,7 +7,7 @@
 //!
 //! Each round measures every contender once, in turn, so that a slow moment of the machine hits all
 //! of them; what counts is the ratio of the medians.
-#![allow(clippy::print_stdout)] // the figures are what it is for
+#![allow(clippy::print_stdout)] // it prints the figures
 
 mod bare_fe2o3;
 mod bare_lapin;

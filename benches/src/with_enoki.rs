@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::{Load, OUTSTANDING, Outcome};
 
-/// What the broker calls itself.
+/// The broker's name and version.
 pub(crate) async fn peer(load: &Load) -> Outcome<String> {
     let broker = enoki::connect(&load.url).await?;
     let peer = broker.peer().to_string();

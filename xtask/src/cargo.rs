@@ -8,7 +8,7 @@ use tokio::process::Command;
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    // What cargo tells this program about xtask is not about what it runs.
+    // Cargo set these for xtask; the programs that it runs are other packages.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_")) {
             command.env_remove(name);

@@ -1,4 +1,4 @@
-//! What the scripts in `dev/` run: `dev/test` is `cargo run --package xtask -- test`.
+//! The program behind the scripts in `dev/`: `dev/test` is `cargo run --package xtask -- test`.
 
 // It is a program for the terminal.
 #![allow(clippy::print_stderr)]

@@ -97,7 +97,7 @@ impl Step {
     }
 }
 
-/// What to do.
+/// The task that the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     Help,

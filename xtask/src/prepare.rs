@@ -1,4 +1,4 @@
-//! What must be there: Rust's own tools, brokers, and clients that others wrote.
+//! Installs and starts what the steps need: Rust's own tools, brokers, and the clients of other projects.
 
 use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     shell::{Ended, Shell},
 };
 
-/// Those with `@` are for tests that kill, freeze or block a broker.
+/// The brokers of a whole run. Those with `@` are for tests that kill, freeze or block a broker.
 const BROKERS: [&str; 6] = [
     "rabbitmq-3",
     "rabbitmq-4",
@@ -20,12 +20,12 @@ const BROKERS: [&str; 6] = [
     "rabbitmq-4@faults",
 ];
 
-/// What `dev/test quick` uses.
+/// The brokers of `dev/test quick`.
 const QUICK: [&str; 1] = ["rabbitmq-4"];
 
 const INSTALLING: Duration = Duration::from_secs(1200);
 
-/// What the test programs find in their environment about brokers.
+/// The variables about brokers that the test programs get.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     set: BTreeMap<OsString, OsString>,
@@ -41,7 +41,7 @@ impl Environment {
     }
 }
 
-/// What was prepared, and has to be put away.
+/// What this run prepared, and has to stop at its end.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
     pub(crate) environment: Environment,
@@ -133,9 +133,9 @@ pub(crate) async fn brokers(shell: &Shell, options: &Options) -> Option<Prepared
                 .failed(format!("broker {name}: not to be had, and ENOKI_REQUIRE_BROKERS=1"));
             missing = true;
         } else {
-            // Its last word on the matter.
-            let word = |line: &&str| line.starts_with(&format!("{name}: "));
-            let reason = started.output.lines().rfind(word).unwrap_or_default();
+            // The last line that `dev/brokers` wrote about it.
+            let is_about_it = |line: &&str| line.starts_with(&format!("{name}: "));
+            let reason = started.output.lines().rfind(is_about_it).unwrap_or_default();
             let reason = reason.strip_prefix(name).unwrap_or(": no reason given");
             shell.skip(&format!("broker {name}"), &format!("not to be had here{reason}"));
         }
@@ -175,7 +175,7 @@ pub(crate) fn required() -> bool {
     std::env::var_os("ENOKI_REQUIRE_BROKERS").is_some_and(|required| required == "1")
 }
 
-/// What `dev/brokers` says, and which of them are up.
+/// The output of `dev/brokers status`, and the brokers that are up.
 async fn status(names: &[&'static str]) -> (String, Vec<&'static str>) {
     let output = Command::new("dev/brokers").arg("status").args(names).output().await;
     let said = output.map(|output| output.stdout).unwrap_or_default();
@@ -189,7 +189,7 @@ async fn status(names: &[&'static str]) -> (String, Vec<&'static str>) {
     (said, up)
 }
 
-/// What the two scripts say that belongs into the environment. They write for a shell, so one reads it.
+/// The variables that the two scripts print. They print lines for a shell, so a shell reads them.
 async fn environment(names: &[&str]) -> BTreeMap<OsString, OsString> {
     let script = r#"eval "$(dev/brokers env "$@")"; eval "$(dev/python env)"; env -0"#;
     let output = Command::new("bash").args(["-c", script, "bash"]).args(names).output().await;

@@ -23,7 +23,7 @@ use crate::{
 /// Programs that run at the same time. Those that take long wait for brokers and clocks, most of the time.
 const AT_A_TIME: usize = 4;
 
-/// Where it is written how long each program took, so that the longest begin first the next time.
+/// The file with how long each program took, so that the longest begin first in the next run.
 const TIMES: &str = "target/dev-test.times";
 
 /// Listing tests is quick.

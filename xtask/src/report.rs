@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 /// How many of the slowest tests are shown.
 const SLOWEST: usize = 20;
 
-/// What came of everything so far.
+/// The results so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     passed: usize,
@@ -30,7 +30,7 @@ impl Report {
     /// A test took so long.
     pub(crate) fn took(&mut self, time: Duration, test: String) {
         self.times.push((time, test));
-        // What is not among the slowest now will never be.
+        // A test that is not among the slowest now never will be.
         self.times.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
         self.times.truncate(SLOWEST);
     }

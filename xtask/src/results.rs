@@ -21,7 +21,7 @@ pub(crate) enum Line<'l> {
     },
 }
 
-/// What the line means, if it means anything. It has no colours.
+/// Reads one line of a test program's output; `None` for a line without a result. It has no colours.
 pub(crate) fn read(line: &str) -> Option<Line<'_>> {
     let line = line.trim_end_matches('\r');
     if let Some(numbers) = line.strip_prefix("test result: ") {
@@ -58,7 +58,7 @@ pub(crate) fn read(line: &str) -> Option<Line<'_>> {
     }
 }
 
-/// What the programs of one run came to.
+/// The results of the programs of one run.
 ///
 /// The result lines decide the numbers, and the names only explain them: a test may print a line that
 /// looks like a result, and a program that aborts prints no result line.

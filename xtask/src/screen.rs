@@ -1,4 +1,4 @@
-//! What is shown while it runs: lines that stay, and below them what is going on.
+//! The display while steps run: lines that stay, and below them the steps that run now.
 
 use std::{
     collections::BTreeMap,
@@ -81,7 +81,7 @@ impl Screen {
         Shown { screen: self, number }
     }
 
-    /// So many tests more are going to run.
+    /// Adds to the number of tests that will run.
     pub(crate) fn tests_to_run(&self, number: usize) {
         self.state().tests.all += number;
     }

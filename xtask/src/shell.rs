@@ -29,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Of the output of what failed, so many lines are shown.
 const SHOWN_LINES: usize = 200;
 
-/// What all steps share.
+/// The state that all steps share.
 #[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) screen: Screen,
@@ -135,7 +135,7 @@ impl Shell {
         // One pipe for both streams keeps their lines in order.
         let (reader, writer) = io::pipe()?;
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        // Its own group, so that what it starts can be ended with it.
+        // A process group of its own, so that the processes it starts can be ended with it.
         let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
         drop(command);
         let group = Group::new(self, child.id());
@@ -173,7 +173,7 @@ impl Shell {
         if ended.well || self.verbose {
             return;
         }
-        // What went well is in the log.
+        // The lines of tests that passed are in the log only.
         let is_said = |line: &&str| {
             let fine = ["ok", "ignored"].iter().any(|outcome| {
                 line.starts_with("test ") && line.contains(&format!(" ... {outcome}"))
