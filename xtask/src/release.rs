@@ -73,7 +73,8 @@ pub(crate) async fn oldest(shell: &Shell, limit: Duration) {
 pub(crate) async fn semver(shell: &Shell, limit: Duration) {
     let name = "cargo semver-checks";
     let mut describe = Command::new("git");
-    describe.args(["describe", "--tags", "--abbrev=0", "--match", "v*"]);
+    // The release before: the newest commit may have a tag already.
+    describe.args(["describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD^"]);
     let described = describe.output().await.ok().filter(|output| output.status.success());
     let Some(tag) = described.and_then(|output| String::from_utf8(output.stdout).ok()) else {
         shell.skip(name, "there is no release to compare with: no tag v*");
