@@ -63,6 +63,7 @@ fn frame(
 }
 
 fn content(out: &mut Vec<u8>, message: &Message) -> Result<()> {
+    // Every field: one that is added later needs a place on the wire before this compiles.
     let Properties {
         content_type,
         content_encoding,
@@ -73,9 +74,9 @@ fn content(out: &mut Vec<u8>, message: &Message) -> Result<()> {
         app_id,
         user_id,
         timestamp,
+        expiration: _, // below, in whole milliseconds
         priority,
         persistent,
-        ..
     } = &message.properties;
     out.extend_from_slice(&BASIC);
     out.extend_from_slice(&(message.body.len() as u64).to_be_bytes());

@@ -105,6 +105,21 @@ fn annotation(name: &str, value: &Value) -> Option<String> {
 
 /// Writes the properties (§3.2.4).
 fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dialect: Dialect) {
+    // Every field: one that is added later needs a place on the wire before this compiles.
+    let Properties {
+        content_type,
+        content_encoding,
+        message_id,
+        correlation_id,
+        reply_to,
+        app_id,
+        user_id,
+        timestamp,
+        kind: _,       // an annotation
+        expiration: _, // these three are in the header section
+        priority: _,
+        persistent: _,
+    } = properties;
     let text = |encoder: &mut Encoder, text: Option<&ShortStr>| match text {
         Some(text) => encoder.string(text),
         None => encoder.null(),
@@ -122,14 +137,14 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
     };
     encoder.descriptor(0x73);
     encoder.list(|encoder| {
-        id(encoder, properties.message_id.as_ref());
-        match &properties.user_id {
+        id(encoder, message_id.as_ref());
+        match user_id {
             Some(user) => encoder.binary(user.as_bytes()),
             None => encoder.null(),
         }
         encoder.string(to);
         encoder.null();
-        match &properties.reply_to {
+        match reply_to {
             // A name that looks like an address is written as one, so that it is not read as one.
             Some(queue) if dialect.converts_reply_to || queue.starts_with("/queues/") => {
                 encoder.string(&address::queue(queue));
@@ -137,16 +152,16 @@ fn properties_out(encoder: &mut Encoder, properties: &Properties, to: &str, dial
             Some(queue) => encoder.string(queue),
             None => encoder.null(),
         }
-        id(encoder, properties.correlation_id.as_ref());
-        symbol(encoder, properties.content_type.as_ref());
-        symbol(encoder, properties.content_encoding.as_ref());
+        id(encoder, correlation_id.as_ref());
+        symbol(encoder, content_type.as_ref());
+        symbol(encoder, content_encoding.as_ref());
         encoder.null();
-        match properties.timestamp {
+        match timestamp {
             Some(time) => encoder.millis(time.unix_seconds()),
             None => encoder.null(),
         }
         // On other brokers, messages of one group go to one consumer.
-        text(encoder, properties.app_id.as_ref().filter(|_| dialect.rabbitmq));
+        text(encoder, app_id.as_ref().filter(|_| dialect.rabbitmq));
         11
     });
 }
