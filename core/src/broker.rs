@@ -1,28 +1,21 @@
 //! A broker, reached: where publishers, topology and services come from.
 
-mod options;
-
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
-use uuid::Uuid;
+use tokio::{sync::watch, time::Instant};
 
-pub use self::options::BrokerOptions;
 use crate::{
+    broker_options::BrokerOptions,
     capability::{Capability, Peer},
-    consumer::on_cancel::OnCancel,
-    deadline::{deadline, later},
+    connections::Connections,
+    deadline::deadline,
     declare::{declare, find_named},
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
-    link::{Declared, Link, LinkOptions, Patience, Spare},
     message::payload::Payload,
     publisher::lane::{Lane, LaneOptions, Window},
     publisher::mandatory::require_queue,
@@ -30,11 +23,12 @@ use crate::{
     short_str::ShortStr,
     source::{self, Source},
     subscription::Subscription,
+    subscription::on_cancel::OnCancel,
     topology::Exchange,
     topology::queue::Queue,
     topology::route::RouteSpec,
-    topology::{Change, Found, Topology, unique_name},
-    transport::{GRACE, Purpose, Session, Transport},
+    topology::{Change, Found, Topology},
+    transport::Transport,
 };
 
 /// A broker that was reached: publishers, topology and services come from it.
@@ -63,41 +57,9 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Broker {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    transport: Arc<dyn Transport>,
-    publishing: Link,
-    consuming: Link,
-    /// For consumers that cost the others their connection.
-    spare: Spare,
-    peer: Peer,
-    options: BrokerOptions,
-    /// Tells this handle's temporary queues from everybody else's.
-    suffix: String,
-    windows: Mutex<Vec<Weak<Window>>>,
-    /// What the program declared by hand, which each new connection declares again.
-    declared: Arc<Mutex<Topology>>,
-    health: watch::Receiver<BrokerHealth>,
-}
-
-impl Inner {
-    async fn close(&self, deadline: Instant) {
-        let windows: Vec<_> = {
-            let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-            // A publisher that is gone has its window until its last message has an outcome.
-            windows.iter().filter_map(Weak::upgrade).collect()
-        };
-        for window in windows {
-            window.close(deadline).await;
-        }
-        tokio::join!(
-            self.publishing.close(deadline),
-            self.consuming.close(deadline),
-            self.spare.close(deadline),
-        );
-    }
+    connections: Arc<Connections>,
+    /// Those of its publishers. One that is gone has its window until its last message has an outcome.
+    windows: Arc<Mutex<Vec<Weak<Window>>>>,
 }
 
 impl Broker {
@@ -111,52 +73,13 @@ impl Broker {
         transport: Arc<dyn Transport>,
         options: BrokerOptions,
     ) -> Result<Self> {
-        let (tell, health) = watch::channel(BrokerHealth::IDLE);
-        let tell = Arc::new(tell);
-        let declared = Arc::new(Mutex::new(Topology::new()));
-        let link = |purpose, topology, health| LinkOptions {
-            transport: transport.clone(),
-            purpose,
-            connect_timeout: options.connect_timeout,
-            declare_timeout: options.declare_timeout,
-            give_up_after: options.give_up_after,
-            topology,
-            health,
-        };
-        let publishing = Link::new(link(Purpose::Publish, Arc::default(), tell.clone()));
-        // Temporary queues belong to the connection that consumes.
-        let consuming = Link::new(link(Purpose::Consume, declared.clone(), tell.clone()));
-        // Their health is their consumer's.
-        let untold = Arc::new(watch::Sender::new(BrokerHealth::IDLE));
-        let spare = Spare::new(link(Purpose::Consume, Arc::default(), untold));
-        let reached = async {
-            if options.reach_within.is_zero() {
-                let one_try = later(deadline(options.connect_timeout), GRACE);
-                publishing.session(one_try, Patience::FailFast).await
-            } else {
-                publishing.session(deadline(options.reach_within), Patience::Wait).await
-            }
-        };
-        let began = Instant::now();
-        let reached = reached.await.map_err(|error| unreached(error, began.elapsed()))?;
-        let inner = Inner {
-            peer: reached.session.peer().clone(),
-            transport,
-            publishing,
-            consuming,
-            spare,
-            options,
-            suffix: Uuid::now_v7().simple().to_string(),
-            windows: Mutex::new(Vec::new()),
-            declared,
-            health,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        let connections = Arc::new(Connections::open(transport, options).await?);
+        Ok(Self { connections, windows: Arc::default() })
     }
 
     /// Who was reached, and what they can do.
     pub fn peer(&self) -> &Peer {
-        &self.inner.peer
+        self.connections.peer()
     }
 
     /// Fails unless the broker can do all of this: at start, where it is cheap, and not at message
@@ -178,7 +101,7 @@ impl Broker {
     /// How the two connections are doing, now and as it changes. Connections that break are opened
     /// again by themselves; this is where that shows.
     pub fn health(&self) -> watch::Receiver<BrokerHealth> {
-        self.inner.health.clone()
+        self.connections.health()
     }
 
     /// Makes everything of the topology exist. Idempotent; what exists with other arguments is
@@ -187,15 +110,13 @@ impl Broker {
     /// It happens on the connection that consumes, since a temporary queue belongs to that one, and
     /// again whenever that connection had to be opened anew, until this handle deletes it.
     pub async fn declare(&self, topology: &Topology) -> Result<()> {
-        let topology = self.localize(topology)?;
+        let topology = self.connections.localize(topology)?;
         let topology = &topology;
-        self.with_session(|session| async move { declare(&*session, topology).await }).await?;
-        self.declared().extend(topology.clone());
+        self.connections
+            .with_session(|session| async move { declare(&*session, topology).await })
+            .await?;
+        self.connections.declared().extend(topology.clone());
         Ok(())
-    }
-
-    fn declared(&self) -> MutexGuard<'_, Topology> {
-        self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks that everything of the topology but the bindings exists, with equal arguments, and
@@ -206,17 +127,18 @@ impl Broker {
     /// *configure*, as declaring does: without it, it is [`Denied`](ErrorKind::Denied). What is
     /// `passive` is looked for by its name alone, and needs none.
     pub async fn verify(&self, topology: &Topology) -> Result<()> {
-        let topology = self.localize(topology)?;
-        self.with_session(|session| async move {
-            for exchange in topology.exchanges() {
-                session.apply(&Change::VerifyExchange(exchange.clone())).await?;
-            }
-            for queue in topology.queues() {
-                session.apply(&Change::VerifyQueue(queue.clone())).await?;
-            }
-            find_named(&*session, &topology).await
-        })
-        .await
+        let topology = self.connections.localize(topology)?;
+        self.connections
+            .with_session(|session| async move {
+                for exchange in topology.exchanges() {
+                    session.apply(&Change::VerifyExchange(exchange.clone())).await?;
+                }
+                for queue in topology.queues() {
+                    session.apply(&Change::VerifyQueue(queue.clone())).await?;
+                }
+                find_named(&*session, &topology).await
+            })
+            .await
     }
 
     /// Removes the messages that wait in a queue, and says how many they were. Those that consumers
@@ -260,32 +182,29 @@ impl Broker {
             _ => {}
         }
         // First, so that a connection that breaks meanwhile does not bring it back.
-        self.declared().forget(change);
-        self.with_session(|session| async move { session.apply(change).await }).await
+        self.connections.declared().forget(change);
+        self.connections.with_session(|session| async move { session.apply(change).await }).await
     }
 
     /// How many messages wait in a queue and how many consumers it has. A queue that is missing is
     /// [`NotFound`](ErrorKind::NotFound), and one with other arguments [`Conflict`](ErrorKind::Conflict).
     pub async fn queue_status<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<Found> {
-        let topology = self.localize(&Topology::new().with_queue(queue))?;
+        let topology = self.connections.localize(&Topology::new().with_queue(queue))?;
         let name = self.queue_name(queue)?;
-        self.with_session(|session| async move {
-            match topology.queues().iter().find(|queue| queue.name == name) {
-                Some(queue) => session.apply(&Change::VerifyQueue(queue.clone())).await,
-                None => Ok(Found::default()),
-            }
-        })
-        .await
+        self.connections
+            .with_session(|session| async move {
+                match topology.queues().iter().find(|queue| queue.name == name) {
+                    Some(queue) => session.apply(&Change::VerifyQueue(queue.clone())).await,
+                    None => Ok(Found::default()),
+                }
+            })
+            .await
     }
 
     /// The whole name of a queue: a temporary one has a suffix of this handle's.
     pub fn queue_name<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<ShortStr> {
         let spec = queue.spec();
-        self.whole_name(spec.name, spec.unique)
-    }
-
-    pub(crate) fn whole_name(&self, name: ShortStr, unique: bool) -> Result<ShortStr> {
-        if unique { unique_name(&name, &self.inner.suffix) } else { Ok(name) }
+        self.connections.whole_name(spec.name, spec.unique)
     }
 
     /// A publisher on this route; its exchange is declared here and again on each new connection.
@@ -305,34 +224,25 @@ impl Broker {
         let mut route = route.into();
         let window = options.check()?;
         route.topology.extend(options.declare.clone());
-        let mut topology = self.localize(&route.topology)?;
+        let mut topology = self.connections.localize(&route.topology)?;
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
-        let declare_by = self.declare_by();
-        let by_hand = Declared::new(self.inner.declared.clone(), self.inner.consuming.observed());
-        let declaring = async {
-            // Not for the whole time: this publisher may not need it.
-            let soon = deadline(self.inner.options.connect_timeout);
-            let _ = timeout_at(soon, by_hand.until_back()).await;
-            let incarnation = self.inner.publishing.session(declare_by, Patience::Wait).await?;
-            let declared = declare(&*incarnation.session, &topology).await;
-            declared.map_err(|error| incarnation.weigh(error))
-        };
-        timeout_at(declare_by, declaring).await.unwrap_or_else(|_| Err(overdue("declare")))?;
+        self.connections.declare_for_publisher(&topology).await?;
+        let connections = &self.connections;
         let lane = Lane::new(LaneOptions {
-            link: self.inner.publishing.clone(),
+            link: connections.publishing().clone(),
             topology,
-            by_hand,
-            give_up_after: self.inner.options.give_up_after,
+            by_hand: connections.declared_by_hand(),
+            give_up_after: connections.options().give_up_after,
             window,
-            open_timeout: self.inner.options.connect_timeout,
+            open_timeout: connections.options().connect_timeout,
             retry: options.retry,
             fail_fast: options.fail_fast,
         });
-        let mut windows = self.inner.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.retain(|window| window.strong_count() > 0);
         windows.push(Arc::downgrade(lane.window()));
         drop(windows);
-        Ok(Publisher::new(self.clone(), route, options, lane))
+        Ok(Publisher::new(connections.clone(), route, options, lane))
     }
 
     /// Consumes from a queue by hand, with at most `prefetch` unsettled deliveries at a time: for
@@ -370,85 +280,53 @@ impl Broker {
         prefetch: u16,
         on_cancel: OnCancel,
     ) -> Result<Subscription> {
-        let topology = self.localize(&Topology::new().with_queue(queue))?;
+        let topology = self.connections.localize(&Topology::new().with_queue(queue))?;
         let queue = self.queue_name(queue)?;
         let prefetch = source::prefetch(&queue, prefetch)?;
-        let source = Source::new(self, topology, queue, prefetch);
-        Subscription::open(self, source, on_cancel, self.declare_by()).await
+        let source = Source::new(&self.connections, topology, queue, prefetch);
+        Subscription::open(&self.connections, source, on_cancel, self.connections.declare_by())
+            .await
     }
 
     /// Closes the connections: waits for the outcomes of what was published, then says goodbye, all
     /// within this time. What is published or consumed later fails as
     /// [`Closed`](ErrorKind::Closed). Twice is once.
     pub async fn close(&self, within: Duration) {
-        self.inner.close(deadline(within)).await;
+        let deadline = deadline(within);
+        drain(&self.windows, deadline).await;
+        self.connections.close(deadline).await;
     }
 
-    /// Closes the connections if nobody else has a handle on them.
+    /// Closes the connections if this is the last handle on them.
     pub(crate) async fn release(self, deadline: Instant) {
-        if let Ok(last) = Arc::try_unwrap(self.inner) {
-            last.close(deadline).await;
+        let Self { connections, windows } = self;
+        if let Ok(connections) = Arc::try_unwrap(connections) {
+            drain(&windows, deadline).await;
+            connections.close(deadline).await;
         }
     }
 
-    fn declare_by(&self) -> Instant {
-        let options = &self.inner.options;
-        later(deadline(options.connect_timeout), options.declare_timeout)
-    }
-
-    pub(crate) fn consuming(&self) -> &Link {
-        &self.inner.consuming
-    }
-
-    pub(crate) fn spare(&self) -> &Spare {
-        &self.inner.spare
-    }
-
-    pub(crate) fn options(&self) -> &BrokerOptions {
-        &self.inner.options
-    }
-
-    pub(crate) fn localize(&self, topology: &Topology) -> Result<Topology> {
-        topology.clone().localize(&self.inner.suffix)
-    }
-
-    /// Does something on the consuming connection, within the time for declaring.
-    pub(crate) async fn with_session<T, F>(
-        &self,
-        work: impl FnOnce(Arc<dyn Session>) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let deadline = self.declare_by();
-        let working = async {
-            let incarnation = self.inner.consuming.session(deadline, Patience::Wait).await?;
-            let worked = work(incarnation.session.clone()).await;
-            worked.map_err(|error| incarnation.weigh(error))
-        };
-        timeout_at(deadline, working).await.unwrap_or_else(|_| Err(overdue("declare")))
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
-            .field("transport", &self.inner.transport)
-            .field("peer", &self.inner.peer)
+            .field("transport", self.connections.transport())
+            .field("peer", self.connections.peer())
             .finish_non_exhaustive()
     }
 }
 
-/// Says how long a broker was tried that could not be reached, and what to look at.
-fn unreached(error: Error, tried: Duration) -> Error {
-    if !error.is_transient() {
-        return error;
+/// Waits until what was published has its outcome, and lets no more in.
+async fn drain(windows: &Mutex<Vec<Weak<Window>>>, deadline: Instant) {
+    let windows: Vec<_> = {
+        let windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.iter().filter_map(Weak::upgrade).collect()
+    };
+    for window in windows {
+        window.close(deadline).await;
     }
-    error
-        .and(&format!("tried for {tried:.1?}"))
-        .or_remedy("does the broker run, and are host and port its own? `BrokerOptions::reach_within` says how long to try")
-}
-
-fn overdue(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Timeout, operation).because("the deadline passed")
 }

@@ -1,14 +1,11 @@
 //! The entrypoint that runs a handler for each delivery of a queue.
 
 pub(crate) mod extract;
-pub(crate) mod failure;
 mod function;
 pub(crate) mod handler;
 pub(crate) mod incoming;
-pub(crate) mod on_cancel;
 pub(crate) mod on_error;
 pub(crate) mod provider;
-pub(crate) mod result;
 pub(crate) mod worker;
 
 use std::{fmt, num::NonZeroU16, sync::Arc};
@@ -21,14 +18,14 @@ use tokio::{
 };
 
 use crate::{
-    broker::BrokerOptions,
+    broker_options::BrokerOptions,
     consumer::handler::{ConsumerOptions, Handler},
     consumer::worker::{Run, Runner, Turn, Worker},
     deadline::deadline,
+    entrypoint::{Entrypoint, Scope},
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::payload::Payload,
-    service::entrypoint::{Entrypoint, Scope},
     short_str::ShortStr,
     source::{self, Source},
     subscription::Subscription,
@@ -146,13 +143,14 @@ impl Entrypoint for Consumer {
 
     async fn start(&mut self, scope: Scope) -> Result<()> {
         let (concurrency, prefetch) = self.check()?;
-        let broker = scope.broker();
-        let topology = broker.localize(&self.topology)?;
-        let queue = broker.whole_name(self.queue.clone(), self.unique)?;
-        let source = Source::new(broker, topology, queue.clone(), prefetch);
+        let connections = scope.broker().connections();
+        let topology = connections.localize(&self.topology)?;
+        let queue = connections.whole_name(self.queue.clone(), self.unique)?;
+        let source = Source::new(connections, topology, queue.clone(), prefetch);
         let subscription =
-            Subscription::open(broker, source, self.options.on_cancel, scope.start_by()).await?;
-        let mut worker = self.worker(scope.service().clone(), broker.options());
+            Subscription::open(connections, source, self.options.on_cancel, scope.start_by())
+                .await?;
+        let mut worker = self.worker(scope.service().clone(), connections.options());
         worker.queue = queue;
         worker.results = scope.results().clone();
         let worker = Arc::new(worker);

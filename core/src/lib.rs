@@ -7,13 +7,17 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
 mod broker;
+mod broker_options;
 mod capability;
+mod connections;
 mod consumer;
 mod context;
 mod deadline;
 mod declare;
 mod delivery;
+mod entrypoint;
 mod error;
+mod failure;
 mod health;
 mod link;
 mod message;
@@ -32,26 +36,28 @@ mod tls;
 mod topology;
 pub mod transport;
 mod url;
+mod worker_result;
 
-pub use broker::{Broker, BrokerOptions};
+pub use broker::Broker;
+pub use broker_options::BrokerOptions;
 pub use capability::{Capability, Peer};
 pub use consumer::Consumer;
 pub use consumer::extract::{Body, FromDelivery, FromState, State};
-pub use consumer::failure::Failure;
 pub use consumer::handler::{Configured, Handler, IntoOutcome};
 #[doc(hidden)]
 pub use consumer::handler::{ConsumerOptions, Handled, HandlerFuture};
 pub use consumer::incoming::{Incoming, WorkerInfo};
-pub use consumer::on_cancel::OnCancel;
 pub use consumer::on_error::OnError;
 pub use consumer::provider::{Provided, Provider};
 pub use context::Context;
 pub use context::header_codec::{HeaderCodec, NoContext, PrefixCodec};
 pub use context::trace::TraceContext;
 pub use delivery::{Delivery, Envelope, Settled};
+pub use entrypoint::{Entrypoint, Scope};
 /// The form of serde that a [`Codec`] is written against.
 pub use erased_serde;
 pub use error::{Error, ErrorKind, Result};
+pub use failure::Failure;
 pub use health::{BrokerHealth, ConsumerHealth, Health};
 #[cfg(feature = "bincode")]
 pub use message::codec::Bincode;
@@ -67,12 +73,12 @@ pub use message::value::{Table, Timestamp, Value};
 pub use message::{Limits, Message, Properties};
 pub use outcome::{Attempt, Counted, Disposition, Outcome};
 pub use publisher::{Confirm, Confirmed, Publication, Publisher, PublisherOptions, RetryPolicy};
-pub use service::entrypoint::{Entrypoint, Scope};
 pub use service::extension::Extension;
 pub use service::health::ServiceHealth;
 pub use service::{RunningService, Service, Started};
 pub use short_str::ShortStr;
 pub use subscription::Subscription;
+pub use subscription::on_cancel::OnCancel;
 pub use tls::Tls;
 pub use topology::def::{Argument, Arguments, Binding, HeadersMatch};
 pub use topology::exchange::{

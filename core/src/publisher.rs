@@ -13,7 +13,7 @@ pub use self::{
     confirm::Confirm, options::PublisherOptions, publication::Publication, retry::RetryPolicy,
 };
 use crate::{
-    broker::Broker,
+    connections::Connections,
     deadline::deadline,
     delivery::Envelope,
     error::{Error, ErrorKind, Result},
@@ -55,7 +55,7 @@ pub struct Publisher<M> {
 }
 
 struct Inner {
-    broker: Broker,
+    connections: Arc<Connections>,
     route: Route,
     options: PublisherOptions,
     codecs: Codecs,
@@ -79,12 +79,12 @@ pub struct Confirmed {
 
 impl<M: Payload> Publisher<M> {
     pub(crate) fn new(
-        broker: Broker,
+        connections: Arc<Connections>,
         route: RouteSpec<M>,
         options: PublisherOptions,
         lane: Lane,
     ) -> Self {
-        let codecs = options.codecs.clone().unwrap_or_else(|| broker.options().codecs.clone());
+        let codecs = options.codecs.clone().unwrap_or_else(|| connections.options().codecs.clone());
         let route = Route {
             exchange: route.exchange,
             kind: route.kind,
@@ -92,7 +92,7 @@ impl<M: Payload> Publisher<M> {
             headers: route.headers,
         };
         Self {
-            inner: Arc::new(Inner { broker, route, options, codecs, lane }),
+            inner: Arc::new(Inner { connections, route, options, codecs, lane }),
             message: PhantomData,
         }
     }

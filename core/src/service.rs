@@ -1,6 +1,5 @@
 //! Services: entrypoints that start, stop and are killed together.
 
-pub(crate) mod entrypoint;
 pub(crate) mod extension;
 pub(crate) mod health;
 
@@ -16,15 +15,15 @@ use crate::{
     broker::Broker,
     consumer::Consumer,
     consumer::handler::Handler,
-    consumer::result::Results,
     deadline::{deadline, later},
+    entrypoint::{Entrypoint, Scope},
     error::{Error, ErrorKind, Result},
     message::payload::Payload,
-    service::entrypoint::{Entrypoint, Scope},
     service::extension::Extension,
     service::health::{ServiceHealth, ServiceState},
     topology::queue::Queue,
     transport::GRACE,
+    worker_result::Results,
 };
 
 /// A service: a name, a broker, a state, and what brings work in.

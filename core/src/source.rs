@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::suspicion::Suspicion;
 use crate::{
-    broker::Broker,
+    connections::Connections,
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
@@ -49,22 +49,22 @@ pub(crate) fn prefetch(queue: &ShortStr, deliveries: u16) -> Result<NonZeroU16> 
 
 impl Source {
     pub(crate) fn new(
-        broker: &Broker,
+        connections: &Connections,
         topology: Topology,
         queue: ShortStr,
         prefetch: NonZeroU16,
     ) -> Self {
         Self {
-            shared: broker.consuming().clone(),
+            shared: connections.consuming().clone(),
             own: None,
-            spare: broker.spare().clone(),
+            spare: connections.spare().clone(),
             suspicion: Suspicion::default(),
             topology,
             queue,
             prefetch,
-            declare_timeout: broker.options().declare_timeout,
+            declare_timeout: connections.options().declare_timeout,
             pauses: SessionPauses::new(),
-            doubt: Doubt::new(broker.options().give_up_after),
+            doubt: Doubt::new(connections.options().give_up_after),
             opened: Instant::now(),
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod deliveries;
 mod held;
+pub(crate) mod on_cancel;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,8 +14,7 @@ use tokio::{
 
 use self::{deliveries::Deliveries, held::Held};
 use crate::{
-    broker::Broker,
-    consumer::on_cancel::OnCancel,
+    connections::Connections,
     deadline::{deadline, later},
     delivery::{Decided, Delivery, Settler},
     error::{Error, ErrorKind, Result},
@@ -22,6 +22,7 @@ use crate::{
     message::codec::Codecs,
     outcome::Outcome,
     source::Source,
+    subscription::on_cancel::OnCancel,
     task::{guarded, log, spawn},
     transport::{Delivered, End, GRACE, Receiver, Settle},
 };
@@ -49,7 +50,7 @@ struct Stop {
 impl Subscription {
     /// Opens it on this connection or, when that fails in a way that may pass, on a later one.
     pub(crate) async fn open(
-        broker: &Broker,
+        connections: &Connections,
         mut source: Source,
         on_cancel: OnCancel,
         deadline: Instant,
@@ -64,7 +65,7 @@ impl Subscription {
         let pump = Pump {
             source,
             on_cancel,
-            codecs: broker.options().codecs.clone(),
+            codecs: connections.options().codecs.clone(),
             to_handlers,
             unstarted: deliveries.clone(),
             stops,

@@ -11,4 +11,4 @@ mod hook;
 mod waiter;
 
 pub use self::{hook::EntrypointHook, waiter::EntrypointWaiter};
-pub use crate::consumer::result::{Ended, WorkerResult};
+pub use crate::worker_result::{Ended, WorkerResult};

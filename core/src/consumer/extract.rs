@@ -1,11 +1,11 @@
 //! What a handler may ask for: its arguments come out of the delivery.
 
 use crate::{
-    consumer::failure::Failure,
     consumer::incoming::Incoming,
     context::Context,
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind},
+    failure::Failure,
     message::payload::Payload,
     outcome::Attempt,
 };

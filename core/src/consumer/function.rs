@@ -11,11 +11,11 @@ use std::future::{Ready, ready};
 
 use crate::{
     consumer::extract::FromDelivery,
-    consumer::failure::Failure,
     consumer::handler::{
         Configured, ConsumerOptions, Handled, Handler, HandlerFuture, IntoOutcome,
     },
     consumer::incoming::Incoming,
+    failure::Failure,
     outcome::Outcome,
 };
 

@@ -3,8 +3,8 @@
 use std::{fmt, future::Future, marker::PhantomData, pin::Pin};
 
 use crate::{
-    consumer::failure::Failure, consumer::incoming::Incoming, consumer::on_cancel::OnCancel,
-    consumer::on_error::OnError, message::codec::Codecs, outcome::Outcome,
+    consumer::incoming::Incoming, consumer::on_error::OnError, failure::Failure,
+    message::codec::Codecs, outcome::Outcome, subscription::on_cancel::OnCancel,
 };
 
 /// An async function that handles deliveries from a queue of `M`, in a service with state `S`.

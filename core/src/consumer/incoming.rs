@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 
 use crate::{
-    consumer::failure::Failure,
     context::Callee,
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind, Result},
+    failure::Failure,
     message::codec::Codecs,
     outcome::Outcome,
 };

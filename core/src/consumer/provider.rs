@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::{
     consumer::extract::{FromDelivery, FromState},
-    consumer::failure::Failure,
     consumer::incoming::{Hook, Incoming, WorkerInfo},
+    failure::Failure,
     outcome::Outcome,
 };
 

@@ -6,20 +6,20 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    broker::BrokerOptions,
-    consumer::failure::Failure,
+    broker_options::BrokerOptions,
     consumer::handler::{ConsumerOptions, Expected, Handled, Handler},
     consumer::incoming::{Hooks, Incoming},
     consumer::on_error::OnError,
-    consumer::result::{Ended, Results, WorkerResult},
     context::{Call, Callee},
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind},
+    failure::Failure,
     message::codec::Codecs,
     outcome::Outcome,
     short_str::ShortStr,
     subscription::deliveries::Deliveries,
     task::{forget, guarded, log},
+    worker_result::{Ended, Results, WorkerResult},
 };
 
 /// What each worker of a consumer knows.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Confirm, Confirmed, Inner, mandatory};
 use crate::{
-    broker::BrokerOptions,
+    broker_options::BrokerOptions,
     context::Context,
     deadline::deadline,
     error::{Error, Result},
@@ -172,7 +172,7 @@ impl<M> Publication<'_, M> {
             let route = &inner.route;
             let is_its_route = self.exchange == route.exchange && self.key == route.key;
             let is_sure = inner.options.mandatory && is_its_route;
-            mandatory::check(inner.broker.peer(), &self.exchange, is_sure)?;
+            mandatory::check(inner.connections.peer(), &self.exchange, is_sure)?;
         }
         if !self.headers.is_empty() {
             self.headers.merge(std::mem::take(&mut self.message.headers));
@@ -180,13 +180,13 @@ impl<M> Publication<'_, M> {
         }
         // Read now, not when the publisher was made: the handler may have changed it.
         if let Some(context) = Context::current() {
-            let BrokerOptions { header_codec, limits, .. } = inner.broker.options();
+            let BrokerOptions { header_codec, limits, .. } = inner.connections.options();
             match limits.nested_headers {
                 true => header_codec.encode(&context, &mut self.message.headers)?,
                 false => header_codec.encode_flat(&context, &mut self.message.headers)?,
             }
         }
-        self.message.check(&inner.broker.options().limits)?;
+        self.message.check(&inner.connections.options().limits)?;
         // As the wires carry it, so that it arrives equal on all of them.
         if let Some(millis) = self.message.properties.expiration_millis() {
             self.message.properties.expiration = Some(Duration::from_millis(millis.into()));

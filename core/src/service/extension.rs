@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::{error::Result, service::entrypoint::Scope};
+use crate::{entrypoint::Scope, error::Result};
 
 /// Something that lives as long as a service: a pool of connections, a cache, a reporter of metrics.
 ///

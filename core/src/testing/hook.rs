@@ -5,10 +5,9 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    broker::BrokerOptions,
+    broker_options::BrokerOptions,
     consumer::Consumer,
     consumer::handler::Handler,
-    consumer::result::WorkerResult,
     consumer::worker::Worker,
     context::Context,
     delivery::{Delivery, Envelope, Settler},
@@ -19,6 +18,7 @@ use crate::{
     outcome::{Attempt, Counted},
     topology::queue::Queue,
     transport::Delivered,
+    worker_result::WorkerResult,
 };
 
 /// Calls a handler as a consumer of the queue would, with no broker: the body is encoded and decoded

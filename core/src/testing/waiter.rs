@@ -8,9 +8,9 @@ use tokio::{
 };
 
 use crate::{
-    consumer::result::{CAPACITY, WorkerResult},
     error::{Error, ErrorKind, Result},
     service::RunningService,
+    worker_result::{CAPACITY, WorkerResult},
 };
 
 /// Waits until a worker of a running service has its result, on any transport.

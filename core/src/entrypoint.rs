@@ -10,10 +10,10 @@ use tokio::{
 
 use crate::{
     broker::Broker,
-    consumer::result::Results,
     context::Context,
     error::{Error, Result},
     health::ConsumerHealth,
+    worker_result::Results,
 };
 
 /// What brings work into a service, and starts, stops and is killed with it: a [`Consumer`] is one,
@@ -146,7 +146,7 @@ impl Scope {
 
     /// A context for work that this entrypoint begins, with a call id of its own.
     pub fn context(&self, handler: &str) -> Context {
-        let parent_calls = self.broker.options().parent_calls;
+        let parent_calls = self.broker.connections().options().parent_calls;
         Context::new().with_parent_calls(parent_calls).child(&self.service, handler)
     }
 

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
 use crate::{
-    consumer::failure::Failure, delivery::Envelope, error::Error, outcome::Outcome,
-    short_str::ShortStr,
+    delivery::Envelope, error::Error, failure::Failure, outcome::Outcome, short_str::ShortStr,
 };
 
 /// What a worker made of one delivery.

@@ -22,8 +22,8 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct BrokerOptions {
-    pub(super) connect_timeout: Duration,
-    pub(super) reach_within: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reach_within: Duration,
     pub(crate) declare_timeout: Duration,
     pub(crate) give_up_after: Duration,
     pub(crate) limits: Limits,
