@@ -36,18 +36,19 @@ pub(crate) struct Connection {
     options: Arc<Options>,
     client: lapin::Connection,
     io: Arc<ConnectionIo>,
-    /// Why the connection is over, once it is. The first reason stays.
+    /// Why the connection has ended, once it has. The first reason stays.
     ended: Arc<watch::Sender<Option<Ended>>>,
-    /// Why the broker reads nothing from this connection for the time being, if it said so.
+    /// Why the broker reads nothing from this connection, while it does not (`connection.blocked`).
     blocked: watch::Receiver<Option<Arc<str>>>,
+    /// The task that follows lapin's events. It ends with the connection, and is the only one that sets `blocked`.
     watcher: AbortHandle,
-    /// A channel for changes of the topology, between two of them. Publishers and consumers have
-    /// channels of their own, since a refused declaration closes the one it came on.
-    admin: Mutex<Option<Channel>>,
+    /// The channel for requests, between two requests; a request takes it out, and puts it back if it was answered.
+    /// Publishers and consumers have channels of their own, since a refused request closes its channel.
+    request_channel: Mutex<Option<Channel>>,
 }
 
 impl Connection {
-    /// Opens one, within the deadline.
+    /// Opens a connection, within the deadline. Dropping the future closes the socket.
     pub(crate) async fn open(options: Arc<Options>, deadline: Instant) -> Result<Self> {
         let (client, io) = connect(&options, deadline).await?;
         let events = client.events_listener();
@@ -68,7 +69,7 @@ impl Connection {
             ended,
             blocked,
             watcher: watcher.abort_handle(),
-            admin: Mutex::new(None),
+            request_channel: Mutex::new(None),
         })
     }
 
@@ -91,7 +92,7 @@ impl Connection {
         self.blocked.clone()
     }
 
-    /// Why the connection is over, once it is.
+    /// Why the connection has ended, once it has.
     pub(crate) fn ended(&self) -> watch::Receiver<Option<Ended>> {
         self.ended.subscribe()
     }
@@ -99,7 +100,7 @@ impl Connection {
     /// Closes the connection, and cuts it at the deadline.
     pub(crate) async fn close(&self, deadline: Instant) {
         end(&self.ended, Ended::Closed);
-        // While the broker blocks the connection not even this gets through.
+        // A broker that blocks the connection does not read this either.
         let _ = timeout_at(deadline, self.client.close(REPLY_SUCCESS, "OK".into())).await;
         self.io.cut();
     }
@@ -114,7 +115,7 @@ impl Connection {
         opened.map(PendingChannel::new)
     }
 
-    /// Waits for an answer of the broker, and not longer than [`REPLY_TIMEOUT`].
+    /// Waits for an answer of the broker, for [`REPLY_TIMEOUT`] at most.
     pub(crate) async fn answered<T>(
         &self,
         operation: &'static str,
@@ -128,7 +129,8 @@ impl Connection {
         }
     }
 
-    /// The error behind lapin's, which after the end of a connection says only that it is closed.
+    /// An error of this operation. After the end of a connection lapin says only that it is closed; then the error has the
+    /// reason of that end.
     pub(crate) fn failed(
         &self,
         operation: &'static str,
@@ -161,20 +163,21 @@ impl Connection {
         subject: &str,
         request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
     ) -> Result<T> {
-        let kept = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self.request_channel.lock().unwrap_or_else(PoisonError::into_inner).take();
         let channel = match kept.filter(|channel| channel.status().connected()) {
             Some(channel) => PendingChannel::new(channel),
             None => self.channel(operation, subject).await?,
         };
         let answer = self.answered(operation, subject, request(&channel)).await;
-        // After a refusal the broker closes the channel; after a timeout its answer may yet come.
+        // After a refusal the broker closes the channel; after a timeout the answer may still come on it.
         if answer.is_ok() {
-            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.keep());
+            *self.request_channel.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(channel.keep());
         }
         answer
     }
 
-    /// Runs one request on a connection of its own, for what may cost the connection.
+    /// Runs one request on a connection of its own, since the broker may answer it by closing the connection.
     pub(crate) async fn request_apart<T>(
         &self,
         operation: &'static str,
@@ -186,7 +189,7 @@ impl Connection {
         let _cut = CutOnDrop(Some(io));
         let channel = self.answered(operation, subject, client.create_channel()).await?;
         let answer = self.answered(operation, subject, request(&channel)).await;
-        let _ = timeout(LAST_WORDS, client.close(REPLY_SUCCESS, "OK".into())).await;
+        let _ = timeout(EXPLANATION, client.close(REPLY_SUCCESS, "OK".into())).await;
         answer
     }
 }
@@ -203,19 +206,19 @@ impl fmt::Debug for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.watcher.abort();
-        // It was not closed, and no one waits for it any more.
+        // Without `close` there is no one to wait for the broker's answer.
         self.io.cut();
     }
 }
 
-/// Opens a connection of lapin's and the connection below it, within the deadline.
+/// Opens a connection of lapin's, and the socket below it, within the deadline.
 async fn connect(
     options: &Options,
     deadline: Instant,
 ) -> Result<(lapin::Connection, Arc<ConnectionIo>)> {
     let io = Arc::new(ConnectionIo::new(options.max_body));
-    // Whether the deadline passes or the caller goes away: the connection ends with this call, unless
-    // there is a connection. lapin would keep its thread and the socket.
+    // If the deadline passes, or the caller drops this future, the socket is closed. Otherwise lapin would keep its
+    // thread and the socket.
     let cut = CutOnDrop(Some(io.clone()));
     let opening = open(options, &io);
     let connection = match timeout_at(deadline, opening).await {
@@ -227,7 +230,7 @@ async fn connect(
     Ok((connection, io))
 }
 
-/// Cuts a connection when the future that wanted it is over without a connection.
+/// Cuts a connection that is still being opened, unless [`keep`](Self::keep) was called.
 struct CutOnDrop(Option<Arc<ConnectionIo>>);
 
 impl CutOnDrop {
@@ -244,19 +247,19 @@ impl Drop for CutOnDrop {
     }
 }
 
-/// Why a connection is over.
+/// Why a connection has ended.
 #[derive(Debug, Clone)]
 pub(crate) enum Ended {
     /// This side closed it.
     Closed,
     /// It failed.
     Failed(lapin::Error),
-    /// lapin let go of the socket and gave no reason.
+    /// lapin let go of the socket without a reason.
     Lost,
 }
 
 impl Ended {
-    /// Waits until the connection is over.
+    /// Waits until the connection has ended. Cancel safe.
     pub(crate) async fn wait(ended: &mut watch::Receiver<Option<Self>>) -> Self {
         let found = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
         found.unwrap_or(Self::Lost)
@@ -274,7 +277,7 @@ impl Ended {
     }
 }
 
-/// Follows a connection until it is over. The only listener: lapin splits events among them.
+/// Follows a connection until it has ended. It is the only listener, since lapin splits its events among listeners.
 async fn watch_over(
     events: impl futures_util::Stream<Item = Event>,
     status: lapin::ConnectionStatus,
@@ -285,8 +288,8 @@ async fn watch_over(
     tokio::pin!(events);
     let lost = async {
         io.socket().ended().await;
-        // lapin says why, if it knows, a moment later.
-        tokio::time::sleep(LAST_WORDS).await;
+        // lapin may tell the reason slightly later.
+        tokio::time::sleep(EXPLANATION).await;
     };
     tokio::pin!(lost);
     loop {
@@ -295,7 +298,7 @@ async fn watch_over(
             () = &mut lost => None,
         };
         match event {
-            // It closed a channel, and whoever uses that learns it there.
+            // The broker closed a channel; the sender or receiver that has the channel learns it there.
             Some(Event::Error(_)) if status.connected() => {}
             Some(Event::Error(error)) => return end(&ended, Ended::Failed(error)),
             Some(Event::ConnectionBlocked(reason)) => {
@@ -312,7 +315,7 @@ async fn watch_over(
     }
 }
 
-/// The first reason is the reason.
+/// Sets the reason of the end, if there is none yet.
 fn end(ended: &watch::Sender<Option<Ended>>, reason: Ended) {
     ended.send_if_modified(|ended| {
         let first = ended.is_none();
@@ -321,5 +324,5 @@ fn end(ended: &watch::Sender<Option<Ended>>, reason: Ended) {
     });
 }
 
-/// How long the end of a connection may take to be explained.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long lapin may take to tell the reason of an end, and the broker to answer `connection.close`.
+const EXPLANATION: Duration = Duration::from_millis(200);

@@ -1,9 +1,15 @@
-//! One table from lapin's errors to ours.
+//! Errors: lapin's errors as ours, and how errors name their subjects.
+//!
+//! `client.rs` has what lapin's errors mean, `texts.rs` how RabbitMQ's texts are quoted.
 
-use std::io;
+mod client;
+mod texts;
 
-use enoki_core::{Error, ErrorKind, transport::passing};
-use lapin::{ErrorKind as Lapin, protocol::AMQPError};
+use enoki_core::{Error, ErrorKind};
+use lapin::ErrorKind as Lapin;
+
+pub(crate) use self::client::kind;
+use self::client::{advice, is_transient, reason};
 
 /// An error of this operation, from an error of lapin's.
 pub(crate) fn failed(
@@ -14,7 +20,7 @@ pub(crate) fn failed(
     let mut failed = about(Error::new(kind(error), operation), subject.into())
         .because(reason(error))
         .transient(is_transient(error));
-    // What the broker said is the reason. lapin's error has it as it came, control characters and all.
+    // The broker's text is the reason already. lapin's error has that text with its control characters.
     if !matches!(error.kind(), Lapin::ProtocolError(_)) {
         failed = failed.caused_by(error.clone());
     }
@@ -24,153 +30,40 @@ pub(crate) fn failed(
     }
 }
 
-/// Names the subject, if there is one: a sender has none.
+/// Adds the subject to an error, if it is not empty: a sender has none.
 pub(crate) fn about(error: Error, subject: String) -> Error {
     if subject.is_empty() { error } else { error.on(subject) }
 }
 
-/// A call that its deadline ended.
+/// The error of a call that its deadline ended.
 pub(crate) fn timed_out(operation: &'static str, subject: impl Into<String>) -> Error {
     Error::new(ErrorKind::Timeout, operation)
         .on(subject.into())
         .because("the broker did not answer in time")
 }
 
-/// The table.
-pub(crate) fn kind(error: &lapin::Error) -> ErrorKind {
-    match error.kind() {
-        Lapin::ProtocolError(error) => reply_kind(error.get_id(), error.get_message().as_str()),
-        Lapin::IOError(error) if error.kind() == io::ErrorKind::TimedOut => ErrorKind::Timeout,
-        Lapin::IOError(_)
-        | Lapin::MissingHeartbeatError
-        | Lapin::InvalidChannel(_)
-        | Lapin::InvalidChannelState(..)
-        | Lapin::InvalidConnectionState(_) => ErrorKind::Connection,
-        Lapin::RuntimeShutdownError(_) => ErrorKind::Closed,
-        Lapin::InvalidProtocolVersion(_) => ErrorKind::Unsupported,
-        Lapin::AuthProviderError(_) => ErrorKind::Denied,
-        Lapin::ChannelsLimitReached => ErrorKind::Refused,
-        Lapin::SerialisationError(_) => ErrorKind::Codec,
-        _ => ErrorKind::Unexpected,
+/// How an error names a queue.
+pub(crate) fn queue_subject(name: &str) -> String {
+    format!("queue {name:?}")
+}
+
+/// How an error names an exchange. The default exchange has no name.
+pub(crate) fn exchange_subject(name: &str) -> String {
+    match name {
+        "" => "the default exchange".to_owned(),
+        name => format!("exchange {name:?}"),
     }
 }
 
-/// What a reply code means; the text decides where RabbitMQ uses one code for several things.
-fn reply_kind(code: u16, text: &str) -> ErrorKind {
-    if let Some(kind) = passing(text) {
-        return kind;
-    }
-    match code {
-        311 => ErrorKind::TooLarge,
-        312 => ErrorKind::Unroutable,
-        320 => ErrorKind::Connection,
-        402 => ErrorKind::NotFound,
-        403 => ErrorKind::Denied,
-        404 => ErrorKind::NotFound,
-        405 => ErrorKind::Conflict,
-        406 if text.contains("larger than") => ErrorKind::TooLarge,
-        406 if text.contains("timed out") => ErrorKind::Timeout,
-        406 if text.contains("unknown delivery tag") => ErrorKind::Unexpected,
-        406 if text.contains("exchange type") => ErrorKind::Unsupported,
-        406 if text.contains("inequivalent") => ErrorKind::Conflict,
-        406 if text.to_ascii_lowercase().contains("invalid") => ErrorKind::Configuration,
-        406 => ErrorKind::Conflict,
-        503 if text.contains("exchange type") => ErrorKind::Unsupported,
-        506 => ErrorKind::Refused,
-        530 if text.contains("not found") => ErrorKind::NotFound,
-        530 if text.contains("has reached the") => ErrorKind::Refused,
-        530 => ErrorKind::Denied,
-        540 => ErrorKind::Unsupported,
-        541 if text.contains("deprecated") => ErrorKind::Unsupported,
-        _ => ErrorKind::Unexpected,
-    }
-}
-
-/// Whether the same call may succeed later. What a reply code says is said for good, except
-/// where it is about the state the broker is in, or where the broker failed itself.
-fn is_transient(error: &lapin::Error) -> bool {
-    match error.kind() {
-        Lapin::ProtocolError(error) => match error.get_id() {
-            320 | 506 => true,
-            // An exclusive queue of a connection that the broker has not yet missed.
-            405 => true,
-            541 => !error.get_message().as_str().contains("deprecated"),
-            530 if error.get_message().as_str().contains("has reached the") => true,
-            _ => {
-                let text = error.get_message();
-                passing(text.as_str()).is_some() || text.as_str().contains("timed out")
-            }
-        },
-        Lapin::ChannelsLimitReached => true,
-        _ => matches!(kind(error), ErrorKind::Connection | ErrorKind::Timeout),
-    }
-}
-
-/// What the broker said, or what happened to the connection. Nothing of it is a secret: no
-/// broker quotes a password, and lapin's own texts name states.
-fn reason(error: &lapin::Error) -> String {
-    match error.kind() {
-        Lapin::ProtocolError(error) => {
-            let text = error.get_message().as_str();
-            difference(text).unwrap_or_else(|| format!("the broker answered: {}", text.trim()))
-        }
-        Lapin::IOError(error) => match error.kind() {
-            io::ErrorKind::ConnectionAborted => "the broker closed the connection".to_owned(),
-            _ => error.to_string(),
-        },
-        Lapin::MissingHeartbeatError => "the broker's heartbeats stopped".to_owned(),
-        Lapin::InvalidChannelState(..) => "the channel is closed".to_owned(),
-        Lapin::InvalidConnectionState(_) => "the connection is closed".to_owned(),
-        Lapin::ParsingError(_) => "the broker sent what is not AMQP 0-9-1".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-fn advice(error: &lapin::Error) -> Option<&'static str> {
-    let Lapin::ProtocolError(error) = error.kind() else { return None };
-    match error.get_id() {
-        405 => Some("it belongs to another connection, which has to end first"),
-        406 if is_difference(error) => {
-            Some("declare it as it is, or delete it on the broker and declare it again")
-        }
-        _ => None,
-    }
-}
-
-fn is_difference(error: &AMQPError) -> bool {
-    error.get_message().as_str().contains("inequivalent arg")
-}
-
-/// Which argument differs, out of `PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue
-/// 'q' in vhost 'v': received the value '2' of type 'long' but current is the value '1' of type
-/// 'long'`.
-fn difference(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("inequivalent arg '")?;
-    let (argument, rest) = rest.split_once('\'')?;
-    let (_, values) = rest.split_once(": received ")?;
-    Some(match values.split_once(" but current is ") {
-        Some((asked, found)) => {
-            format!(
-                "it exists with another {argument}: asked for {}, it has {}",
-                value(asked),
-                value(found)
-            )
-        }
-        None => format!("it exists with another {argument}: {}", values.trim()),
-    })
-}
-
-/// `2` out of `the value '2' of type 'signedint'`; short strings as they are.
-fn value(text: &str) -> String {
-    let text = text.trim();
-    text.strip_prefix("the value ")
-        .and_then(|rest| rest.rsplit_once(" of type ").map(|(value, _)| value))
-        .unwrap_or(text)
-        .to_owned()
-}
+/// The operation of opening a connection, in errors.
+pub(crate) const CONNECT: &str = "connect to";
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use lapin::protocol::AMQPError;
+
     use super::*;
 
     fn reply(code: u16, text: &str) -> lapin::Error {
@@ -209,9 +102,9 @@ mod tests {
         assert!(!failed("declare", "x", &reply(403, "no")).is_transient());
     }
 
-    /// One code for what is so for good and for what passes: the words tell which.
+    /// One code means a lasting refusal and a passing one: the text tells which.
     #[test]
-    fn what_the_broker_cannot_do_for_the_time_being_is_transient() {
+    fn a_refusal_that_will_pass_is_transient() {
         let table = [
             (404, "NOT_FOUND - no queue 'q' in vhost 'v'", ErrorKind::NotFound, false),
             (
@@ -270,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_says_which_argument_differs() {
+    fn a_conflict_says_what_to_do() {
         let text = "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost \
                     'v': received the value '2' of type 'long' but current is the value '1' of \
                     type 'long'";
@@ -279,15 +172,5 @@ mod tests {
             "declare queue \"q\": it exists with another x-max-length: asked for '2', it has '1'; \
              declare it as it is, or delete it on the broker and declare it again"
         );
-        let text = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost 'v': \
-                    received 'topic' but current is 'direct'";
-        assert_eq!(
-            reason(&reply(406, text)),
-            "it exists with another type: asked for 'topic', it has 'direct'"
-        );
-        // The text is cut at 255 bytes: what is left still names the argument.
-        let cut = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost 'v': \
-                   received none but curr";
-        assert_eq!(reason(&reply(406, cut)), "it exists with another x-a: none but curr");
     }
 }

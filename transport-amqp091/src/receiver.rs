@@ -1,4 +1,4 @@
-//! Deliveries of one queue, on a channel of their own.
+//! A receiver: the deliveries of one queue, on a channel of their own.
 
 mod unsettled;
 
@@ -32,28 +32,39 @@ use tokio::{sync::watch, time::timeout};
 use self::unsettled::{SettleFrame, Unsettled};
 use crate::{
     connection::{Connection, Ended},
-    error,
-    headers::{Incoming, from_short, incoming, short, table_out},
+    error::{self, queue_subject},
+    headers::{
+        incoming::{Incoming, from_short, incoming},
+        outgoing::{short, table_out},
+    },
     limits::REPLY_TIMEOUT,
 };
 
 /// A consumer.
 pub(crate) struct Amqp091Receiver {
     queue: ShortStr,
+    /// The consumer tag (§1.8.3.3).
     tag: ShortString,
     channel: Channel,
+    /// lapin's stream of deliveries. Not polled again once `ended` is set.
     consumer: Consumer,
+    /// Why the connection has ended, once it has.
     connection_ended: watch::Receiver<Option<Ended>>,
     unsettled: Unsettled,
+    /// Empty between two calls; kept for its memory.
     frames: Vec<SettleFrame>,
+    /// Whether this side has ended the deliveries, by a cancel or by `stop_last`.
     stopping: bool,
-    /// Whether it is still the queue's consumer, and gives back nothing before it is closed.
+    /// Whether `stop_last` was called: the broker still has its consumer, and deliveries go back to the queue only when
+    /// the channel closes. Then `stopping` and `ended` are set, too.
     requeues_by_close: bool,
+    /// Whether this side has closed the channel.
     closed: bool,
+    /// Why there are no more deliveries, once there are none.
     ended: Option<ReceiverEnd>,
 }
 
-/// An end that can be told again.
+/// Why there are no more deliveries; each call tells it again.
 #[derive(Debug, Clone)]
 enum ReceiverEnd {
     Stopped,
@@ -64,7 +75,7 @@ enum ReceiverEnd {
 impl Amqp091Receiver {
     /// Starts to consume.
     pub(crate) async fn open(connection: &Connection, options: ReceiverOptions) -> Result<Self> {
-        let subject = subject(&options.queue);
+        let subject = queue_subject(&options.queue);
         // A consumer tag is local to its channel, and each consumer has a channel of its own.
         let tag = match &options.name {
             Some(name) => short(name)?,
@@ -107,8 +118,8 @@ impl Amqp091Receiver {
         }
     }
 
-    /// Why lapin's stream is over. It ends in the same way for a deleted queue, for a cancel of
-    /// ours, and for a channel that was closed on this side.
+    /// Why lapin's stream has ended. It ends in the same way when the queue is deleted, when this side cancels, and when
+    /// this side closes the channel.
     fn end_of_stream(&self) -> ReceiverEnd {
         match (self.channel.status().connected(), self.stopping) {
             (true, true) => ReceiverEnd::Stopped,
@@ -122,9 +133,9 @@ impl Amqp091Receiver {
         match ended {
             ReceiverEnd::Stopped => End::Stopped,
             ReceiverEnd::Cancelled => End::Cancelled(
-                Error::new(ErrorKind::NotFound, CONSUME)
-                    .on(subject(&self.queue))
-                    .because("the broker cancelled the consumer, as it does when a queue goes"),
+                Error::new(ErrorKind::NotFound, CONSUME).on(queue_subject(&self.queue)).because(
+                    "the broker cancelled the consumer, as it does when a queue is deleted",
+                ),
             ),
             ReceiverEnd::Lost(error) => End::Lost(self.lost(error.as_ref())),
         }
@@ -132,16 +143,16 @@ impl Amqp091Receiver {
 
     fn lost(&self, error: Option<&lapin::Error>) -> Error {
         match (error, &*self.connection_ended.borrow()) {
-            (Some(error), _) => error::failed(CONSUME, subject(&self.queue), error),
-            (None, Some(ended)) => ended.error(CONSUME, subject(&self.queue)),
+            (Some(error), _) => error::failed(CONSUME, queue_subject(&self.queue), error),
+            (None, Some(ended)) => ended.error(CONSUME, queue_subject(&self.queue)),
             (None, None) => Error::new(ErrorKind::Connection, CONSUME)
-                .on(subject(&self.queue))
+                .on(queue_subject(&self.queue))
                 .because("the channel is closed"),
         }
     }
 
-    /// Writes a frame, without waiting for the socket: the first poll puts it in lapin's queue, in
-    /// the order of the calls. A channel that is gone fails here and is noticed by `receive`.
+    /// Writes a frame, without waiting for the socket: the first poll puts it in lapin's queue, in the order of the calls.
+    /// On a closed channel it fails here, and `receive` returns the end.
     fn write_frame(&self, frame: SettleFrame) {
         let channel = &self.channel;
         let _ = match frame {
@@ -165,11 +176,11 @@ impl Amqp091Receiver {
 }
 
 impl Drop for Amqp091Receiver {
-    /// Closes the channel, which gives everything unsettled back, and only then lets go of lapin's consumer.
-    /// That one would cancel itself first: with a single active consumer the broker would then give the
-    /// next one what comes behind the deliveries that are on their way back.
+    /// Closes the channel, so that everything unsettled goes back to the queue, and drops lapin's consumer after that.
+    /// lapin's consumer would cancel itself first. On a queue with a single active consumer the broker would then give the
+    /// next consumer the messages behind the deliveries that are still on their way back.
     fn drop(&mut self) {
-        // The first poll puts the frame in lapin's queue; lapin takes the answer by itself.
+        // The first poll puts the frame in lapin's queue; lapin handles the answer by itself.
         let _ = self.channel.close(REPLY_SUCCESS, "OK".into()).now_or_never();
     }
 }
@@ -206,7 +217,7 @@ impl Receiver for Amqp091Receiver {
                     Poll::Pending if taken > 0 => break,
                     Poll::Pending => return Poll::Pending,
                 };
-                // lapin's stream would wait for ever if it were asked again.
+                // lapin's stream would wait forever if it were polled again.
                 self.ended = Some(ended);
                 break;
             }
@@ -245,13 +256,13 @@ impl Receiver for Amqp091Receiver {
         let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         match timeout(REPLY_TIMEOUT, cancel).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error::failed("stop", subject(&self.queue), &error)),
-            Err(_) => Err(error::timed_out("stop", subject(&self.queue))),
+            Ok(Err(error)) => Err(error::failed("stop", queue_subject(&self.queue), &error)),
+            Err(_) => Err(error::timed_out("stop", queue_subject(&self.queue))),
         }
     }
 
-    /// Not by `basic.cancel`: RabbitMQ makes the next consumer active at once, and gives it what is
-    /// behind the deliveries that are unsettled here. When the channel closes, these are back before.
+    /// Sends no `basic.cancel`: RabbitMQ would make the next consumer active at once, and give it the messages behind the
+    /// deliveries that are unsettled here. When the channel closes instead, those are back in the queue first.
     async fn stop_last(&mut self) -> Result<()> {
         if self.ended.is_none() {
             self.stopping = true;
@@ -266,22 +277,18 @@ impl Receiver for Amqp091Receiver {
             return Ok(());
         }
         self.closed = true;
-        // Frames of one channel are written in order, so its answer says that the broker has read
-        // every settlement before it.
+        // Frames of one channel are written in order, so the answer shows that the broker has read every settlement
+        // before it.
         let close = self.channel.close(REPLY_SUCCESS, "OK".into());
         match timeout(REPLY_TIMEOUT, close).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error::failed("close", subject(&self.queue), &error)),
-            Err(_) => Err(error::timed_out("close", subject(&self.queue))),
+            Ok(Err(error)) => Err(error::failed("close", queue_subject(&self.queue), &error)),
+            Err(_) => Err(error::timed_out("close", queue_subject(&self.queue))),
         }
     }
 }
 
-fn subject(queue: &ShortStr) -> String {
-    format!("queue {:?}", queue.as_str())
-}
-
 const CONSUME: &str = "consume from";
 
-/// Makes consumer tags differ, for the eye of whoever looks at the broker.
+/// Makes consumer tags differ within this process, so that an operator can tell consumers apart.
 static NEXT_TAG: AtomicU64 = AtomicU64::new(1);

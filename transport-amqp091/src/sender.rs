@@ -1,4 +1,4 @@
-//! Publishing, pipelined: frames are written in order and nobody waits for one to be confirmed.
+//! A sender: it takes messages in their order, without waiting for the confirm of one before it takes the next.
 
 use std::{collections::VecDeque, fmt, future::poll_fn, sync::Arc};
 
@@ -12,38 +12,44 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     connection::{Connection, Ended},
-    error,
+    error::{self, exchange_subject},
     io::connection_io::ConnectionIo,
     limits::REPLY_TIMEOUT,
     proto::encode,
     publishing::{
         channel::{Closed, PublishChannel},
-        unconfirmed::{PUBLISH, target},
+        unconfirmed::PUBLISH,
     },
 };
 
-/// A confirm channel.
+/// A channel in confirm mode (`confirm.select`, an extension of RabbitMQ).
 pub(crate) struct Amqp091Sender {
-    /// Closed when the last clone of it is gone.
+    /// lapin's handle of the channel. lapin closes the channel when the last clone of it is dropped.
     channel: Channel,
     io: Arc<ConnectionIo>,
-    publish_channel: Arc<PublishChannel>,
+    /// The messages and outcomes of that channel, which the task of `io` shares.
+    messages: Arc<PublishChannel>,
+    /// How many messages may be without an outcome that was told; at least 1.
     window: usize,
+    /// Why the connection has ended, once it has.
     ended: watch::Receiver<Option<Ended>>,
     /// The login, which the broker compares with the user id of messages, if it is known here.
     login: Option<String>,
-    /// Outcomes of messages that were never sent.
+    /// Outcomes of messages that were refused here and never written.
     unsent: Vec<(u64, PublishOutcome)>,
+    /// Why it takes no message any more. Outcomes that are known are still told before that.
     failed: Option<Failed>,
 }
 
-/// Why a sender is of no use any more; can be told again.
+/// Why a sender has failed; each call tells it again.
 #[derive(Debug, Clone)]
 enum Failed {
+    /// The broker closed the channel.
     Channel(lapin::Error),
-    /// The channel, for messages that have their outcome. There is nothing wrong with the others.
+    /// The broker closed the channel for certain messages, which have their outcomes. The others may be sent again.
     ChannelOfOthers(lapin::Error),
-    Session(Ended),
+    /// The connection has ended.
+    Connection(Ended),
 }
 
 impl Amqp091Sender {
@@ -56,7 +62,7 @@ impl Amqp091Sender {
         connection.answered(OPEN, &subject, select).await?;
         let channel = channel.keep();
         Ok(Self {
-            publish_channel: connection.io().attach(channel.id()),
+            messages: connection.io().attach(channel.id()),
             channel,
             io: connection.io().clone(),
             window: sender.window.get().into(),
@@ -67,7 +73,7 @@ impl Amqp091Sender {
         })
     }
 
-    /// What the broker would answer by closing the channel, with everything under way on it.
+    /// Refuses a message that the broker would answer by closing the channel, on which other messages have no answer yet.
     fn check(&self, outgoing: &Outgoing) -> Result<()> {
         let properties = &outgoing.message.properties;
         if let (Some(user), Some(login)) = (&properties.user_id, &self.login)
@@ -81,16 +87,16 @@ impl Amqp091Sender {
         }
         if outgoing.mandatory && properties.message_id.is_none() {
             return Err(refused(outgoing, ErrorKind::Unexpected)
-                .because("a mandatory message needs a message id to be told from others"));
+                .because("a mandatory message needs a message id: the broker names a message that it returns by nothing else"));
         }
         Ok(())
     }
 
-    /// Puts a message behind those before it. `false` if the channel is gone: nothing was taken.
+    /// Takes a message. `false` if the channel is closed: then it was not taken.
     fn take(&self, outgoing: &Outgoing) -> Result<bool> {
         self.check(outgoing)?;
-        let head = encode::head(self.publish_channel.number(), outgoing, self.io.frame_max())?;
-        Ok(self.publish_channel.take(outgoing, head))
+        let head = encode::head(self.messages.number(), outgoing, self.io.frame_max())?;
+        Ok(self.messages.take(outgoing, head))
     }
 
     fn error(&self, failed: &Failed) -> Error {
@@ -105,7 +111,7 @@ impl Amqp091Sender {
                     .transient(true)
                     .caused_by(reason)
             }
-            Failed::Session(ended) => ended.error("publish", String::new()),
+            Failed::Connection(ended) => ended.error("publish", String::new()),
         }
     }
 }
@@ -113,21 +119,20 @@ impl Amqp091Sender {
 impl fmt::Debug for Amqp091Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Amqp091Sender")
-            .field("publish_channel", &self.publish_channel)
+            .field("messages", &self.messages)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for Amqp091Sender {
-    /// Stays for the answers that are under way. If the broker closed the channel for one of those
-    /// messages while lapin was closing it from this side, lapin would give up the connection.
+    /// Keeps the channel until the broker has answered each message. If the broker closed the channel for one of them while
+    /// lapin closes it from this side, lapin would give up the connection.
     fn drop(&mut self) {
-        if !self.publish_channel.is_drained() && tokio::runtime::Handle::try_current().is_ok() {
-            let (channel, publish_channel) = (self.channel.clone(), self.publish_channel.clone());
+        if !self.messages.is_drained() && tokio::runtime::Handle::try_current().is_ok() {
+            let (channel, messages) = (self.channel.clone(), self.messages.clone());
             let waiting = async move {
-                let _ =
-                    timeout(REPLY_TIMEOUT, poll_fn(|cx| publish_channel.poll_drained(cx))).await;
+                let _ = timeout(REPLY_TIMEOUT, poll_fn(|cx| messages.poll_drained(cx))).await;
                 drop(channel);
             };
             spawn("close a sender", waiting, drop);
@@ -139,10 +144,10 @@ impl Drop for Amqp091Sender {
 impl Sender for Amqp091Sender {
     async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()> {
         let mut taken = false;
-        // After a failure it takes nothing; `outcomes` says what is known, then that it failed.
+        // After a failure it takes nothing; `outcomes` tells the known outcomes, then the failure.
         while self.failed.is_none()
             && let Some(outgoing) = messages.front()
-            && self.publish_channel.has_room_for(outgoing, self.window)
+            && self.messages.has_room_for(outgoing, self.window)
         {
             match self.take(outgoing) {
                 Ok(true) => taken = true,
@@ -164,17 +169,17 @@ impl Sender for Amqp091Sender {
         }
         loop {
             if let Some(failed) = &self.failed {
-                return match self.publish_channel.outcomes(into) {
+                return match self.messages.outcomes(into) {
                     true => Ok(()),
                     false => Err(self.error(failed)),
                 };
             }
-            let Self { publish_channel, ended, .. } = self;
+            let Self { messages, ended, .. } = self;
             let closed = tokio::select! {
                 biased;
-                closed = poll_fn(|cx| publish_channel.poll_outcomes(cx, into)) => closed,
+                closed = poll_fn(|cx| messages.poll_outcomes(cx, into)) => closed,
                 ended = Ended::wait(ended) => {
-                    self.failed = Some(Failed::Session(ended));
+                    self.failed = Some(Failed::Connection(ended));
                     continue;
                 }
             };
@@ -185,21 +190,21 @@ impl Sender for Amqp091Sender {
                 }
                 Some(Closed::ByBroker { error, explained: false }) => Some(Failed::Channel(error)),
                 // The connection learns the reason slightly later.
-                Some(Closed::Here) => Some(Failed::Session(Ended::wait(ended).await)),
+                Some(Closed::Here) => Some(Failed::Connection(Ended::wait(ended).await)),
             };
         }
     }
 }
 
-/// The error of a message that was not sent.
+/// The error of a message that is not sent.
 fn refused(outgoing: &Outgoing, kind: ErrorKind) -> Error {
-    Error::new(kind, PUBLISH).on(target(&outgoing.exchange))
+    Error::new(kind, PUBLISH).on(exchange_subject(&outgoing.exchange))
 }
 
 /// The error of a sender whose channel or connection failed.
 fn closed_by(error: &lapin::Error) -> Error {
     match error::kind(error) {
-        // Nothing that a publisher does can conflict: it is a message that the broker refuses.
+        // A publish declares nothing that could conflict: the broker refused a message.
         ErrorKind::Conflict => Error::new(ErrorKind::Refused, "publish").because(error.to_string()),
         _ => error::failed("publish", "", error),
     }

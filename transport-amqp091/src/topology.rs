@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings: one change, one request.
+//! Changes of exchanges, queues and bindings: each is one request, or two where it is verified first.
 
 use enoki_core::{
     BindingSpec, Destination, ErrorKind, ExchangeKind, ExchangeSpec, QueueSpec, Result, ShortStr,
@@ -15,7 +15,8 @@ use lapin::{
 
 use crate::{
     connection::Connection,
-    headers::{short, table_out},
+    error::{exchange_subject, queue_subject},
+    headers::outgoing::{short, table_out},
 };
 
 /// Makes one change.
@@ -45,7 +46,7 @@ async fn declare_exchange(connection: &Connection, spec: &ExchangeSpec) -> Resul
     active_exchange(connection, "declare", spec).await
 }
 
-/// Looks first, so that what is missing is not created, then compares by declaring it.
+/// Declares it passively first, so that a missing one is not created, and then compares it by declaring it.
 async fn verify_exchange(connection: &Connection, spec: &ExchangeSpec) -> Result<()> {
     if spec.name.is_empty() {
         return Ok(());
@@ -79,8 +80,8 @@ async fn active_exchange(
     let declare =
         async |channel: &Channel| channel.exchange_declare(name, kind, options, arguments).await;
     match &spec.kind {
-        // RabbitMQ answers a kind it does not know by closing the connection, and takes everything
-        // else on it down: so it gets one that carries nothing else.
+        // RabbitMQ answers a kind that it does not know by closing the connection. So the request gets a connection of its
+        // own.
         ExchangeKind::Plugin(plugin) => {
             let declared = connection.request_apart(operation, &spec.subject(), declare).await;
             declared.map_err(|error| match error.kind() {
@@ -97,7 +98,7 @@ async fn active_exchange(
 }
 
 async fn delete_exchange(connection: &Connection, name: &ShortStr) -> Result<()> {
-    let subject = format!("exchange {:?}", name.as_str());
+    let subject = exchange_subject(name);
     let name = short(name)?;
     let deleted = connection
         .request("delete", &subject, async |channel| {
@@ -121,7 +122,7 @@ async fn declare_queue(
         ..Default::default()
     };
     let declare = async |channel: &Channel| channel.queue_declare(name, options, arguments).await;
-    // Brokers that have given up transient queues answer by closing the connection (RabbitMQ 4.3).
+    // A broker without transient queues answers by closing the connection (RabbitMQ 4.3).
     let declared = if spec.durable || spec.exclusive {
         connection.request(operation, &spec.subject(), declare).await
     } else {
@@ -130,7 +131,7 @@ async fn declare_queue(
     declared.map(found)
 }
 
-/// Looks first, so that what is missing is not created, then compares by declaring it.
+/// Declares it passively first, so that a missing one is not created, and then compares it by declaring it.
 async fn verify_queue(connection: &Connection, spec: &QueueSpec) -> Result<Found> {
     let name = short(&spec.name)?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
@@ -146,7 +147,7 @@ async fn verify_queue(connection: &Connection, spec: &QueueSpec) -> Result<Found
 }
 
 async fn delete_queue(connection: &Connection, name: &ShortStr) -> Result<Found> {
-    let subject = format!("queue {:?}", name.as_str());
+    let subject = queue_subject(name);
     let name = short(name)?;
     let deleted = connection
         .request("delete", &subject, async |channel| {
@@ -157,7 +158,7 @@ async fn delete_queue(connection: &Connection, name: &ShortStr) -> Result<Found>
 }
 
 async fn purge_queue(connection: &Connection, name: &ShortStr) -> Result<Found> {
-    let subject = format!("queue {:?}", name.as_str());
+    let subject = queue_subject(name);
     let name = short(name)?;
     connection
         .request("purge", &subject, async |channel| {
@@ -225,7 +226,7 @@ fn messages(count: u32) -> Found {
     Found { messages: count.into(), ..Found::default() }
 }
 
-/// Removing what is not there is done already; RabbitMQ says so itself, older brokers answer 404.
+/// An object that does not exist counts as removed. RabbitMQ answers so itself; other brokers answer 404.
 fn or_missing<T: Default>(removed: Result<T>) -> Result<T> {
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),

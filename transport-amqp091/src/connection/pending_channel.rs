@@ -1,4 +1,4 @@
-//! Channels that may be given up at any moment.
+//! A channel whose request may be given up at any moment.
 
 use std::ops::Deref;
 
@@ -8,11 +8,11 @@ use tokio::{runtime::Handle, time::timeout};
 
 use crate::limits::REPLY_TIMEOUT;
 
-/// A channel with a request under way, until [`PendingChannel::keep`].
+/// A channel with a request that is not answered yet, until [`PendingChannel::keep`].
 ///
-/// When the caller goes away first, the request is answered all the same: by a consumer that lapin
-/// keeps and that is never read, or by the broker closing the channel. If this side closed it at that
-/// moment, lapin would give up the connection. So it is closed after the answer.
+/// When the caller drops it first, the answer still comes: as a consumer that lapin keeps and this process never reads,
+/// or as the broker's `channel.close`. lapin would give up the connection if this side closed the channel at that moment.
+/// So the channel is closed after the answer.
 pub(crate) struct PendingChannel {
     channel: Channel,
     kept: bool,
@@ -23,7 +23,7 @@ impl PendingChannel {
         Self { channel, kept: false }
     }
 
-    /// The answer is there.
+    /// The request is answered: the caller keeps the channel.
     pub(crate) fn keep(mut self) -> Channel {
         self.kept = true;
         self.channel.clone()
@@ -45,7 +45,7 @@ impl Drop for PendingChannel {
         }
         let channel = self.channel.clone();
         let closing = async move {
-            // Requests are answered in their order, so the answer to this one comes last.
+            // The broker answers the requests of a channel in their order, so the answer to this one comes last.
             let behind = channel.basic_qos(1, BasicQosOptions::default());
             let _ = timeout(REPLY_TIMEOUT, behind).await;
             if channel.status().connected() {

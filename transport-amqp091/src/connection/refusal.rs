@@ -4,7 +4,7 @@ use enoki_core::{Error, ErrorKind};
 use enoki_socket::tls_error;
 
 use crate::{
-    error,
+    error::{self, CONNECT},
     io::{connection_io::frame_fault, socket_state::Stage},
     options::Options,
 };
@@ -24,16 +24,17 @@ pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> 
                 .caused_by(error.clone());
             match stage {
                 Stage::Unreachable | Stage::Silent => unsupported
-                    .because("what answered does not speak AMQP 0-9-1")
+                    .because("the peer does not speak AMQP 0-9-1")
                     .remedy(options.other_port()),
                 Stage::Greeted | Stage::Answered => unsupported.because(io.to_string()),
             }
         }
-        // Brokers that do not know `authentication_failure_close` just hang up.
+        // Brokers that do not know the capability `authentication_failure_close` refuse a login by closing the
+        // connection.
         (Stage::Greeted, lapin::ErrorKind::IOError(_)) => Error::new(ErrorKind::Denied, CONNECT)
             .on(options.subject())
-            .because("the broker hung up during the login, which is how some refuse one")
-            .remedy(who(options))
+            .because("the broker closed the connection during the login, as some do to refuse it")
+            .remedy(login_remedy(options))
             .caused_by(error.clone()),
         (Stage::Silent, lapin::ErrorKind::IOError(_)) => refused.remedy(options.other_port()),
         (_, lapin::ErrorKind::IOError(io)) if io.kind() == std::io::ErrorKind::TimedOut => {
@@ -41,33 +42,31 @@ pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> 
         }
         (_, lapin::ErrorKind::ParsingError(_)) => Error::new(ErrorKind::Unsupported, CONNECT)
             .on(options.subject())
-            .because("what answered does not speak AMQP 0-9-1")
+            .because("the peer does not speak AMQP 0-9-1")
             .caused_by(error.clone()),
         (_, lapin::ErrorKind::ProtocolError(reply)) if reply.get_id() == 403 => {
-            refused.remedy(who(options))
+            refused.remedy(login_remedy(options))
         }
         _ => refused,
     }
 }
 
-/// What may be wrong when a login is refused.
-fn who(options: &Options) -> &'static str {
+/// What to check when a login is refused.
+fn login_remedy(options: &Options) -> &'static str {
     match options.user() {
         Some(_) => "check user name and password",
         None => {
-            "check that the broker takes logins by certificate (EXTERNAL; RabbitMQ has a plugin for it), \
-             and knows whom this one names"
+            "check that the broker accepts logins by certificate (EXTERNAL; RabbitMQ has a plugin for it), \
+             and knows the user that the certificate names"
         }
     }
 }
 
-/// A connection that its deadline ended is one that could not be made; the next try may do better.
+/// The error where the deadline passed first. It is transient.
 pub(super) fn silent(options: &Options, stage: Stage) -> Error {
     Error::new(ErrorKind::Connection, CONNECT).on(options.subject()).because(match stage {
-        Stage::Unreachable => "no connection within the deadline",
-        Stage::Silent => "connected, but no AMQP greeting within the deadline",
+        Stage::Unreachable => "there was no connection within the deadline",
+        Stage::Silent => "connected, but the broker sent nothing within the deadline",
         Stage::Greeted | Stage::Answered => "the login was not over within the deadline",
     })
 }
-
-const CONNECT: &str = "connect to";

@@ -2,7 +2,7 @@
 //! out, and the events that frames mean for this side are returned.
 //!
 //! lapin sometimes writes an acknowledgement after a `channel.close-ok`. To the broker that is a frame on a channel
-//! that was never opened (§4.7): it closes the connection with 504, and all channels on it. The broker would have
+//! that was never opened (§4.3): it closes the connection with 504, and all channels on it. The broker would have
 //! ignored the frame on the open channel as well.
 
 use super::{

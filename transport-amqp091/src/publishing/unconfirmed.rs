@@ -15,7 +15,10 @@ use enoki_core::{
 };
 
 use super::close_reason::CloseReason;
-use crate::{error, proto::event::Answer};
+use crate::{
+    error::{self, exchange_subject},
+    proto::event::Answer,
+};
 
 /// The messages that the broker has not answered.
 #[derive(Debug, Default)]
@@ -118,7 +121,7 @@ impl UnconfirmedMessages {
         let outcome = match answer {
             Answer::Nack => PublishOutcome::Rejected(
                 Error::new(ErrorKind::Refused, PUBLISH)
-                    .on(target(&message.exchange))
+                    .on(exchange_subject(&message.exchange))
                     .because("the broker refused the message, as a full queue does, or one whose node is down"),
             ),
             Answer::Ack if message.returned => PublishOutcome::Unroutable,
@@ -163,7 +166,7 @@ impl UnconfirmedMessages {
                 CloseReason::Other => false,
             };
             if refused {
-                let error = error::failed(PUBLISH, target(&message.exchange), error);
+                let error = error::failed(PUBLISH, exchange_subject(&message.exchange), error);
                 into.push((message.id, PublishOutcome::Rejected(error)));
             }
         }
@@ -208,16 +211,8 @@ impl AcceptedRoutes {
     }
 }
 
+/// The operation of publishing a message, in errors.
 pub(crate) const PUBLISH: &str = "publish to";
-
-/// How an error names the exchange that a message was published to.
-pub(crate) fn target(exchange: &str) -> String {
-    if exchange.is_empty() {
-        "the default exchange".to_owned()
-    } else {
-        format!("exchange {exchange:?}")
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,10 @@
-//! Which deliveries are unsettled, and in which frames settlements are said. Pure.
+//! Which deliveries are unsettled, and which frames settle them.
 
 use std::collections::VecDeque;
 
 use enoki_core::{Disposition, transport::Settle};
 
-/// One frame that settles.
+/// One frame that settles deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SettleFrame {
     /// `basic.ack` of this delivery.
@@ -15,20 +15,21 @@ pub(crate) enum SettleFrame {
     Requeue(u64),
     /// `basic.nack`, back to the queue.
     Release(u64),
-    /// `basic.reject`, never again.
+    /// `basic.reject`, without requeueing.
     Reject(u64),
 }
 
 /// The deliveries of one channel that are not settled.
 ///
-/// An acknowledgement of several deliveries covers every lower tag, so it is only said when each of
-/// them was given to us and has been settled. Tags that never arrived here are not covered either:
-/// while one is missing, its successors are acknowledged one by one.
+/// An acknowledgement of several deliveries covers every lower tag (§1.8.3.13). So it is only written when this process
+/// got each of them and has settled it. While a tag is missing that never arrived here, the deliveries after it are
+/// acknowledged one by one.
 #[derive(Debug, Default)]
 pub(crate) struct Unsettled {
-    /// In the order of their tags; settled ones stay until everything before them is settled.
+    /// In ascending order of their tags, all of which are above `settled_up_to`. A settled delivery stays until every
+    /// tag before it is settled. Between two calls the first one is open, or a tag before it never arrived.
     deliveries: VecDeque<Entry>,
-    /// Everything up to this tag is settled.
+    /// Each tag up to this one has arrived and is settled.
     settled_up_to: u64,
 }
 
@@ -41,14 +42,13 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// To be acknowledged, which has not been said yet.
+    /// Acknowledged by the program; the frame is not written yet. Only during a call.
     Acked,
     Settled,
 }
 
 impl Unsettled {
-    /// A delivery came. Tags come in ascending order; one that does not is never settled here, as
-    /// an unknown one.
+    /// A delivery arrived. Tags arrive in ascending order; one that does not is treated as unknown.
     pub(crate) fn delivered(&mut self, tag: u64) {
         let last = self.deliveries.back().map_or(self.settled_up_to, |entry| entry.tag);
         if tag > last {
@@ -56,10 +56,10 @@ impl Unsettled {
         }
     }
 
-    /// Settles, and appends the frames that say so, to be sent in their order. Unknown tags, and
-    /// tags settled before, are passed over.
+    /// Settles, and appends the frames for it, to be written in their order. Unknown tags, and tags that were settled
+    /// before, are ignored.
     pub(crate) fn settle(&mut self, settlements: &[Settle], frames: &mut Vec<SettleFrame>) {
-        // Single acknowledgements are only said once it is known what goes together.
+        // Single acknowledgements are only written once it is known which of them one frame covers.
         let mut acked = Vec::new();
         for settlement in settlements {
             let Some(entry) = self.open(settlement.tag) else { continue };
@@ -95,7 +95,8 @@ impl Unsettled {
         }
     }
 
-    /// Forgets the settled row at the front: its last acknowledged tag, and how many there are.
+    /// Removes the settled deliveries at the front: returns the last acknowledged tag among them, and how many are
+    /// acknowledged.
     fn pop_settled(&mut self) -> (Option<u64>, usize) {
         let (mut last, mut count) = (None, 0);
         while let Some(entry) = self.deliveries.front().copied() {
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(settle(&mut unsettled, &[(4, Ack)]), [SettleFrame::Ack(4)]);
     }
 
-    /// The broker would take the rejected one for acknowledged, if it heard of that first.
+    /// The broker would take the rejected delivery for acknowledged if that frame came first.
     #[test]
     fn a_negative_settlement_goes_before_the_acknowledgement_that_would_cover_it() {
         let mut unsettled = delivered(1..=3);
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(frames, [SettleFrame::Reject(2), SettleFrame::AckUpTo(3)]);
     }
 
-    /// The broker closes the channel on an acknowledgement of a tag that it has no longer.
+    /// The broker closes the channel for an acknowledgement of a tag that is settled already.
     #[test]
     fn a_row_that_ends_with_a_rejected_delivery_is_acknowledged_up_to_the_one_before() {
         let mut unsettled = delivered(1..=3);
@@ -186,7 +187,7 @@ mod tests {
             settle(&mut unsettled, &[(3, Ack), (4, Ack)]),
             [SettleFrame::Ack(3), SettleFrame::Ack(4)]
         );
-        // What came after it is settled already, and says nothing more.
+        // The deliveries after it are settled already, and need no frame.
         assert_eq!(settle(&mut unsettled, &[(1, Ack), (2, Ack)]), [SettleFrame::AckUpTo(2)]);
     }
 

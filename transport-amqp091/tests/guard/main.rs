@@ -117,7 +117,7 @@ impl Needs {
 }
 
 /// What a trial may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What consumers take here at most.
 const LIMITS: usize = 1024 * 1024;
