@@ -8,7 +8,6 @@
 //! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
 //! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
 
-mod endpoint;
 mod passing;
 mod settings;
 
@@ -18,7 +17,6 @@ use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
-    endpoint::Endpoint,
     passing::passing,
     settings::{Login, Settings},
 };

@@ -3,11 +3,8 @@
 
 use std::ops::Deref;
 
-use enoki_core::{
-    BrokerUrl, Result,
-    transport::{Endpoint, Settings},
-};
-use enoki_socket::Connector;
+use enoki_amqp::{Connector, Endpoint};
+use enoki_core::{BrokerUrl, Result, transport::Settings};
 use lapin::{
     ConnectionProperties,
     types::LongString,

@@ -27,7 +27,7 @@ use crate::{
         socket_state::{CutOnDrop, SocketState},
     },
     limits::{LAST_CHANNEL, REPLY_TIMEOUT},
-    management::link::ManagementLink,
+    management_link::ManagementLink,
     options::Options,
     session_pool::{LinkSession, SessionPool},
 };

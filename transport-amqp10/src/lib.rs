@@ -52,6 +52,7 @@ mod headers;
 mod io;
 mod limits;
 mod management;
+mod management_link;
 mod options;
 mod peer;
 mod proto;

@@ -2,6 +2,5 @@
 //! management address.
 
 pub(crate) mod artemis;
-pub(crate) mod link;
 pub(crate) mod manager;
 pub(crate) mod rabbitmq;

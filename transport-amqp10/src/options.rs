@@ -6,11 +6,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use enoki_core::{
-    BrokerUrl, Result,
-    transport::{Endpoint, Settings},
-};
-use enoki_socket::Connector;
+use enoki_amqp::{Connector, Endpoint};
+use enoki_core::{BrokerUrl, Result, transport::Settings};
 use fe2o3_amqp::sasl_profile::SaslProfile;
 
 /// The parts of a URL, checked, in the form that the client library takes.

@@ -9,7 +9,7 @@ use crate::{cargo::cargo, prepare, shell::Shell};
 /// The crates that are published, each after those that it depends on.
 pub(crate) const PUBLISHED: [&str; 7] = [
     "enoki-core",
-    "enoki-socket",
+    "enoki-amqp",
     "enoki-transport-memory",
     "enoki-transport-amqp091",
     "enoki-transport-amqp10",

@@ -1,7 +1,7 @@
 //! Why a connection was not opened.
 
+use enoki_amqp::tls_error;
 use enoki_core::{Error, ErrorKind};
-use enoki_socket::tls_error;
 
 use crate::{
     error::{self, CONNECT},

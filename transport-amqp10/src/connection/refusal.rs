@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use enoki_amqp::tls_error;
 use enoki_core::{Error, ErrorKind};
-use enoki_socket::tls_error;
 use fe2o3_amqp::connection::OpenError;
 
 use crate::{

@@ -6,8 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use enoki_amqp::Stream;
 use enoki_core::{Error, ErrorKind};
-use enoki_socket::Stream;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::Instant,

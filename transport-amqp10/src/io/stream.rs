@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use enoki_socket::{Stream, tls_error};
+use enoki_amqp::{Stream, tls_error};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep, sleep_until},

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use enoki_socket::Stream;
+use enoki_amqp::Stream;
 use tokio::io::AsyncWrite;
 
 use crate::{

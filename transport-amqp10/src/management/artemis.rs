@@ -13,10 +13,11 @@ use fe2o3_amqp::{
 use futures_util::FutureExt;
 use serde_json::Value as Json;
 
-use super::{link::ManagementLink, manager::Manager};
+use super::manager::Manager;
 use crate::{
     address,
     error::{self, Cause},
+    management_link::ManagementLink,
     proto::{
         encode::Encoder,
         message::{self, Body},

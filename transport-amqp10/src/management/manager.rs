@@ -5,10 +5,9 @@ use std::sync::Arc;
 use enoki_core::{Peer, Result};
 use tokio::time::timeout;
 
-use super::link::ManagementLink;
 use crate::{
     connection::Connection, connections::Connections, error, limits::REPLY_TIMEOUT,
-    session_pool::LinkSession,
+    management_link::ManagementLink, session_pool::LinkSession,
 };
 
 /// Manages a broker through one connection of a session. It matters which one: an exclusive queue belongs to

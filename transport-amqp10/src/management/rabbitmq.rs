@@ -15,9 +15,10 @@ use fe2o3_amqp::{
 };
 use futures_util::FutureExt;
 
-use super::{link::ManagementLink, manager::Manager};
+use super::manager::Manager;
 use crate::{
     error::{self, Cause, INTERNAL, LOCKED, condition},
+    management_link::ManagementLink,
     proto::{
         encode::Encoder,
         link_names::{PAIR_RECEIVER, PAIR_SENDER, paired},

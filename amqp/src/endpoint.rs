@@ -1,17 +1,17 @@
-//! Where an AMQP broker is, and as whom to log in.
+//! The address of an AMQP broker, and the login.
 
 use std::net::IpAddr;
 
-use crate::{
-    error::{Error, ErrorKind, Result},
-    transport::settings::{Login, Settings},
-    url::{BrokerUrl, Secret},
+use enoki_core::{
+    BrokerUrl, Error, ErrorKind, Result, Secret,
+    transport::{Login, Settings},
 };
 
-/// What the URL of an AMQP broker says, checked once for all transports.
+/// The URL of an AMQP broker, checked.
 ///
 /// ```
-/// use enoki_core::{BrokerUrl, transport::{Endpoint, Settings}};
+/// use enoki_amqp::Endpoint;
+/// use enoki_core::{BrokerUrl, transport::Settings};
 ///
 /// let url = BrokerUrl::parse("amqp091s://shop:s3cret@[::1]/eu?heartbeat=5")?;
 /// let endpoint = Endpoint::read(&url, "amqp091", &Settings::default())?;
@@ -23,23 +23,23 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// Whether the URL asks for TLS. A transport that has none has to refuse it, before a byte is sent.
+    /// Whether the URL asks for TLS. A transport without TLS has to refuse it before a byte is sent.
     pub encrypted: bool,
     /// The host: a name or an address, an IPv6 address without its brackets.
     pub host: String,
-    /// The port; 5672, with TLS 5671, unless the URL says otherwise.
+    /// The port. By default 5672, with TLS 5671.
     pub port: u16,
     /// The virtual host.
     pub virtual_host: String,
     /// How to log in.
     pub login: Login,
-    /// As whom; empty where the certificate says it.
+    /// The user; empty if the certificate names it.
     pub username: String,
-    /// The password; empty where there is none.
+    /// The password; empty if there is none.
     pub password: Secret,
-    /// Seconds between heartbeats: a dead broker is noticed after twice as long.
+    /// Seconds between heartbeats. A connection that fell silent is given up after twice as long.
     pub heartbeat: u16,
-    /// What the broker is to show for the connection.
+    /// The name that the broker shows for the connection.
     pub connection_name: Option<String>,
 }
 
@@ -47,9 +47,9 @@ impl Endpoint {
     /// Reads a URL of this scheme, or of this scheme with an `s` behind it, which asks for TLS:
     /// `amqp091://user:password@host:5672/vhost?heartbeat=10`.
     ///
-    /// Parameters are `heartbeat` (seconds from 1 to 65,535; 10 by default) and `connection_name`; what
-    /// nobody knows is refused, and what other clients take for TLS settings, too. Without user and
-    /// password the login is `guest`, without a path the virtual host is `/`.
+    /// Parameters are `heartbeat` (seconds from 1 to 65,535; 10 by default) and `connection_name`. Any other
+    /// is refused, also those that other clients read as TLS settings. Without user and password the login is
+    /// `guest`, without a path the virtual host is `/`.
     pub fn read(url: &BrokerUrl, scheme: &str, settings: &Settings) -> Result<Self> {
         let refuse = |reason: &'static str| {
             Error::new(ErrorKind::Configuration, "read the broker URL").because(reason)
@@ -77,16 +77,21 @@ impl Endpoint {
             }
             (Login::External, None, None) => ("", Secret::new("")),
             (Login::External, ..) => {
-                return Err(refuse("it names a user, and the login is to be by certificate")
+                return Err(refuse("it names a user, and the login is by certificate")
                     .remedy("leave user and password out"));
             }
-            // As every AMQP client does: RabbitMQ has this login from the start, for localhost only.
+            // The default of other AMQP clients: a new RabbitMQ has this login, for localhost only.
             (Login::Password, None, None) => ("guest", Secret::new("guest")),
             (Login::Password, Some(username), Some(password)) => (username, password.clone()),
             (Login::Password, Some(username), None) => (username, Secret::new("")),
             (Login::Password, None, Some(_)) => {
                 return Err(refuse("it has a password and no user name")
                     .remedy(format!("write {scheme}://user:password@host")));
+            }
+            // `Login` may get more kinds.
+            (login, ..) => {
+                return Err(Error::new(ErrorKind::Unsupported, "read the broker URL")
+                    .because(format!("the {scheme} transport does not know the login {login:?}")));
             }
         };
         let mut options = Self {
@@ -143,7 +148,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// How errors name the broker. Never the password.
+    /// How errors name the broker. It never has the password.
     pub fn subject(&self) -> String {
         let Self { host, port, virtual_host, .. } = self;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
@@ -154,17 +159,17 @@ impl Endpoint {
         format!("{host}:{port}, virtual host {virtual_host:?}, {user}")
     }
 
-    /// The name that the broker knows this login by, where it is known here.
+    /// The user of the login. `None` for a login by certificate: only the broker knows which user that is.
     pub fn user(&self) -> Option<&str> {
         (self.login == Login::Password).then_some(self.username.as_str())
     }
 
-    /// What may be wrong when what answers does not speak AMQP, as the remedy of an error.
+    /// The remedy in an error about a peer that does not speak AMQP.
     pub fn other_port(&self) -> &'static str {
         if self.encrypted {
-            "is this the port of AMQP over TLS?"
+            "use the port for AMQP over TLS"
         } else {
-            "is this an AMQP port, and not that of TLS?"
+            "use the port for AMQP without TLS"
         }
     }
 
@@ -181,7 +186,7 @@ impl Endpoint {
 /// The parameters that a URL may have.
 const PARAMETERS: &[&str] = &["heartbeat", "connection_name"];
 
-/// Parameters of the Erlang client and others. Leaving them unread would look like protection.
+/// Parameters for TLS of the Erlang client and others. To ignore them would look like protection.
 const TLS_PARAMETERS: &[&str] = &[
     "verify",
     "cacertfile",
@@ -199,13 +204,14 @@ const TLS_PARAMETERS: &[&str] = &[
     "no_verify_ssl",
 ];
 
-/// Seconds between heartbeats, unless the URL says otherwise.
+/// Seconds between heartbeats by default.
 const HEARTBEAT: u16 = 10;
 
 #[cfg(test)]
 mod tests {
+    use enoki_core::Tls;
+
     use super::*;
-    use crate::tls::Tls;
 
     fn read(url: &str, settings: &Settings) -> Result<Endpoint> {
         Endpoint::read(&BrokerUrl::parse(url)?, "amqp091", settings)
@@ -223,7 +229,8 @@ mod tests {
 
     #[test]
     fn a_login_by_certificate_takes_a_certificate_tls_and_no_password() {
-        let mut settings = Settings { login: Login::External, ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.login = Login::External;
         let refused = |url, settings: &Settings| read(url, settings).unwrap_err().to_string();
         assert!(refused("amqp091s://host", &settings).contains("Tls::client_certificate"));
         settings.tls = Tls::new().client_certificate("chain", "key");

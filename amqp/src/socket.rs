@@ -1,11 +1,4 @@
-//! TCP and TLS for enoki's transports that use sockets.
-//!
-//! A [`Connector`] is made from the URL and the program's settings, and opens sockets: plain ones, or
-//! encrypted ones (rustls, TLS 1.2 and 1.3) where the URL asks for TLS. Without the feature `tls` it refuses
-//! such URLs, before anything is sent. docs/design/13-tls-and-logins.md in the repository has the reasons.
-
-// No deadline overflows, and no task ends unseen: see clippy.toml.
-#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
+//! TCP and TLS: opens sockets to one broker.
 
 mod dial;
 mod error;
@@ -17,10 +10,11 @@ use std::{fmt, io};
 
 #[cfg(not(feature = "tls"))]
 use enoki_core::ErrorKind;
-use enoki_core::{Error, Result, Tls, transport::Endpoint};
+use enoki_core::{Error, Result, Tls};
 use tokio::net::lookup_host;
 
 pub use self::stream::Stream;
+use crate::endpoint::Endpoint;
 
 /// Opens sockets to one broker.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::stream::Stream;
+use super::stream::Stream;
 
 /// The settings for TLS with one host: versions and ciphers, trusted authorities, and the name to expect.
 #[derive(Clone)]
