@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use enoki_amqp::{Options, PeerProperties};
 use enoki_core::{
     Error, ErrorKind, Result,
     transport::{deadline, printable, spawn},
@@ -27,8 +28,6 @@ use crate::{
     error,
     io::{connection_io::ConnectionIo, open::open},
     limits::REPLY_TIMEOUT,
-    options::Options,
-    proto::peer_properties::PeerProperties,
 };
 
 /// One connection to the broker.

@@ -40,13 +40,14 @@ mod topology;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use enoki_amqp::Options;
 use enoki_core::{
     BrokerUrl, Purpose, Result, Transport,
     transport::{Session, Settings},
 };
 use tokio::time::Instant;
 
-use crate::{options::Options, session::Amqp091Session};
+use crate::session::Amqp091Session;
 
 /// The URL schemes of this transport.
 pub const SCHEMES: &[&str] = &["amqp091", "amqp091s"];
@@ -75,7 +76,7 @@ impl Amqp091Transport {
 
     /// Like [`new`](Self::new), with what the program says besides the URL.
     pub fn with_settings(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
-        Ok(Self { options: Arc::new(Options::read(url, settings)?) })
+        Ok(Self { options: Arc::new(Options::read(url, "amqp091", settings)?) })
     }
 }
 

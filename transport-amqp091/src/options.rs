@@ -1,10 +1,7 @@
-//! Broker URLs as lapin's options. lapin is never handed a URL: it would read some of them
-//! differently, an IPv6 host as `localhost` among them.
+//! The options of a connection in the form that lapin takes. lapin never gets a URL, since it would read some
+//! of them differently: an IPv6 host as `localhost`, for one.
 
-use std::ops::Deref;
-
-use enoki_amqp::{Connector, Endpoint};
-use enoki_core::{BrokerUrl, Result, transport::Settings};
+use enoki_amqp::Endpoint;
 use lapin::{
     ConnectionProperties,
     types::LongString,
@@ -13,135 +10,78 @@ use lapin::{
 
 use crate::limits::FRAME_MAX;
 
-/// What a URL says, checked, and as the client library wants it.
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    endpoint: Endpoint,
-    pub(crate) connector: Connector,
-    /// The largest body that consumers take.
-    pub(crate) max_body: usize,
+/// The login and the settings of the connection. lapin does not open the socket, so it does not use the host.
+///
+/// The Debug of this type shows the password, so it is made, used and dropped in one place.
+pub(crate) fn uri(endpoint: &Endpoint) -> AMQPUri {
+    AMQPUri {
+        scheme: AMQPScheme::AMQP,
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: endpoint.username.clone(),
+                password: endpoint.password.reveal().to_owned(),
+            },
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+        },
+        vhost: endpoint.virtual_host.clone(),
+        query: AMQPQueryString {
+            frame_max: Some(FRAME_MAX),
+            heartbeat: Some(endpoint.heartbeat),
+            auth_mechanism: Some(match endpoint.user() {
+                Some(_) => SASLMechanism::Plain,
+                None => SASLMechanism::External,
+            }),
+            ..AMQPQueryString::default()
+        },
+    }
 }
 
-impl Deref for Options {
-    type Target = Endpoint;
-
-    fn deref(&self) -> &Endpoint {
-        &self.endpoint
+/// The properties that lapin sends to the broker. Automatic recovery stays off: a connection that recovers by
+/// itself sometimes hangs for ever, and acknowledges by delivery tags of the old connection.
+pub(crate) fn properties(endpoint: &Endpoint) -> ConnectionProperties {
+    let text = |text: &str| LongString::from(text.as_bytes());
+    let mut properties = ConnectionProperties::default();
+    for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
+        properties = properties.with_client_property(name.into(), text(value));
     }
-}
-
-impl Options {
-    /// Reads a URL: `amqp091://user:password@host:5672/vhost?heartbeat=10&connection_name=billing`.
-    pub(crate) fn read(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
-        let endpoint = Endpoint::read(url, "amqp091", settings)?;
-        let connector = Connector::new(&endpoint, &settings.tls)?;
-        Ok(Self { endpoint, connector, max_body: settings.limits.max_body })
+    if let Some(name) = &endpoint.connection_name {
+        properties = properties.with_connection_name(text(name));
     }
-
-    /// As whom lapin connects; where is the connector's affair. Its Debug shows the password, so it is made, used and
-    /// forgotten in one place.
-    pub(crate) fn uri(&self) -> AMQPUri {
-        AMQPUri {
-            scheme: AMQPScheme::AMQP,
-            authority: AMQPAuthority {
-                userinfo: AMQPUserInfo {
-                    username: self.username.clone(),
-                    password: self.password.reveal().to_owned(),
-                },
-                host: self.host.clone(),
-                port: self.port,
-            },
-            vhost: self.virtual_host.clone(),
-            query: AMQPQueryString {
-                frame_max: Some(FRAME_MAX),
-                heartbeat: Some(self.heartbeat),
-                auth_mechanism: Some(match self.user() {
-                    Some(_) => SASLMechanism::Plain,
-                    None => SASLMechanism::External,
-                }),
-                ..AMQPQueryString::default()
-            },
-        }
-    }
-
-    /// What lapin tells the broker about this side. Automatic recovery stays off: a connection
-    /// that recovers by itself hangs for good now and then, and acknowledges by stale tags.
-    pub(crate) fn properties(&self) -> ConnectionProperties {
-        let text = |text: &str| LongString::from(text.as_bytes());
-        let mut properties = ConnectionProperties::default();
-        for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
-            properties = properties.with_client_property(name.into(), text(value));
-        }
-        if let Some(name) = &self.connection_name {
-            properties = properties.with_connection_name(text(name));
-        }
-        properties
-    }
+    properties
 }
 
 #[cfg(test)]
 mod tests {
-    use enoki_core::ErrorKind;
+    use enoki_core::{BrokerUrl, transport::Settings};
 
     use super::*;
 
-    fn read(url: &str) -> Result<Options> {
-        Options::read(&BrokerUrl::parse(url)?, &Settings::default())
+    fn read(url: &str) -> AMQPUri {
+        let url = BrokerUrl::parse(url).unwrap();
+        uri(&Endpoint::read(&url, "amqp091", &Settings::default()).unwrap())
     }
 
     #[test]
     fn a_bare_host_gets_the_usual_defaults() {
-        let options = read("amqp091://localhost").unwrap();
-        assert_eq!(options.subject(), "localhost:5672, virtual host \"/\", as \"guest\"");
-        let uri = options.uri();
+        let uri = read("amqp091://localhost");
         assert_eq!(uri.authority.userinfo.password, "guest");
         assert_eq!(uri.query.frame_max, Some(131_072));
         assert_eq!(uri.query.heartbeat, Some(10));
     }
 
     #[test]
-    fn an_ipv6_host_stays_what_it_is() {
-        let options = read("amqp091://[2001:db8::5]:5673/vh").unwrap();
-        assert_eq!(options.uri().authority.host, "2001:db8::5");
-        assert_eq!(options.uri().authority.port, 5673);
-        assert_eq!(options.subject(), "[2001:db8::5]:5673, virtual host \"vh\", as \"guest\"");
+    fn an_ipv6_host_is_kept() {
+        let uri = read("amqp091://[2001:db8::5]:5673/vh");
+        assert_eq!((uri.authority.host.as_str(), uri.authority.port), ("2001:db8::5", 5673));
     }
 
     #[test]
-    fn every_part_of_the_url_is_used() {
-        let options =
-            read("amqp091://shop:s3cr%2Ft@host:1/eu%2Fprod?heartbeat=3&connection_name=a%20b")
-                .unwrap();
-        let uri = options.uri();
+    fn the_url_is_told_to_lapin() {
+        let uri = read("amqp091://shop:s3cr%2Ft@host:1/eu%2Fprod?heartbeat=3");
         assert_eq!(uri.vhost, "eu/prod");
         assert_eq!(uri.authority.userinfo.username, "shop");
         assert_eq!(uri.authority.userinfo.password, "s3cr/t");
         assert_eq!(uri.query.heartbeat, Some(3));
-        assert_eq!(options.connection_name.as_deref(), Some("a b"));
-        assert!(!format!("{options:?} {}", options.subject()).contains("s3cr"));
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
-        let table = [
-            ("amqp091:", ErrorKind::Configuration, "names no host"),
-            #[cfg(not(feature = "tls"))]
-            ("amqp091s://host", ErrorKind::Unsupported, "TLS is not compiled in"),
-            ("amqp091://host?heartbeat=0", ErrorKind::Configuration, "never be noticed"),
-            ("amqp091://host?heartbeat=65536", ErrorKind::Configuration, "from 1 to 65535"),
-            ("amqp091://host?heartbeat=1&heartbeat=2", ErrorKind::Configuration, "twice"),
-            ("amqp091://host?hearbeat=1", ErrorKind::Configuration, "did you mean \"heartbeat\""),
-            ("amqp091://host?prefetch_everything=1", ErrorKind::Configuration, "known are"),
-            ("amqp091://host?verify=verify_peer", ErrorKind::Configuration, "not set in the URL"),
-            ("amqp091://:secret@host", ErrorKind::Configuration, "no user name"),
-            ("amqp091://host/", ErrorKind::Configuration, "empty name"),
-            ("memory://host", ErrorKind::Configuration, "not a scheme"),
-        ];
-        for (url, kind, text) in table {
-            let error = read(url).unwrap_err();
-            assert_eq!(error.kind(), kind, "{url}: {error}");
-            assert!(error.to_string().contains(text), "{url}: {error}");
-            assert!(!error.to_string().contains("secret"), "{url}: {error}");
-        }
     }
 }

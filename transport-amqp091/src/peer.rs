@@ -1,13 +1,12 @@
 //! What a broker can do, by its product and version.
 
+use enoki_amqp::PeerProperties;
 use enoki_core::{Capability, Peer};
 
-use crate::proto::peer_properties::PeerProperties;
-
-/// The peer behind a greeting. A broker that is not known gets what the protocol itself promises.
-pub(crate) fn peer(greeting: PeerProperties) -> Peer {
-    let product = greeting.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
-    let version = greeting.version.unwrap_or_else(|| "of unknown version".to_owned());
+/// The peer behind a properties. A broker that is not known gets what the protocol itself promises.
+pub(crate) fn peer(properties: PeerProperties) -> Peer {
+    let product = properties.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
+    let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = PROTOCOL.to_vec();
     if product == "RabbitMQ" {
         capabilities.extend(RABBITMQ);
@@ -51,10 +50,10 @@ mod tests {
     use super::*;
 
     fn of(product: &str, version: &str) -> Peer {
-        peer(PeerProperties {
-            product: Some(product.to_owned()),
-            version: Some(version.to_owned()),
-        })
+        let mut properties = PeerProperties::default();
+        properties.set("product", product);
+        properties.set("version", version);
+        peer(properties)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use enoki_amqp::Options;
 use enoki_core::{
     Error, Peer, Result,
     transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
@@ -11,7 +12,6 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     connection::{Connection, Ended},
-    options::Options,
     peer,
     receiver::Amqp091Receiver,
     sender::Amqp091Sender,

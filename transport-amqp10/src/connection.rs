@@ -7,6 +7,7 @@ mod refusal;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use enoki_amqp::Options;
 use enoki_core::{
     Error, ErrorKind, Result,
     transport::{deadline, later, spawn},
@@ -28,7 +29,6 @@ use crate::{
     },
     limits::{LAST_CHANNEL, REPLY_TIMEOUT},
     management_link::ManagementLink,
-    options::Options,
     session_pool::{LinkSession, SessionPool},
 };
 

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use enoki_amqp::Options;
 use enoki_core::{
     Error, ErrorKind, Peer, Result, ShortStr,
     transport::{deadline, spawn},
@@ -27,7 +28,6 @@ use crate::{
     error::{self, Cause},
     io::{blocked::BlockedConnections, socket_state::SocketState},
     limits::REPLY_TIMEOUT,
-    options::Options,
     peer,
     session_pool::LinkSession,
 };

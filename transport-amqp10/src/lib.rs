@@ -66,13 +66,14 @@ mod topology;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use enoki_amqp::Options;
 use enoki_core::{
     BrokerUrl, Purpose, Result, Transport,
     transport::{Session, Settings},
 };
 use tokio::time::Instant;
 
-use crate::{options::Options, session::Amqp10Session};
+use crate::session::Amqp10Session;
 
 /// The URL schemes of this transport.
 pub const SCHEMES: &[&str] = &["amqp10", "amqp10s"];
@@ -101,7 +102,7 @@ impl Amqp10Transport {
 
     /// Like [`new`](Self::new), with settings that the program gives beside the URL.
     pub fn with_settings(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
-        Ok(Self { options: Arc::new(Options::read(url, settings)?) })
+        Ok(Self { options: Arc::new(Options::read(url, "amqp10", settings)?) })
     }
 }
 

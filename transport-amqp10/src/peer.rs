@@ -1,8 +1,7 @@
 //! The capabilities of a broker, by its product and version.
 
+use enoki_amqp::PeerProperties;
 use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
-
-use crate::proto::peer_properties::PeerProperties;
 
 /// The peer that describes itself so, or why it cannot be used.
 ///
@@ -111,8 +110,9 @@ mod tests {
     use super::*;
 
     fn of(product: &str, version: &str) -> Result<Peer> {
-        let properties =
-            PeerProperties { product: Some(product.to_owned()), version: Some(version.to_owned()) };
+        let mut properties = PeerProperties::default();
+        properties.set("product", product);
+        properties.set("version", version);
         peer(properties, "host".to_owned())
     }
 

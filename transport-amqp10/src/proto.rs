@@ -11,6 +11,6 @@ pub(crate) mod link_names;
 pub(crate) mod login;
 pub(crate) mod message;
 pub(crate) mod outbound;
-pub(crate) mod peer_properties;
+mod peer_properties;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use enoki_amqp::Options;
 use enoki_core::{
     Error, Peer, Result,
     transport::{Change, Found, Receiver, ReceiverOptions, Sender, SenderOptions, Session},
@@ -17,7 +18,6 @@ use crate::{
     connection::{Ended, set_ended},
     connections::Connections,
     error::Cause,
-    options::Options,
     receiver::Amqp10Receiver,
     sender::Amqp10Sender,
     topology,

@@ -1,12 +1,11 @@
 //! Why a connection was not opened.
 
-use enoki_amqp::tls_error;
+use enoki_amqp::{Options, tls_error};
 use enoki_core::{Error, ErrorKind};
 
 use crate::{
     error::{self, CONNECT},
     io::{connection_io::frame_fault, socket_state::Stage},
-    options::Options,
 };
 
 /// Why a connection was not opened.
@@ -25,7 +24,7 @@ pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> 
             match stage {
                 Stage::Unreachable | Stage::Silent => unsupported
                     .because("the peer does not speak AMQP 0-9-1")
-                    .remedy(options.other_port()),
+                    .remedy(options.endpoint.other_port()),
                 Stage::Greeted | Stage::Answered => unsupported.because(io.to_string()),
             }
         }
@@ -36,7 +35,9 @@ pub(super) fn refused(options: &Options, error: &lapin::Error, stage: Stage) -> 
             .because("the broker closed the connection during the login, as some do to refuse it")
             .remedy(login_remedy(options))
             .caused_by(error.clone()),
-        (Stage::Silent, lapin::ErrorKind::IOError(_)) => refused.remedy(options.other_port()),
+        (Stage::Silent, lapin::ErrorKind::IOError(_)) => {
+            refused.remedy(options.endpoint.other_port())
+        }
         (_, lapin::ErrorKind::IOError(io)) if io.kind() == std::io::ErrorKind::TimedOut => {
             silent(options, stage)
         }

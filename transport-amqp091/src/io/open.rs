@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use async_rs::Runtime;
+use enoki_amqp::Options;
 use enoki_core::transport::spawn;
 use lapin::AsyncTcpStream;
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
@@ -19,7 +20,7 @@ use super::{
     stream::ClientStream,
     task,
 };
-use crate::options::Options;
+use crate::options::{properties, uri};
 
 /// Opens the socket, and then a lapin connection over it.
 ///
@@ -41,5 +42,11 @@ pub(crate) async fn open(
         runtime::silence_this_thread();
         Ok(AsyncTcpStream::Plain(ClientStream::new(io.clone())))
     };
-    lapin::Connection::connector(options.uri(), tokio, connect, options.properties()).await
+    lapin::Connection::connector(
+        uri(&options.endpoint),
+        tokio,
+        connect,
+        properties(&options.endpoint),
+    )
+    .await
 }

@@ -8,9 +8,8 @@ use std::{
     },
 };
 
+use enoki_amqp::PeerProperties;
 use tokio::sync::Notify;
-
-use crate::proto::peer_properties::PeerProperties;
 
 /// What the session and the task know of a socket. Each flag is set once and never cleared.
 #[derive(Default)]

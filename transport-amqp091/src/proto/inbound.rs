@@ -8,13 +8,15 @@ mod buffer;
 #[cfg(test)]
 mod tests;
 
+use enoki_amqp::PeerProperties;
+
 use self::buffer::Buffer;
 use super::{
     event::InboundEvent,
     fault::FrameFault,
     frame::{BODY, FrameHead, HEADER, HEARTBEAT, METHOD, check_end},
     guard::{Guard, Judgement, Verdict},
-    peer_properties::{self, PeerProperties},
+    peer_properties,
 };
 
 /// The bytes of one connection that came, and that lapin has not taken.

@@ -2,14 +2,9 @@
 //!
 //! They are read here because lapin reads the server's properties and keeps none of them.
 
-use super::{decode::Cursor, frame::METHOD, methods::CONNECTION_START};
+use enoki_amqp::PeerProperties;
 
-/// The product and version of a broker. Each has 64 characters at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct PeerProperties {
-    pub(crate) product: Option<String>,
-    pub(crate) version: Option<String>,
-}
+use super::{decode::Cursor, frame::METHOD, methods::CONNECTION_START};
 
 /// The properties in this frame; none if it is no `connection.start`.
 pub(crate) fn read(frame: &[u8]) -> PeerProperties {
@@ -32,12 +27,7 @@ fn start(frame: &[u8]) -> Option<PeerProperties> {
     while let Some(name) = table.short_string() {
         let kind = table.byte()?;
         let value = table.value(kind)?;
-        let text = || String::from_utf8_lossy(value).chars().take(64).collect();
-        match name {
-            b"product" => properties.product = Some(text()),
-            b"version" => properties.version = Some(text()),
-            _ => {}
-        }
+        properties.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
     Some(properties)
 }
@@ -78,10 +68,9 @@ mod tests {
     #[test]
     fn product_and_version_are_found() {
         let frame = frame();
-        let properties = PeerProperties {
-            product: Some("RabbitMQ".to_owned()),
-            version: Some("4.0.5".to_owned()),
-        };
+        let mut properties = PeerProperties::default();
+        properties.set("product", "RabbitMQ");
+        properties.set("version", "4.0.5");
         assert_eq!(read(&frame), properties);
     }
 

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use enoki_amqp::tls_error;
+use enoki_amqp::{Options, tls_error};
 use enoki_core::{Error, ErrorKind};
 use fe2o3_amqp::connection::OpenError;
 
 use crate::{
     error::{self, CONNECT, Cause},
     io::socket_state::{SocketState, Stage},
-    options::Options,
 };
 
 /// Why a connection was not opened.
@@ -33,7 +32,7 @@ pub(super) fn refused(
             .because(fault.to_owned());
         return match socket.stage() {
             Stage::Unreachable | Stage::Silent | Stage::Answered => {
-                unsupported.remedy(options.other_port())
+                unsupported.remedy(options.endpoint.other_port())
             }
             Stage::LoggedIn | Stage::Opened => unsupported,
         };
@@ -44,7 +43,7 @@ pub(super) fn refused(
             "a broker without AMQP 1.0, such as RabbitMQ before 4.0, is reached by amqp091:",
         ),
         (Cause::Lost(_), Stage::Silent) => {
-            error::failed(CONNECT, options.subject(), &cause).remedy(options.other_port())
+            error::failed(CONNECT, options.subject(), &cause).remedy(options.endpoint.other_port())
         }
         // Some brokers refuse a login by closing the connection.
         (Cause::Lost(_), Stage::Answered) => Error::new(ErrorKind::Denied, CONNECT)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use enoki_amqp::Options;
 use fe2o3_amqp::{
     Connection,
     connection::{ConnectionHandle, OpenError},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     limits::{FRAME_MAX, LAST_CHANNEL},
-    options::Options,
+    options::{container_id, hostname, idle_timeout, login},
     proto::frame::DATA_HEAD,
 };
 
@@ -31,18 +32,19 @@ pub(crate) async fn open(
 ) -> Result<ConnectionHandle<()>, OpenError> {
     let stream = options.connector.connect(|| socket.reached(Stage::Silent)).await?;
     let stream = ClientStream::new(stream, options, socket);
-    let hostname = options.hostname();
+    let endpoint = &options.endpoint;
+    let hostname = hostname(endpoint);
     let mut properties = Fields::new();
     for (name, value) in [("product", "enoki"), ("version", env!("CARGO_PKG_VERSION"))] {
         properties.insert(Symbol::from(name), Value::String(value.to_owned()));
     }
     Connection::builder()
-        .container_id(options.container_id())
+        .container_id(container_id(endpoint))
         .hostname(Some(hostname.as_str()))
-        .sasl_profile(options.login())
+        .sasl_profile(login(endpoint))
         .max_frame_size((FRAME_MAX + DATA_HEAD) as u32)
         .channel_max(LAST_CHANNEL)
-        .idle_time_out(options.idle_timeout())
+        .idle_time_out(idle_timeout(endpoint))
         .properties(properties)
         .open_with_stream(stream)
         .await

@@ -9,12 +9,12 @@ use std::{
     task::Waker,
 };
 
+use enoki_amqp::PeerProperties;
 use enoki_core::Error;
 use futures_util::task::AtomicWaker;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{blocked::BlockedConnections, link_progress::LinkRegistry};
-use crate::proto::peer_properties::PeerProperties;
 
 /// The state of one socket, from before it is opened until after it is closed.
 ///

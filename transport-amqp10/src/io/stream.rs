@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use enoki_amqp::{Stream, tls_error};
+use enoki_amqp::{Options, Stream, tls_error};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep, sleep_until},
@@ -31,7 +31,7 @@ use super::{
     socket_state::{SocketState, Stage},
     write_half::WriteHalf,
 };
-use crate::{error::CONNECT, options::Options};
+use crate::{error::CONNECT, options::max_message};
 
 /// The socket as fe2o3-amqp sees it.
 ///
@@ -60,10 +60,10 @@ impl ClientStream {
     pub(super) fn new(socket: Stream, options: &Options, state: &Arc<SocketState>) -> Self {
         Self {
             socket,
-            read: ReadHalf::new(options.max_message()),
+            read: ReadHalf::new(max_message(options)),
             write: WriteHalf::default(),
             is_logging_in: options.user().is_none(),
-            liveness: Liveness::new(Duration::from_secs(options.heartbeat.into())),
+            liveness: Liveness::new(Duration::from_secs(options.endpoint.heartbeat.into())),
             liveness_timer: None,
             closing: None,
             state: state.clone(),

@@ -1,6 +1,6 @@
 //! What the frames of the broker mean for this side, beside what fe2o3-amqp reads in them.
 
-use super::peer_properties::PeerProperties;
+use enoki_amqp::PeerProperties;
 
 /// One end of a link, as the broker names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,7 +18,7 @@ use super::{
         replace_payload,
     },
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
-    peer_properties::PeerProperties,
+    peer_properties,
 };
 
 /// Changes frames on their way to fe2o3-amqp, and tells what they say.
@@ -72,7 +72,7 @@ impl Inbound {
             OPEN => {
                 check_frame_size(&performative)?;
                 let Performative { fields, count, .. } = performative;
-                let properties = PeerProperties::of_open(fields, count).unwrap_or_default();
+                let properties = peer_properties::of_open(fields, count).unwrap_or_default();
                 events.push(InboundEvent::Opened(properties));
             }
             BEGIN => drop(self.window(&performative, 2, events)),

@@ -1,5 +1,6 @@
 //! Frames on their way in both directions.
 
+use enoki_amqp::PeerProperties;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     inbound::Inbound,
     link_names::{PAIR_ON_THE_WIRE, PAIR_RECEIVER, PAIR_SENDER, paired},
     outbound::Outbound,
-    peer_properties::PeerProperties,
 };
 
 /// The largest message here, in bytes.
@@ -282,8 +282,9 @@ fn the_broker_names_itself_and_is_asked_for_smaller_frames() {
     let mut out = Vec::new();
     let mut events = Vec::new();
     Inbound::new(MOST).pass(&open(512, "RabbitMQ"), &mut out, &mut events).unwrap();
-    let properties =
-        PeerProperties { product: Some("RabbitMQ".to_owned()), version: Some("4.0.5".to_owned()) };
+    let mut properties = PeerProperties::default();
+    properties.set("product", "RabbitMQ");
+    properties.set("version", "4.0.5");
     assert_eq!(events, [InboundEvent::Opened(properties)]);
     assert_eq!(out, open(512, "RabbitMQ"));
     let ours = outbound(&mut Outbound::default(), &open(1008, "enoki"));
