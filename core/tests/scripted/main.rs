@@ -20,3 +20,4 @@ mod recall;
 mod script;
 mod service;
 mod subscription;
+mod told;
