@@ -229,7 +229,7 @@ impl Broker {
         self.connections.declare_for_publisher(&topology).await?;
         let connections = &self.connections;
         let lane = Lane::new(LaneOptions {
-            link: connections.publishing().clone(),
+            connection: connections.publishing().clone(),
             topology,
             by_hand: connections.declared_by_hand(),
             give_up_after: connections.options().give_up_after,

@@ -15,11 +15,11 @@ use uuid::Uuid;
 use crate::{
     broker_options::BrokerOptions,
     capability::Peer,
+    connection::{Connection, ConnectionOptions, DeclaredByHand, OwnConnections, Patience},
     deadline::{deadline, later},
     declare::declare,
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
-    link::{Declared, Link, LinkOptions, Patience, Spare},
     short_str::ShortStr,
     topology::{Topology, unique_name},
     transport::{GRACE, Purpose, Session, Transport},
@@ -30,10 +30,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Connections {
     transport: Arc<dyn Transport>,
-    publishing: Link,
-    consuming: Link,
+    publishing: Connection,
+    consuming: Connection,
     /// For consumers that cost the others their connection.
-    spare: Spare,
+    own_connections: OwnConnections,
     peer: Peer,
     options: BrokerOptions,
     /// Tells this handle's temporary queues from those of every other handle.
@@ -53,7 +53,7 @@ impl Connections {
         let (tell, health) = watch::channel(BrokerHealth::IDLE);
         let tell = Arc::new(tell);
         let declared = Arc::new(Mutex::new(Topology::new()));
-        let link = |purpose, topology, health| LinkOptions {
+        let connection = |purpose, topology, health| ConnectionOptions {
             transport: transport.clone(),
             purpose,
             connect_timeout: options.connect_timeout,
@@ -62,12 +62,15 @@ impl Connections {
             topology,
             health,
         };
-        let publishing = Link::new(link(Purpose::Publish, Arc::default(), tell.clone()));
+        let publishing =
+            Connection::new(connection(Purpose::Publish, Arc::default(), tell.clone()));
         // Temporary queues belong to the connection that consumes.
-        let consuming = Link::new(link(Purpose::Consume, declared.clone(), tell.clone()));
+        let consuming =
+            Connection::new(connection(Purpose::Consume, declared.clone(), tell.clone()));
         // Their health is their consumer's.
         let untold = Arc::new(watch::Sender::new(BrokerHealth::IDLE));
-        let spare = Spare::new(link(Purpose::Consume, Arc::default(), untold));
+        let own_connections =
+            OwnConnections::new(connection(Purpose::Consume, Arc::default(), untold));
         let reached = async {
             if options.reach_within.is_zero() {
                 let one_try = later(deadline(options.connect_timeout), GRACE);
@@ -83,7 +86,7 @@ impl Connections {
             transport,
             publishing,
             consuming,
-            spare,
+            own_connections,
             options,
             suffix: Uuid::now_v7().simple().to_string(),
             declared,
@@ -107,16 +110,16 @@ impl Connections {
         self.health.clone()
     }
 
-    pub(crate) fn publishing(&self) -> &Link {
+    pub(crate) fn publishing(&self) -> &Connection {
         &self.publishing
     }
 
-    pub(crate) fn consuming(&self) -> &Link {
+    pub(crate) fn consuming(&self) -> &Connection {
         &self.consuming
     }
 
-    pub(crate) fn spare(&self) -> &Spare {
-        &self.spare
+    pub(crate) fn own_connections(&self) -> &OwnConnections {
+        &self.own_connections
     }
 
     /// What the program declared by hand, to look at and to change.
@@ -125,8 +128,8 @@ impl Connections {
     }
 
     /// The same, as a publisher sees it.
-    pub(crate) fn declared_by_hand(&self) -> Declared {
-        Declared::new(self.declared.clone(), self.consuming.observed())
+    pub(crate) fn declared_by_hand(&self) -> DeclaredByHand {
+        DeclaredByHand::new(self.declared.clone(), self.consuming.status())
     }
 
     /// The topology with this handle's suffix on the names of its temporary queues.
@@ -154,9 +157,9 @@ impl Connections {
     {
         let deadline = self.declare_by();
         let working = async {
-            let incarnation = self.consuming.session(deadline, Patience::Wait).await?;
-            let worked = work(incarnation.session.clone()).await;
-            worked.map_err(|error| incarnation.weigh(error))
+            let live = self.consuming.session(deadline, Patience::Wait).await?;
+            let worked = work(live.session.clone()).await;
+            worked.map_err(|error| live.judge(error))
         };
         timeout_at(deadline, working).await.unwrap_or_else(|_| Err(overdue()))
     }
@@ -170,9 +173,9 @@ impl Connections {
             // Not for the whole time: this publisher may not need it.
             let soon = deadline(self.options.connect_timeout);
             let _ = timeout_at(soon, by_hand.until_back()).await;
-            let incarnation = self.publishing.session(declare_by, Patience::Wait).await?;
-            let declared = declare(&*incarnation.session, topology).await;
-            declared.map_err(|error| incarnation.weigh(error))
+            let live = self.publishing.session(declare_by, Patience::Wait).await?;
+            let declared = declare(&*live.session, topology).await;
+            declared.map_err(|error| live.judge(error))
         };
         timeout_at(declare_by, declaring).await.unwrap_or_else(|_| Err(overdue()))
     }
@@ -182,7 +185,7 @@ impl Connections {
         tokio::join!(
             self.publishing.close(deadline),
             self.consuming.close(deadline),
-            self.spare.close(deadline),
+            self.own_connections.close(deadline),
         );
     }
 }

@@ -9,6 +9,7 @@
 mod broker;
 mod broker_options;
 mod capability;
+mod connection;
 mod connections;
 mod consumer;
 mod context;
@@ -19,7 +20,6 @@ mod entrypoint;
 mod error;
 mod failure;
 mod health;
-mod link;
 mod message;
 #[cfg(feature = "mock")]
 pub mod mock;

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::suspicion::Suspicion;
 use crate::{
+    connection::{Connection, LiveSession, OwnConnections, Patience, Refusals, SessionPauses},
     connections::Connections,
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::{Doubt, Incarnation, Link, Patience, SessionPauses, Spare},
     short_str::ShortStr,
     topology::Topology,
     transport::{Receiver, ReceiverOptions},
@@ -22,17 +22,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Source {
     /// The connection of all consumers.
-    shared: Link,
+    shared: Connection,
     /// One that it shares with none.
-    own: Option<Link>,
-    spare: Spare,
+    own: Option<Connection>,
+    own_connections: OwnConnections,
     suspicion: Suspicion,
     topology: Topology,
     queue: ShortStr,
     prefetch: NonZeroU16,
     declare_timeout: Duration,
     pauses: SessionPauses,
-    doubt: Doubt,
+    refusals: Refusals,
     /// When the last receiver was opened.
     opened: Instant,
 }
@@ -57,14 +57,14 @@ impl Source {
         Self {
             shared: connections.consuming().clone(),
             own: None,
-            spare: connections.spare().clone(),
+            own_connections: connections.own_connections().clone(),
             suspicion: Suspicion::default(),
             topology,
             queue,
             prefetch,
             declare_timeout: connections.options().declare_timeout,
             pauses: SessionPauses::new(),
-            doubt: Doubt::new(connections.options().give_up_after),
+            refusals: Refusals::new(connections.options().give_up_after),
             opened: Instant::now(),
         }
     }
@@ -85,8 +85,8 @@ impl Source {
 
     /// Why there will be no connection any more, if the program closed it.
     pub(crate) fn closed(&self) -> Option<Error> {
-        let mut links = std::iter::once(&self.shared).chain(&self.own);
-        links.any(Link::is_closed).then(|| {
+        let mut connections = std::iter::once(&self.shared).chain(&self.own);
+        connections.any(Connection::is_closed).then(|| {
             Error::new(ErrorKind::Closed, "consume")
                 .on(format!("queue {:?}", self.queue.as_str()))
                 .because("the broker was closed")
@@ -105,7 +105,7 @@ impl Source {
         }
         self.pauses.ended_by_a_failure();
         if self.own.is_none() && self.may_move() {
-            self.own = self.spare.connection().ok();
+            self.own = self.own_connections.connection().ok();
         }
         self.suspicion.explain(&self.queue, reason)
     }
@@ -140,9 +140,9 @@ impl Source {
     /// Declares and consumes, on the current connection or the next one: one try, after a pause where
     /// the last one failed on the same connection. An error that is transient may pass.
     async fn try_open(&mut self, by: Instant) -> Result<Box<dyn Receiver>> {
-        let incarnation = self.next_session(by).await?;
+        let live = self.next_session(by).await?;
         let by = by.min(deadline(self.declare_timeout));
-        let session = &*incarnation.session;
+        let session = &*live.session;
         let opening = async {
             declare(session, &self.topology).await?;
             session.receiver(ReceiverOptions::new(self.queue.clone(), self.prefetch)).await
@@ -154,32 +154,32 @@ impl Source {
         });
         match opened {
             Ok(receiver) => {
-                self.doubt.let_in();
+                self.refusals.accepted();
                 self.opened = Instant::now();
                 Ok(receiver)
             }
             Err(error) => {
-                let error = incarnation.weigh(error);
+                let error = live.judge(error);
                 self.pauses.failed(&error);
-                Err(self.doubt.weigh(error))
+                Err(self.refusals.judge(error))
             }
         }
     }
 
     /// A session to try on. The pauses between two sessions are the connection's own.
-    async fn next_session(&mut self, by: Instant) -> Result<Incarnation> {
+    async fn next_session(&mut self, by: Instant) -> Result<LiveSession> {
         loop {
-            let link = self.own.as_ref().unwrap_or(&self.shared);
-            let incarnation = link.session(by, Patience::Wait).await?;
+            let connection = self.own.as_ref().unwrap_or(&self.shared);
+            let live = connection.session(by, Patience::Wait).await?;
             if self.suspicion.is_strong() {
                 // It has rested, and its pauses grow over all sessions.
-                return Ok(incarnation);
+                return Ok(live);
             }
-            let Some(due) = self.pauses.before_a_try_on(incarnation.epoch) else {
-                return Ok(incarnation);
+            let Some(due) = self.pauses.before_a_try_on(live.epoch) else {
+                return Ok(live);
             };
             // A receiver may end a moment before its session does.
-            let _ = timeout_at(due.min(by), incarnation.session.ended()).await;
+            let _ = timeout_at(due.min(by), live.session.ended()).await;
             if Instant::now() >= by {
                 return Err(Error::new(ErrorKind::Timeout, "consume")
                     .on(self.subject())

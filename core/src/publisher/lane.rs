@@ -18,8 +18,8 @@ use tokio::{
 pub(crate) use self::batch::Batch;
 use self::task::Task;
 use crate::{
+    connection::{Connection, ConnectionStatus, DeclaredByHand},
     error::{Error, ErrorKind, Result},
-    link::{Declared, Link, Observed},
     message::Message,
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
@@ -30,11 +30,11 @@ use crate::{
 /// What a lane needs to know.
 #[derive(Debug)]
 pub(crate) struct LaneOptions {
-    pub(crate) link: Link,
+    pub(crate) connection: Connection,
     /// Declared on every new session.
     pub(crate) topology: Topology,
     /// What the program declared by hand, on the connection that consumes.
-    pub(crate) by_hand: Declared,
+    pub(crate) by_hand: DeclaredByHand,
     /// How long refusals are doubted after the first sender.
     pub(crate) give_up_after: Duration,
     /// How many messages may be without an outcome.
@@ -112,7 +112,7 @@ impl Reply {
 pub(crate) struct Window {
     room: Semaphore,
     size: u32,
-    connection: Observed,
+    connection: ConnectionStatus,
 }
 
 impl Window {
@@ -143,7 +143,7 @@ impl Lane {
         let window = Arc::new(Window {
             room: Semaphore::new(size),
             size: options.window.get().into(),
-            connection: options.link.observed(),
+            connection: options.connection.status(),
         });
         spawn("publish", Task::new(options, intake, window.clone()).run(), drop);
         Self { inbox, window }

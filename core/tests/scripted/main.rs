@@ -3,12 +3,12 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod connection;
 mod consumer;
 mod declared;
 mod extension;
 mod lane;
 mod later;
-mod link;
 mod log;
 mod mandatory;
 mod named;

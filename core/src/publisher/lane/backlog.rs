@@ -13,9 +13,9 @@ use super::{
     unrouted::Unrouted,
 };
 use crate::{
+    connection::DeclaredByHand,
     deadline::deadline,
     error::{Error, ErrorKind, Result},
-    link::Declared,
     transport::{Outgoing, PublishOutcome},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(window: Arc<Window>, by_hand: Declared) -> Self {
+    pub(super) fn new(window: Arc<Window>, by_hand: DeclaredByHand) -> Self {
         Self {
             in_flight: InFlight::default(),
             waiting: VecDeque::new(),

@@ -6,10 +6,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::LaneOptions;
 use crate::{
+    connection::{Connection, DeclaredByHand, LiveSession, Patience, Refusals},
     deadline::deadline,
     declare::declare,
     error::{Error, ErrorKind, Result},
-    link::{Declared, Doubt, Incarnation, Link, Patience},
     publisher::retry::RetryPolicy,
     topology::Topology,
     transport::{Sender, SenderOptions},
@@ -17,12 +17,12 @@ use crate::{
 
 /// Opens senders on the current session, and declares what belongs to the lane once on each.
 pub(super) struct Opener {
-    link: Link,
+    connection: Connection,
     topology: Topology,
     /// What is declared by hand, on another connection than this publisher's.
-    by_hand: Declared,
+    by_hand: DeclaredByHand,
     /// The session that the last sender was opened on.
-    incarnation: Option<Incarnation>,
+    live: Option<LiveSession>,
     /// The epoch of the session that the topology was declared on.
     declared: Option<u64>,
     /// The epoch of the session that the last sender was opened on.
@@ -32,7 +32,7 @@ pub(super) struct Opener {
     failures: u32,
     /// When the next one may be opened on this session.
     not_before: Instant,
-    doubt: Doubt,
+    refusals: Refusals,
     window: NonZeroU16,
     timeout: Duration,
     patience: Patience,
@@ -41,16 +41,16 @@ pub(super) struct Opener {
 impl Opener {
     pub(super) fn new(options: LaneOptions) -> Self {
         Self {
-            link: options.link,
+            connection: options.connection,
             topology: options.topology,
             by_hand: options.by_hand,
-            incarnation: None,
+            live: None,
             declared: None,
             tried: None,
             retry: options.retry,
             failures: 0,
             not_before: Instant::now(),
-            doubt: Doubt::new(options.give_up_after),
+            refusals: Refusals::new(options.give_up_after),
             window: options.window,
             timeout: options.open_timeout,
             patience: if options.fail_fast { Patience::FailFast } else { Patience::Wait },
@@ -79,9 +79,9 @@ impl Opener {
     }
 
     /// What to make of the failure of a sender.
-    pub(super) fn weigh(&self, error: Error) -> Error {
-        match &self.incarnation {
-            Some(incarnation) => incarnation.weigh(error),
+    pub(super) fn judge(&self, error: Error) -> Error {
+        match &self.live {
+            Some(live) => live.judge(error),
             None => error,
         }
     }
@@ -89,7 +89,7 @@ impl Opener {
     /// Opens a sender; on a session where the last one failed, after a pause. An error that is
     /// transient may pass.
     pub(super) async fn open(&mut self) -> Result<Box<dyn Sender>> {
-        let incarnation = self.next_session().await?;
+        let live = self.next_session().await?;
         if self.is_patient() {
             // What the program declared may have gone with its connection. What is published before it
             // is back finds no queue.
@@ -100,45 +100,45 @@ impl Opener {
         }
         let open_by = deadline(self.timeout);
         let opening = async {
-            if self.declared != Some(incarnation.epoch) {
-                declare(&*incarnation.session, &self.topology).await?;
-                self.declared = Some(incarnation.epoch);
+            if self.declared != Some(live.epoch) {
+                declare(&*live.session, &self.topology).await?;
+                self.declared = Some(live.epoch);
             }
-            incarnation.session.sender(SenderOptions::new(self.window)).await
+            live.session.sender(SenderOptions::new(self.window)).await
         };
         let opened = timeout_at(open_by, opening).await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Timeout, "open a publisher").because("the deadline passed"))
         });
         match opened {
             Ok(sender) => {
-                self.doubt.let_in();
-                self.incarnation = Some(incarnation);
+                self.refusals.accepted();
+                self.live = Some(live);
                 Ok(sender)
             }
             Err(error) => {
-                let error = incarnation.weigh(error);
+                let error = live.judge(error);
                 if !error.is_transient() {
                     self.declared = None;
                 }
-                Err(self.doubt.weigh(error))
+                Err(self.refusals.judge(error))
             }
         }
     }
 
-    async fn next_session(&mut self) -> Result<Incarnation> {
+    async fn next_session(&mut self) -> Result<LiveSession> {
         loop {
             let open_by = deadline(self.timeout);
-            let incarnation = self.link.session(open_by, self.patience).await?;
-            // The pauses before another session are the link's own.
-            if self.tried.replace(incarnation.epoch) != Some(incarnation.epoch) {
+            let live = self.connection.session(open_by, self.patience).await?;
+            // The pauses before another session are the connection's own.
+            if self.tried.replace(live.epoch) != Some(live.epoch) {
                 self.failures = 0;
-                return Ok(incarnation);
+                return Ok(live);
             }
             if Instant::now() >= self.not_before || !self.is_patient() {
-                return Ok(incarnation);
+                return Ok(live);
             }
             // A sender may fail a moment before its session does.
-            let _ = timeout_at(self.not_before, incarnation.session.ended()).await;
+            let _ = timeout_at(self.not_before, live.session.ended()).await;
         }
     }
 }

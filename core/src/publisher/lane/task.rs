@@ -43,7 +43,7 @@ impl Task {
                 Ok(Some(sender)) => {
                     self.backlog.has_a_sender();
                     let Err(reason) = self.work(sender).await else { return };
-                    let reason = self.opener.weigh(reason);
+                    let reason = self.opener.judge(reason);
                     self.opener.failed(&reason);
                     self.backlog.interrupted(reason);
                 }

@@ -1,11 +1,11 @@
 //! Messages that found no queue, and may find one a moment later.
 
-use crate::link::{Declared, Standing};
+use crate::connection::{DeclaredByHand, Standing};
 
 /// Tells the messages that found no queue for good from those that came while what the program
 /// declared by hand was away with its connection.
 pub(super) struct Unrouted {
-    by_hand: Declared,
+    by_hand: DeclaredByHand,
     /// Which incarnation had declared it when this last looked.
     seen: Option<u64>,
     /// Messages with smaller ids may have been sent before that.
@@ -13,7 +13,7 @@ pub(super) struct Unrouted {
 }
 
 impl Unrouted {
-    pub(super) fn new(by_hand: Declared) -> Self {
+    pub(super) fn new(by_hand: DeclaredByHand) -> Self {
         Self { by_hand, seen: None, sure_from: 0 }
     }
 

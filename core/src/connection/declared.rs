@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Observed;
+use super::ConnectionStatus;
 use crate::topology::Topology;
 
 /// What the program declared by hand, and the connection that declares it again when it is back: a
 /// temporary queue goes with it.
 #[derive(Debug, Clone)]
-pub(crate) struct Declared {
+pub(crate) struct DeclaredByHand {
     topology: Arc<Mutex<Topology>>,
-    on: Observed,
+    on: ConnectionStatus,
 }
 
 /// What became of what is declared on a connection.
@@ -24,12 +24,12 @@ pub(crate) enum Standing {
     Left,
 }
 
-impl Declared {
-    pub(crate) fn new(topology: Arc<Mutex<Topology>>, on: Observed) -> Self {
+impl DeclaredByHand {
+    pub(crate) fn new(topology: Arc<Mutex<Topology>>, on: ConnectionStatus) -> Self {
         Self { topology, on }
     }
 
-    /// Whether, and by which incarnation, it is there.
+    /// Whether, and by which session, it is there.
     pub(crate) fn standing(&self) -> Standing {
         if self.is_empty() { Standing::Left } else { self.on.standing() }
     }

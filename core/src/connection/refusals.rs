@@ -13,33 +13,33 @@ use crate::error::{Error, ErrorKind};
 /// earlier, in the same words. So it goes on trying, and believes a refusal when there was no other
 /// answer for some time.
 #[derive(Debug)]
-pub(crate) struct Doubt {
+pub(crate) struct Refusals {
     /// How long there has to be no other answer.
     limit: Duration,
-    was_let_in: bool,
+    was_accepted: bool,
     /// When the first of the refusals in a row came.
     since: Option<Instant>,
 }
 
-impl Doubt {
+impl Refusals {
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, was_let_in: false, since: None }
+        Self { limit, was_accepted: false, since: None }
     }
 
     /// It works.
-    pub(crate) fn let_in(&mut self) {
-        self.was_let_in = true;
+    pub(crate) fn accepted(&mut self) {
+        self.was_accepted = true;
         self.since = None;
     }
 
     /// What to make of an error: transient while another try is worth it. What is believed at last
     /// says how long it was tried.
-    pub(crate) fn weigh(&mut self, error: Error) -> Error {
+    pub(crate) fn judge(&mut self, error: Error) -> Error {
         if error.is_transient() || error.kind() == ErrorKind::Closed {
             self.since = None;
             return error;
         }
-        if !self.was_let_in {
+        if !self.was_accepted {
             return error;
         }
         let tried = self.since.get_or_insert_with(Instant::now).elapsed();
@@ -72,22 +72,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_never_let_in_believes_the_first_refusal() {
-        let mut doubt = Doubt::new(LIMIT);
-        assert!(doubt.weigh(lost()).is_transient());
-        let believed = doubt.weigh(denied());
+        let mut refusals = Refusals::new(LIMIT);
+        assert!(refusals.judge(lost()).is_transient());
+        let believed = refusals.judge(denied());
         assert!(!believed.is_transient());
         assert_eq!(believed.to_string(), denied().to_string());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_let_in_believes_what_it_hears_for_long_enough_and_says_how_long() {
-        let mut doubt = Doubt::new(LIMIT);
-        doubt.let_in();
+    async fn what_was_accepted_believes_what_it_hears_for_long_enough_and_says_how_long() {
+        let mut refusals = Refusals::new(LIMIT);
+        refusals.accepted();
         for _ in 0..6 {
-            assert!(doubt.weigh(denied()).is_transient());
+            assert!(refusals.judge(denied()).is_transient());
             tokio::time::advance(LIMIT / 6).await;
         }
-        let believed = doubt.weigh(denied());
+        let believed = refusals.judge(denied());
         assert_eq!(believed.kind(), ErrorKind::Denied);
         assert!(!believed.is_transient());
         let text = believed.to_string();
@@ -98,29 +98,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_answer_and_a_success_begin_the_time_anew() {
         for between in [true, false] {
-            let mut doubt = Doubt::new(LIMIT);
-            doubt.let_in();
-            doubt.weigh(denied());
+            let mut refusals = Refusals::new(LIMIT);
+            refusals.accepted();
+            refusals.judge(denied());
             tokio::time::advance(2 * LIMIT).await;
             if between {
-                doubt.weigh(lost());
+                refusals.judge(lost());
             } else {
-                doubt.let_in();
+                refusals.accepted();
             }
-            assert!(doubt.weigh(denied()).is_transient());
+            assert!(refusals.judge(denied()).is_transient());
         }
     }
 
     /// A limit that is none does not overflow.
     #[tokio::test(start_paused = true)]
     async fn it_may_doubt_for_ever_or_not_at_all() {
-        let mut doubt = Doubt::new(Duration::MAX);
-        doubt.let_in();
-        doubt.weigh(denied());
+        let mut refusals = Refusals::new(Duration::MAX);
+        refusals.accepted();
+        refusals.judge(denied());
         tokio::time::advance(LIMIT * 10_000).await;
-        assert!(doubt.weigh(denied()).is_transient());
-        let mut doubt = Doubt::new(Duration::ZERO);
-        doubt.let_in();
-        assert!(!doubt.weigh(denied()).is_transient());
+        assert!(refusals.judge(denied()).is_transient());
+        let mut refusals = Refusals::new(Duration::ZERO);
+        refusals.accepted();
+        assert!(!refusals.judge(denied()).is_transient());
     }
 }

@@ -2,10 +2,10 @@
 //! and opened again whenever it breaks.
 
 mod declared;
-mod doubt;
+mod own;
 mod pauses;
-mod replay;
-mod spare;
+mod redeclare;
+mod refusals;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,14 +19,14 @@ use tokio::{
 };
 
 pub(crate) use self::{
-    declared::{Declared, Standing},
-    doubt::Doubt,
+    declared::{DeclaredByHand, Standing},
+    own::OwnConnections,
     pauses::SessionPauses,
-    spare::Spare,
+    refusals::Refusals,
 };
 use self::{
     pauses::{Pause, Pauses},
-    replay::Replay,
+    redeclare::Redeclaration,
 };
 use crate::{
     deadline::{deadline, later},
@@ -41,7 +41,7 @@ use crate::{
 
 /// A handle on a connection. The task behind it ends when the handles are gone.
 #[derive(Debug, Clone)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     /// The transport's, for errors.
     name: &'static str,
     commands: mpsc::Sender<Command>,
@@ -59,12 +59,12 @@ enum Command {
 
 /// A session and which incarnation of the connection it is.
 #[derive(Debug, Clone)]
-pub(crate) struct Incarnation {
+pub(crate) struct LiveSession {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) epoch: u64,
 }
 
-impl Incarnation {
+impl LiveSession {
     /// Whether the connection has broken. The link's task may not have noticed yet.
     pub(crate) fn has_ended(&self) -> bool {
         self.session.ended().now_or_never().is_some()
@@ -72,7 +72,7 @@ impl Incarnation {
 
     /// What to make of something that failed on this session. A connection that broke under it is why,
     /// whatever the error was taken for, and the next connection may do better.
-    pub(crate) fn weigh(&self, error: Error) -> Error {
+    pub(crate) fn judge(&self, error: Error) -> Error {
         if !error.is_transient() && self.has_ended() { error.transient(true) } else { error }
     }
 }
@@ -84,7 +84,7 @@ enum State {
     /// Being opened, try after try. The reason is that of the last one, or of the loss before it.
     Opening { tries: u64, reason: Option<Error> },
     /// Open. It is whole when everything that is declared on each session is there.
-    Up { incarnation: Incarnation, blocked: Option<Arc<str>>, is_whole: bool },
+    Up { live: LiveSession, blocked: Option<Arc<str>>, is_whole: bool },
     /// Closed for good.
     Closed,
 }
@@ -92,8 +92,8 @@ enum State {
 impl State {
     fn standing(&self) -> Standing {
         match self {
-            Self::Up { incarnation, is_whole: true, .. } if !incarnation.has_ended() => {
-                Standing::There(incarnation.epoch)
+            Self::Up { live, is_whole: true, .. } if !live.has_ended() => {
+                Standing::There(live.epoch)
             }
             Self::Up { .. } | Self::Opening { .. } => Standing::Away,
             Self::Idle { .. } | Self::Closed => Standing::Left,
@@ -112,7 +112,7 @@ pub(crate) enum Patience {
 
 /// What a link needs to know.
 #[derive(Debug, Clone)]
-pub(crate) struct LinkOptions {
+pub(crate) struct ConnectionOptions {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) purpose: Purpose,
     pub(crate) connect_timeout: Duration,
@@ -125,9 +125,9 @@ pub(crate) struct LinkOptions {
     pub(crate) health: Arc<watch::Sender<BrokerHealth>>,
 }
 
-impl LinkOptions {
+impl ConnectionOptions {
     /// Opens a session and declares on it what is declared on each; says what is still to be declared.
-    async fn open(&self) -> Result<(Arc<dyn Session>, Replay)> {
+    async fn open(&self) -> Result<(Arc<dyn Session>, Redeclaration)> {
         let deadline = deadline(self.connect_timeout);
         let connecting = self.transport.connect(self.purpose, deadline);
         let connected = timeout_at(later(deadline, GRACE), connecting).await;
@@ -136,26 +136,26 @@ impl LinkOptions {
             let topology = self.topology.lock().unwrap_or_else(PoisonError::into_inner);
             topology.clone()
         };
-        let mut replay = Replay::of(&topology, self.topology.clone());
+        let mut redeclaration = Redeclaration::of(&topology, self.topology.clone());
         let declaring = async {
-            replay.once(&*session).await;
+            redeclaration.once(&*session).await;
             report_missing(&*session, &topology).await;
         };
         if timeout_at(later(Instant::now(), self.declare_timeout), declaring).await.is_err() {
             tracing::error!("declaring again after a reconnect took too long");
         }
-        Ok((session, replay))
+        Ok((session, redeclaration))
     }
 }
 
-impl Link {
-    pub(crate) fn new(options: LinkOptions) -> Self {
+impl Connection {
+    pub(crate) fn new(options: ConnectionOptions) -> Self {
         let (commands, inbox) = mpsc::channel(1);
         let (publish, state) = watch::channel(State::Idle { tries: 0, reason: None });
         let name = options.transport.name();
-        let doubt = Doubt::new(options.give_up_after);
-        let supervisor = Supervisor { options, inbox, state: publish, tries: 0, epoch: 0, doubt };
-        spawn(KEEP, supervisor.run(), drop);
+        let refusals = Refusals::new(options.give_up_after);
+        let task = ConnectionTask { options, inbox, state: publish, tries: 0, epoch: 0, refusals };
+        spawn(KEEP, task.run(), drop);
         Self { name, commands, state }
     }
 
@@ -166,7 +166,7 @@ impl Link {
         &self,
         deadline: Instant,
         patience: Patience,
-    ) -> Result<Incarnation> {
+    ) -> Result<LiveSession> {
         let waited = timeout_at(deadline, self.wait(patience)).await;
         waited.unwrap_or_else(|_| {
             Err(match &*self.state.borrow() {
@@ -176,14 +176,14 @@ impl Link {
         })
     }
 
-    async fn wait(&self, patience: Patience) -> Result<Incarnation> {
+    async fn wait(&self, patience: Patience) -> Result<LiveSession> {
         let mut state = self.state.clone();
         let mut asked = None;
         loop {
             let now = state.borrow_and_update().clone();
             match now {
-                State::Up { incarnation, .. } if !incarnation.has_ended() => {
-                    return Ok(incarnation);
+                State::Up { live, .. } if !live.has_ended() => {
+                    return Ok(live);
                 }
                 State::Up { .. } => {}
                 State::Idle { tries, reason } => match (asked, reason) {
@@ -219,8 +219,8 @@ impl Link {
     }
 
     /// The state alone, which keeps no connection open.
-    pub(crate) fn observed(&self) -> Observed {
-        Observed(self.state.clone())
+    pub(crate) fn status(&self) -> ConnectionStatus {
+        ConnectionStatus(self.state.clone())
     }
 
     /// Closes the connection for good. Twice is once.
@@ -238,9 +238,9 @@ impl Link {
 
 /// How a connection is doing, for those who only look.
 #[derive(Debug, Clone)]
-pub(crate) struct Observed(watch::Receiver<State>);
+pub(crate) struct ConnectionStatus(watch::Receiver<State>);
 
-impl Observed {
+impl ConnectionStatus {
     /// What became of what is declared on it.
     fn standing(&self) -> Standing {
         State::standing(&self.0.borrow())
@@ -269,24 +269,24 @@ impl Observed {
 }
 
 /// The task that owns a connection.
-struct Supervisor {
-    options: LinkOptions,
+struct ConnectionTask {
+    options: ConnectionOptions,
     inbox: mpsc::Receiver<Command>,
     state: watch::Sender<State>,
     tries: u64,
     epoch: u64,
-    doubt: Doubt,
+    refusals: Refusals,
 }
 
 /// How the time between a wish for the connection and its end went.
-enum Over {
+enum Exit {
     /// No further try would mend it: until somebody asks again.
     Failed(Error),
     /// Nobody wants it any more.
     Closed,
 }
 
-impl Supervisor {
+impl ConnectionTask {
     /// A panic below costs the session, like a connection that breaks.
     async fn run(mut self) {
         let mut pauses = Pauses::new();
@@ -308,7 +308,7 @@ impl Supervisor {
         while is_wanted || matches!(self.inbox.recv().await, Some(Command::Open)) {
             is_wanted = false;
             match self.keep_open().await {
-                Over::Failed(reason) => {
+                Exit::Failed(reason) => {
                     tracing::error!(
                         transport = self.options.transport.name(),
                         purpose = ?self.options.purpose, %reason,
@@ -316,32 +316,32 @@ impl Supervisor {
                     );
                     self.set(State::Idle { tries: self.tries, reason: Some(reason) });
                 }
-                Over::Closed => return,
+                Exit::Closed => return,
             }
         }
     }
 
     /// Opens the connection, and again whenever it breaks.
-    async fn keep_open(&mut self) -> Over {
+    async fn keep_open(&mut self) -> Exit {
         let mut pauses = Pauses::new();
         self.set(State::Opening { tries: self.tries, reason: None });
         loop {
             self.tries += 1;
             let (reason, pause) = match self.open().await {
-                None => return Over::Closed,
+                None => return Exit::Closed,
                 Some(Err(reason)) => {
                     let pause = pauses.after_a_failed_try(&reason);
-                    let reason = self.doubt.weigh(reason);
+                    let reason = self.refusals.judge(reason);
                     if !reason.is_transient() {
-                        return Over::Failed(reason);
+                        return Exit::Failed(reason);
                     }
                     (reason, pause)
                 }
-                Some(Ok((session, replay))) => {
-                    self.doubt.let_in();
+                Some(Ok((session, redeclaration))) => {
+                    self.refusals.accepted();
                     let since = Instant::now();
-                    let Some(reason) = self.serve(session, replay).await else {
-                        return Over::Closed;
+                    let Some(reason) = self.serve(session, redeclaration).await else {
+                        return Exit::Closed;
                     };
                     (reason.transient(true), pauses.after_a_session_of(since.elapsed()))
                 }
@@ -353,7 +353,7 @@ impl Supervisor {
             );
             self.set(State::Opening { tries: self.tries, reason: Some(reason) });
             if self.pause(pause).await.is_none() {
-                return Over::Closed;
+                return Exit::Closed;
             }
         }
     }
@@ -376,7 +376,7 @@ impl Supervisor {
     }
 
     /// One try. `None` when nobody wants it any more.
-    async fn open(&mut self) -> Option<Result<(Arc<dyn Session>, Replay)>> {
+    async fn open(&mut self) -> Option<Result<(Arc<dyn Session>, Redeclaration)>> {
         tokio::select! {
             biased;
             opened = self.options.open() => Some(opened),
@@ -385,21 +385,25 @@ impl Supervisor {
     }
 
     /// Lends the session out until it ends; says why it did, or `None` when it was to close.
-    async fn serve(&mut self, session: Arc<dyn Session>, mut replay: Replay) -> Option<Error> {
+    async fn serve(
+        &mut self,
+        session: Arc<dyn Session>,
+        mut redeclaration: Redeclaration,
+    ) -> Option<Error> {
         self.epoch += 1;
         let mut blocked = session.blocked();
-        let mut is_whole = replay.is_over();
-        let replaying = replay.rest(&*session);
-        tokio::pin!(replaying);
-        let incarnation = Incarnation { session: session.clone(), epoch: self.epoch };
+        let mut is_whole = redeclaration.is_over();
+        let redeclaring = redeclaration.rest(&*session);
+        tokio::pin!(redeclaring);
+        let live = LiveSession { session: session.clone(), epoch: self.epoch };
         loop {
             let reason =
                 blocked.borrow_and_update().as_deref().map(|reason| printable(reason).into());
-            self.set(State::Up { incarnation: incarnation.clone(), blocked: reason, is_whole });
+            self.set(State::Up { live: live.clone(), blocked: reason, is_whole });
             let deadline = tokio::select! {
                 reason = session.ended() => return Some(reason),
                 Ok(()) = blocked.changed() => continue,
-                () = &mut replaying, if !is_whole => {
+                () = &mut redeclaring, if !is_whole => {
                     is_whole = true;
                     continue;
                 }
@@ -448,7 +452,7 @@ async fn closing(inbox: &mut mpsc::Receiver<Command>) -> Instant {
     }
 }
 
-/// What the task of a link does, for errors.
+/// What the task of a connection does, for errors.
 const KEEP: &str = "keep a connection";
 
 fn closed() -> Error {

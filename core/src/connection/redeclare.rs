@@ -15,20 +15,20 @@ use crate::{
 };
 
 /// What is still to be declared on one session.
-pub(crate) struct Replay {
+pub(crate) struct Redeclaration {
     changes: Vec<Change>,
     /// What the program wants by now: it may have deleted some of it meanwhile.
     wanted: Arc<Mutex<Topology>>,
 }
 
-impl Replay {
+impl Redeclaration {
     /// Everything of this topology.
     pub(crate) fn of(topology: &Topology, wanted: Arc<Mutex<Topology>>) -> Self {
         Self { changes: changes(topology).collect(), wanted }
     }
 
     /// Declares each. One thing that cannot be any more keeps nothing else back; what may be later
-    /// stays for [`Replay::rest`].
+    /// stays for [`Redeclaration::rest`].
     pub(crate) async fn once(&mut self, session: &dyn Session) {
         let mut at = 0;
         while let Some(change) = self.changes.get(at) {
