@@ -17,8 +17,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
     message::payload::Payload,
-    publisher::lane::{Lane, LaneOptions, Window},
     publisher::mandatory::require_queue,
+    publisher::pipeline::{PipelineOptions, PublishPipeline, Window},
     publisher::{Publisher, PublisherOptions},
     short_str::ShortStr,
     source::{self, Source},
@@ -228,7 +228,7 @@ impl Broker {
         require_queue(self.peer(), &options, &route.exchange, &route.key, &mut topology)?;
         self.connections.declare_for_publisher(&topology).await?;
         let connections = &self.connections;
-        let lane = Lane::new(LaneOptions {
+        let pipeline = PublishPipeline::new(PipelineOptions {
             connection: connections.publishing().clone(),
             topology,
             by_hand: connections.declared_by_hand(),
@@ -240,9 +240,9 @@ impl Broker {
         });
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.retain(|window| window.strong_count() > 0);
-        windows.push(Arc::downgrade(lane.window()));
+        windows.push(Arc::downgrade(pipeline.window()));
         drop(windows);
-        Ok(Publisher::new(connections.clone(), route, options, lane))
+        Ok(Publisher::new(connections.clone(), route, options, pipeline))
     }
 
     /// Consumes from a queue by hand, with at most `prefetch` unsettled deliveries at a time: for

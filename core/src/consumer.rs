@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     broker_options::BrokerOptions,
     consumer::handler::{ConsumerOptions, Handler},
-    consumer::worker::{Run, Runner, Turn, Worker},
+    consumer::worker::{Run, Runner, Worker, WorkerPermits},
     deadline::deadline,
     entrypoint::{Entrypoint, Scope},
     error::{Error, ErrorKind, Result},
@@ -157,8 +157,8 @@ impl Entrypoint for Consumer {
         let (stopping, is_stopping) = watch::channel(false);
         let mut workers = JoinSet::new();
         for _ in 0..concurrency {
-            let turn = Turn::new(scope.limit().cloned(), is_stopping.clone());
-            workers.spawn(worker.clone().work(subscription.deliveries(), turn));
+            let permits = WorkerPermits::new(scope.limit().cloned(), is_stopping.clone());
+            workers.spawn(worker.clone().work(subscription.deliveries(), permits));
         }
         // An end that nobody asked for is the service's business.
         let ended = subscription.watch_end();

@@ -134,7 +134,7 @@ pub(crate) struct Settler {
     receiver: mpsc::Sender<Decided>,
     health: Arc<watch::Sender<ConsumerHealth>>,
     /// Whether no handler may begin on its deliveries any more.
-    recalled: AtomicBool,
+    revoked: AtomicBool,
 }
 
 impl Settler {
@@ -142,13 +142,13 @@ impl Settler {
         receiver: mpsc::Sender<Decided>,
         health: Arc<watch::Sender<ConsumerHealth>>,
     ) -> Self {
-        Self { receiver, health, recalled: AtomicBool::new(false) }
+        Self { receiver, health, revoked: AtomicBool::new(false) }
     }
 
     /// From now on no handler begins on its deliveries. So those that are given back were all behind
     /// those that handlers have begun on: none is overtaken.
-    pub(crate) fn recall(&self) {
-        self.recalled.store(true, Ordering::SeqCst);
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::SeqCst);
     }
 
     /// A way to nobody's receiver.
@@ -175,13 +175,13 @@ impl Delivery {
     }
 
     /// Whether it is to go back instead of being handled.
-    pub(crate) fn is_recalled(&self) -> bool {
-        self.token.as_ref().is_some_and(|token| token.settler.recalled.load(Ordering::SeqCst))
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.settler.revoked.load(Ordering::SeqCst))
     }
 
     /// Sends it back, unless the broker has it back already. No handler has begun on it, so that is
     /// not counted as stale.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn release(mut self) {
         if let Some(Token { tag, settler }) = self.token.take() {
             let _ = settler.receiver.try_send(Decided { tag, outcome: Outcome::Release });
         }

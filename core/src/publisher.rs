@@ -1,9 +1,9 @@
 //! Publishing typed messages.
 
 mod confirm;
-pub(crate) mod lane;
 pub(crate) mod mandatory;
 mod options;
+pub(crate) mod pipeline;
 mod publication;
 mod retry;
 
@@ -21,7 +21,7 @@ use crate::{
     message::payload::Payload,
     message::value::Table,
     message::{Message, is_reserved},
-    publisher::lane::{Batch, Lane, Reply},
+    publisher::pipeline::{Batch, PublishPipeline, Reply},
     short_str::ShortStr,
     topology::route::RouteSpec,
 };
@@ -59,7 +59,7 @@ struct Inner {
     route: Route,
     options: PublisherOptions,
     codecs: Codecs,
-    lane: Lane,
+    pipeline: PublishPipeline,
 }
 
 struct Route {
@@ -82,7 +82,7 @@ impl<M: Payload> Publisher<M> {
         connections: Arc<Connections>,
         route: RouteSpec<M>,
         options: PublisherOptions,
-        lane: Lane,
+        pipeline: PublishPipeline,
     ) -> Self {
         let codecs = options.codecs.clone().unwrap_or_else(|| connections.options().codecs.clone());
         let route = Route {
@@ -92,7 +92,7 @@ impl<M: Payload> Publisher<M> {
             headers: route.headers,
         };
         Self {
-            inner: Arc::new(Inner { connections, route, options, codecs, lane }),
+            inner: Arc::new(Inner { connections, route, options, codecs, pipeline }),
             message: PhantomData,
         }
     }
@@ -152,7 +152,7 @@ impl<M: Payload> Publisher<M> {
                 }
             }
         }
-        self.inner.lane.send_many(deadline, parcels).await;
+        self.inner.pipeline.send_many(deadline, parcels).await;
         let outcomes = batch.outcomes(deadline).await;
         let outcome = |(outcome, message_id): (Option<Result<()>>, ShortStr)| match outcome {
             Some(result) => result.map(|()| Confirmed { message_id }),
@@ -258,7 +258,7 @@ impl Inner {
             .because(format!(
                 "the broker had not confirmed it after {:?}{}",
                 self.options.timeout,
-                self.lane.window().trouble()
+                self.pipeline.window().trouble()
             ))
             .remedy("publish it again with the same message id, if a duplicate does no harm")
     }

@@ -1,7 +1,7 @@
 //! Deliveries of one queue, and the task that owns the receiver, and the next one when that ends.
 
+mod delayed_requeues;
 pub(crate) mod deliveries;
-mod held;
 pub(crate) mod on_cancel;
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::{deliveries::Deliveries, held::Held};
+use self::{delayed_requeues::DelayedRequeues, deliveries::Deliveries};
 use crate::{
     connections::Connections,
     deadline::{deadline, later},
@@ -38,7 +38,7 @@ pub struct Subscription {
     control: mpsc::Sender<Stop>,
     ended: watch::Receiver<Option<Result<()>>>,
     health: Arc<watch::Sender<ConsumerHealth>>,
-    pump: JoinHandle<Option<()>>,
+    task: JoinHandle<Option<()>>,
 }
 
 /// A wish to stop: settle until the deadline, then close.
@@ -62,7 +62,7 @@ impl Subscription {
         let (control, stops) = mpsc::channel(1);
         let (end, ended) = watch::channel(None);
         let health = Arc::new(watch::Sender::new(ConsumerHealth::NEW));
-        let pump = Pump {
+        let consuming = ConsumeTask {
             source,
             on_cancel,
             codecs: connections.options().codecs.clone(),
@@ -72,10 +72,10 @@ impl Subscription {
             health: health.clone(),
             max: prefetch,
         };
-        pump.subscribed();
-        let running = async move { drop(end.send(Some(pump.run(receiver).await))) };
-        let pump = spawn(CONSUME, running, drop);
-        Ok(Self { deliveries, control, ended, health, pump })
+        consuming.subscribed();
+        let running = async move { drop(end.send(Some(consuming.run(receiver).await))) };
+        let task = spawn(CONSUME, running, drop);
+        Ok(Self { deliveries, control, ended, health, task })
     }
 
     /// Waits for the next delivery; `None` after [`Subscription::stop`]. An error says why there
@@ -130,13 +130,13 @@ impl Subscription {
     /// Waits until its receiver is gone, a moment at most: who consumes next gets what it held, in its
     /// order.
     pub(crate) async fn until_gone(mut self) {
-        let _ = timeout_at(deadline(GRACE), &mut self.pump).await;
+        let _ = timeout_at(deadline(GRACE), &mut self.task).await;
     }
 
     /// Ends now: everything unsettled goes back to the queue.
     pub(crate) fn kill(&mut self) {
         // Dropping the receiver of the transport closes its channel.
-        self.pump.abort();
+        self.task.abort();
         self.health.send_if_modified(|health| {
             let is_over = matches!(health.health, Health::Stopped { .. });
             if !is_over {
@@ -155,7 +155,7 @@ impl Drop for Subscription {
 
 async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
     let end = ended.wait_for(Option::is_some).await.map(|end| end.clone()).unwrap_or(None);
-    // Who kills a pump does not ask how it ended; so one that is gone without a word has panicked.
+    // Who kills a task does not ask how it ended; so one that is gone without a word has panicked.
     end.unwrap_or_else(|| {
         Err(Error::new(ErrorKind::Unexpected, "consume")
             .because("the task that receives ended without a word"))
@@ -163,7 +163,7 @@ async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
 }
 
 /// Takes deliveries from one receiver after the other, and gives them to whoever handles them.
-struct Pump {
+struct ConsumeTask {
     source: Source,
     on_cancel: OnCancel,
     codecs: Codecs,
@@ -177,23 +177,23 @@ struct Pump {
 
 /// A receiver, and what comes back to it. When it is gone, settlements of its deliveries are stale:
 /// no other receiver gets them.
-struct Flow {
+struct ActiveReceiver {
     receiver: Box<dyn Receiver>,
     settler: Arc<Settler>,
     settlements: mpsc::Receiver<Decided>,
-    held: Held,
+    delayed: DelayedRequeues,
     unsettled: usize,
 }
 
-impl Drop for Flow {
+impl Drop for ActiveReceiver {
     /// However it ended: the broker delivers again what no handler has begun on, so none need begin.
     fn drop(&mut self) {
-        self.settler.recall();
+        self.settler.revoke();
     }
 }
 
 /// How the time with one receiver ended.
-enum Over {
+enum Exit {
     /// Somebody asked for it.
     Stopped(Result<()>),
     /// Nobody did, and the next receiver may do better.
@@ -202,16 +202,16 @@ enum Over {
     Failed(Error),
 }
 
-impl Pump {
+impl ConsumeTask {
     async fn run(mut self, mut receiver: Box<dyn Receiver>) -> Result<()> {
         let result = loop {
-            let pumping = guarded(CONSUME, self.pump(receiver)).await;
+            let receiving = guarded(CONSUME, self.receive_from(receiver)).await;
             // Whatever ended it: what is left is of a receiver that is gone.
-            self.unstarted.give_back();
-            let reason = match pumping.unwrap_or_else(Over::Interrupted) {
-                Over::Stopped(result) => break result,
-                Over::Failed(reason) => break Err(reason),
-                Over::Interrupted(reason) => reason,
+            self.unstarted.release();
+            let reason = match receiving.unwrap_or_else(Exit::Interrupted) {
+                Exit::Stopped(result) => break result,
+                Exit::Failed(reason) => break Err(reason),
+                Exit::Interrupted(reason) => reason,
             };
             match self.reopen(reason).await {
                 Ok(Some(next)) => receiver = next,
@@ -221,7 +221,7 @@ impl Pump {
             self.subscribed();
         };
         self.to_handlers.close();
-        self.unstarted.give_back();
+        self.unstarted.release();
         self.set(Health::Stopped { reason: result.as_ref().err().cloned() });
         result
     }
@@ -275,50 +275,56 @@ impl Pump {
         }
     }
 
-    async fn pump(&mut self, receiver: Box<dyn Receiver>) -> Over {
+    async fn receive_from(&mut self, receiver: Box<dyn Receiver>) -> Exit {
         // Room for every unsettled delivery, so that a settlement never finds it full.
         let (settle, settlements) = mpsc::channel(self.max + 1);
         let settler = Arc::new(Settler::new(settle, self.health.clone()));
-        let mut flow = Flow { receiver, settler, settlements, held: Held::default(), unsettled: 0 };
+        let mut active = ActiveReceiver {
+            receiver,
+            settler,
+            settlements,
+            delayed: DelayedRequeues::default(),
+            unsettled: 0,
+        };
         let mut arrived = Vec::with_capacity(self.max);
         let mut decided = Vec::with_capacity(self.max);
         let mut settled = Vec::with_capacity(self.max);
         loop {
             tokio::select! {
                 biased;
-                _ = flow.settlements.recv_many(&mut decided, self.max) => {
+                _ = active.settlements.recv_many(&mut decided, self.max) => {
                     settled.extend(decided.drain(..).map(Settle::from));
-                    flow.settle(&mut settled);
+                    active.settle(&mut settled);
                 }
-                stop = self.stops.recv() => return Over::Stopped(match stop {
-                    Some(Stop { deadline }) => self.stop(flow, deadline).await,
+                stop = self.stops.recv() => return Exit::Stopped(match stop {
+                    Some(Stop { deadline }) => self.stop(active, deadline).await,
                     None => Ok(()),
                 }),
-                () = flow.held.due() => {
-                    flow.held.requeue_due(&mut settled);
-                    flow.settle(&mut settled);
+                () = active.delayed.due() => {
+                    active.delayed.requeue_due(&mut settled);
+                    active.settle(&mut settled);
                 }
-                result = flow.receiver.receive(&mut arrived, self.max) => {
-                    self.hand_out(&mut flow, &mut arrived);
+                result = active.receiver.receive(&mut arrived, self.max) => {
+                    self.hand_out(&mut active, &mut arrived);
                     match result {
                         Ok(()) => {}
                         // Nobody asked for it: an end all the same, and never a silent one.
-                        Err(End::Stopped) => return Over::Interrupted(self.ended("the broker ended it")),
+                        Err(End::Stopped) => return Exit::Interrupted(self.ended("the broker ended it")),
                         Err(End::Cancelled(reason)) => {
-                            self.drain(&mut flow, deadline(GRACE)).await;
+                            self.drain(&mut active, deadline(GRACE)).await;
                             let cancelled = self
                                 .ended(format!("the broker cancelled the consumer ({reason})"))
                                 .remedy("was the queue deleted?")
                                 .caused_by(reason);
                             return match self.on_cancel {
-                                OnCancel::Resume => Over::Interrupted(cancelled),
-                                OnCancel::Fail => Over::Failed(cancelled),
+                                OnCancel::Resume => Exit::Interrupted(cancelled),
+                                OnCancel::Fail => Exit::Failed(cancelled),
                             };
                         }
                         Err(End::Lost(reason)) => {
                             // The broker delivers them again: no handler need begin on these.
-                            self.recall(&flow);
-                            return Over::Interrupted(self.ended(format!("the channel ended ({reason})"))
+                            self.revoke_unstarted(&active);
+                            return Exit::Interrupted(self.ended(format!("the channel ended ({reason})"))
                                 .caused_by(reason));
                         }
                     }
@@ -327,30 +333,30 @@ impl Pump {
         }
     }
 
-    fn hand_out(&self, flow: &mut Flow, arrived: &mut Vec<Delivered>) {
+    fn hand_out(&self, active: &mut ActiveReceiver, arrived: &mut Vec<Delivered>) {
         for delivered in arrived.drain(..) {
             // More than was asked for. Both channels have room for the prefetch: a settlement that
             // found none would be lost.
-            if flow.unsettled == self.max {
-                flow.receiver.settle(&[Settle::new(delivered.tag, Outcome::Release)]);
+            if active.unsettled == self.max {
+                active.receiver.settle(&[Settle::new(delivered.tag, Outcome::Release)]);
                 continue;
             }
-            flow.unsettled += 1;
-            let delivery = Delivery::new(delivered, self.codecs.clone(), flow.settler.clone());
+            active.unsettled += 1;
+            let delivery = Delivery::new(delivered, self.codecs.clone(), active.settler.clone());
             let _ = self.to_handlers.try_send(delivery);
         }
     }
 
-    async fn stop(&mut self, mut flow: Flow, deadline: Instant) -> Result<()> {
+    async fn stop(&mut self, mut active: ActiveReceiver, deadline: Instant) -> Result<()> {
         // First, so that no handler begins while the broker is slow to answer.
         self.to_handlers.close();
-        self.recall(&flow);
+        self.revoke_unstarted(&active);
         let stopping = if self.source.has_single_active_consumer() {
-            timeout_at(deadline, flow.receiver.stop_last()).await
+            timeout_at(deadline, active.receiver.stop_last()).await
         } else {
-            timeout_at(deadline, flow.receiver.stop()).await
+            timeout_at(deadline, active.receiver.stop()).await
         };
-        self.drain(&mut flow, deadline).await;
+        self.drain(&mut active, deadline).await;
         match stopping {
             Ok(result) => result,
             Err(_) => Err(overdue("the broker did not stop the consumer in time")),
@@ -358,36 +364,36 @@ impl Pump {
     }
 
     /// Gives back what no handler has started on, and lets none start any more.
-    fn recall(&self, flow: &Flow) {
-        flow.settler.recall();
-        self.unstarted.give_back();
+    fn revoke_unstarted(&self, active: &ActiveReceiver) {
+        active.settler.revoke();
+        self.unstarted.release();
     }
 
     /// Gives back what no handler has started on, waits for the settlements of the rest, closes.
-    async fn drain(&self, flow: &mut Flow, by: Instant) {
-        self.recall(flow);
+    async fn drain(&self, active: &mut ActiveReceiver, by: Instant) {
+        self.revoke_unstarted(active);
         let mut arrived = Vec::new();
         let mut settled = Vec::new();
         let mut more = true;
         let drained = async {
             loop {
-                while let Ok(decided) = flow.settlements.try_recv() {
+                while let Ok(decided) = active.settlements.try_recv() {
                     settled.push(decided.into());
                 }
-                flow.settle(&mut settled);
+                active.settle(&mut settled);
                 // Sooner than asked for, which loses nothing; nobody would be there later.
-                flow.held.requeue_all(&mut settled);
-                flow.settle(&mut settled);
-                if !more && flow.unsettled == 0 {
+                active.delayed.requeue_all(&mut settled);
+                active.settle(&mut settled);
+                if !more && active.unsettled == 0 {
                     return;
                 }
                 tokio::select! {
                     biased;
-                    Some(decided) = flow.settlements.recv() => settled.push(decided.into()),
-                    result = flow.receiver.receive(&mut arrived, self.max), if more => {
+                    Some(decided) = active.settlements.recv() => settled.push(decided.into()),
+                    result = active.receiver.receive(&mut arrived, self.max), if more => {
                         more = result.is_ok();
                         for Delivered { tag, .. } in arrived.drain(..) {
-                            flow.receiver.settle(&[Settle::new(tag, Outcome::Release)]);
+                            active.receiver.settle(&[Settle::new(tag, Outcome::Release)]);
                         }
                     }
                 }
@@ -396,7 +402,7 @@ impl Pump {
         let _ = timeout_at(by, drained).await;
         // Closing has a moment of its own: the settlements just sent must leave this process.
         let close_by = by.max(deadline(GRACE));
-        if !matches!(timeout_at(close_by, flow.receiver.close()).await, Ok(Ok(()))) {
+        if !matches!(timeout_at(close_by, active.receiver.close()).await, Ok(Ok(()))) {
             tracing::debug!(queue = &**self.source.queue(), "the receiver did not close properly");
         }
     }
@@ -409,10 +415,10 @@ impl Pump {
     }
 }
 
-impl Flow {
+impl ActiveReceiver {
     fn settle(&mut self, settled: &mut Vec<Settle>) {
         if !self.receiver.delays() {
-            self.held.take(settled);
+            self.delayed.take(settled);
         }
         self.unsettled = self.unsettled.saturating_sub(settled.len());
         self.receiver.settle(settled);
@@ -420,7 +426,7 @@ impl Flow {
     }
 }
 
-/// What a pump does, for errors.
+/// What a task does, for errors.
 const CONSUME: &str = "consume";
 
 /// How long one try to consume again may wait for a connection, before it says how things are.

@@ -58,12 +58,12 @@ impl Worker {
         }
     }
 
-    pub(super) async fn work(self: Arc<Self>, deliveries: Deliveries, mut turn: Turn) {
+    pub(super) async fn work(self: Arc<Self>, deliveries: Deliveries, mut permits: WorkerPermits) {
         while let Some(delivery) = deliveries.next().await {
-            let turn = turn.come().await;
-            // It may have been recalled meanwhile.
-            let (Ok(_mine), false) = (turn, delivery.is_recalled()) else {
-                delivery.give_back();
+            let permit = permits.acquire().await;
+            // It may have been revoked meanwhile.
+            let (Ok(_permit), false) = (permit, delivery.is_revoked()) else {
+                delivery.release();
                 continue;
             };
             let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());
@@ -168,7 +168,7 @@ impl Worker {
 }
 
 /// Whose turn it is, where a service limits how many of its workers run.
-pub(super) struct Turn {
+pub(super) struct WorkerPermits {
     limit: Option<Arc<Semaphore>>,
     stopping: watch::Receiver<bool>,
 }
@@ -176,13 +176,13 @@ pub(super) struct Turn {
 /// The consumer stops, and the turn has not come.
 pub(super) struct Stopping;
 
-impl Turn {
+impl WorkerPermits {
     pub(super) fn new(limit: Option<Arc<Semaphore>>, stopping: watch::Receiver<bool>) -> Self {
         Self { limit, stopping }
     }
 
     /// Waits for it; in the order of asking, over all consumers of the service.
-    async fn come(&mut self) -> Result<Option<OwnedSemaphorePermit>, Stopping> {
+    async fn acquire(&mut self) -> Result<Option<OwnedSemaphorePermit>, Stopping> {
         let Some(limit) = self.limit.clone() else { return Ok(None) };
         tokio::select! {
             biased;

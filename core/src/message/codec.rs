@@ -6,11 +6,11 @@ mod bincode;
 mod bounded;
 mod charset;
 mod json;
-mod misfit;
 #[cfg(feature = "msgpack")]
 mod msgpack;
 #[cfg(feature = "postcard")]
 mod postcard;
+mod redact;
 mod text;
 
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -21,11 +21,11 @@ use serde::de::DeserializeOwned;
 
 #[cfg(feature = "bincode")]
 pub use self::bincode::Bincode;
-use self::misfit::without_the_body;
 #[cfg(feature = "msgpack")]
 pub use self::msgpack::MessagePack;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
+use self::redact::without_the_body;
 pub use self::{
     json::{AnyJson, Json},
     text::Text,

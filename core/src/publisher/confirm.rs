@@ -17,7 +17,7 @@ use tokio::{
 use super::Confirmed;
 use crate::{
     error::{Error, ErrorKind, Result},
-    publisher::lane::Window,
+    publisher::pipeline::Window,
     short_str::ShortStr,
 };
 

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     message::value::{Table, Timestamp, Value},
     message::{Message, check_header_name},
-    publisher::lane::{Parcel, Reply},
+    publisher::pipeline::{Parcel, Reply},
     publisher::retry::RetryPolicy,
     short_str::ShortStr,
     topology::ExchangeKind,
@@ -157,10 +157,10 @@ impl<M> Publication<'_, M> {
             outcome,
             sealed.id.clone(),
             sealed.exchange.clone(),
-            publisher.lane.window().clone(),
+            publisher.pipeline.window().clone(),
             deadline,
         );
-        publisher.lane.send(deadline, || sealed.parcel(deadline, Reply::One(reply))).await?;
+        publisher.pipeline.send(deadline, || sealed.parcel(deadline, Reply::One(reply))).await?;
         Ok(confirm)
     }
 

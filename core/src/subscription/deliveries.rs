@@ -11,21 +11,21 @@ impl Deliveries {
         Self(channel)
     }
 
-    /// Waits for the next one that has not been recalled; `None` when there will be none. Cancel safe.
+    /// Waits for the next one that has not been revoked; `None` when there will be none. Cancel safe.
     pub(crate) async fn next(&self) -> Option<Delivery> {
         while let Ok(delivery) = self.0.recv().await {
-            if !delivery.is_recalled() {
+            if !delivery.is_revoked() {
                 return Some(delivery);
             }
-            delivery.give_back();
+            delivery.release();
         }
         None
     }
 
     /// Gives back what no handler has begun on.
-    pub(super) fn give_back(&self) {
+    pub(super) fn release(&self) {
         while let Ok(delivery) = self.0.try_recv() {
-            delivery.give_back();
+            delivery.release();
         }
     }
 }
@@ -65,8 +65,8 @@ mod tests {
             to_handlers.try_send(delivery).unwrap();
         }
         let deliveries = Deliveries::new(deliveries);
-        assert!(deliveries.next().await.is_some_and(|first| !first.is_recalled()));
-        settler.recall();
+        assert!(deliveries.next().await.is_some_and(|first| !first.is_revoked()));
+        settler.revoke();
         to_handlers.close();
         assert!(deliveries.next().await.is_none());
         let requeued = Decided { tag: 0, outcome: Outcome::Requeue };

@@ -14,7 +14,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::{CodecError, Visit, misfit::without_the_body};
+use super::{CodecError, Visit, redact::without_the_body};
 
 /// How deep lists, maps, structures, enums and options may be nested: as in `serde_json`.
 const MAX_DEPTH: usize = 128;

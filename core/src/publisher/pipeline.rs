@@ -4,7 +4,7 @@
 mod backlog;
 mod batch;
 mod in_flight;
-mod opener;
+mod sender_source;
 mod task;
 mod unrouted;
 
@@ -27,9 +27,9 @@ use crate::{
     topology::Topology,
 };
 
-/// What a lane needs to know.
+/// What a pipeline needs to know.
 #[derive(Debug)]
-pub(crate) struct LaneOptions {
+pub(crate) struct PipelineOptions {
     pub(crate) connection: Connection,
     /// Declared on every new session.
     pub(crate) topology: Topology,
@@ -45,9 +45,9 @@ pub(crate) struct LaneOptions {
     pub(crate) fail_fast: bool,
 }
 
-/// A publisher's end of the lane.
+/// A publisher's end of the pipeline.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct PublishPipeline {
     inbox: mpsc::Sender<Intake>,
     window: Arc<Window>,
 }
@@ -135,9 +135,9 @@ impl Window {
     }
 }
 
-impl Lane {
-    /// A lane that ends when the last handle on it is gone and everything has its outcome.
-    pub(crate) fn new(options: LaneOptions) -> Self {
+impl PublishPipeline {
+    /// A pipeline that ends when the last handle on it is gone and everything has its outcome.
+    pub(crate) fn new(options: PipelineOptions) -> Self {
         let size = usize::from(options.window.get());
         let (inbox, intake) = mpsc::channel(size);
         let window = Arc::new(Window {
@@ -164,7 +164,7 @@ impl Lane {
         self.hand_over(Intake::One(parcel()))
     }
 
-    /// Like [`Lane::send`], for any number. Those that find no room are told so, each by its reply:
+    /// Like [`PublishPipeline::send`], for any number. Those that find no room are told so, each by its reply:
     /// the ones before them may be stored already.
     pub(crate) async fn send_many(&self, deadline: Instant, mut parcels: Vec<Parcel>) {
         while !parcels.is_empty() {

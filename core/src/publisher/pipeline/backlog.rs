@@ -1,4 +1,4 @@
-//! The messages of a lane that have no outcome yet, and what becomes of them.
+//! The messages of a pipeline that have no outcome yet, and what becomes of them.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -19,7 +19,7 @@ use crate::{
     transport::{Outgoing, PublishOutcome},
 };
 
-/// The messages of a lane that have no outcome yet: each is waiting, or due later, or with a sender.
+/// The messages of a pipeline that have no outcome yet: each is waiting, or due later, or with a sender.
 pub(super) struct Backlog {
     in_flight: InFlight,
     /// Not with a sender: safe to give to the next one.

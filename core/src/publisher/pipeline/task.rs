@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Intake, LaneOptions, Window, backlog::Backlog, opener::Opener};
+use super::{Intake, PipelineOptions, Window, backlog::Backlog, sender_source::SenderSource};
 use crate::{error::Result, task::guarded, transport::Sender};
 
 /// Sends messages in their order, tells their outcomes, and sends again what the policy allows.
@@ -16,23 +16,23 @@ pub(super) struct Task {
     /// Whether there may be more in the inbox.
     is_open: bool,
     backlog: Backlog,
-    opener: Opener,
+    senders: SenderSource,
 }
 
 impl Task {
     pub(super) fn new(
-        options: LaneOptions,
+        options: PipelineOptions,
         inbox: mpsc::Receiver<Intake>,
         window: Arc<Window>,
     ) -> Self {
         let backlog = Backlog::new(window, options.by_hand.clone());
-        Self { inbox, is_open: true, backlog, opener: Opener::new(options) }
+        Self { inbox, is_open: true, backlog, senders: SenderSource::new(options) }
     }
 
     /// A panic below costs the sender: what it took is indeterminate, and the rest gets another.
     pub(super) async fn run(mut self) {
         while let Err(panicked) = guarded("publish", self.serve()).await {
-            self.opener.failed(&panicked);
+            self.senders.failed(&panicked);
             self.backlog.interrupted(panicked);
         }
     }
@@ -43,15 +43,15 @@ impl Task {
                 Ok(Some(sender)) => {
                     self.backlog.has_a_sender();
                     let Err(reason) = self.work(sender).await else { return };
-                    let reason = self.opener.judge(reason);
-                    self.opener.failed(&reason);
+                    let reason = self.senders.judge(reason);
+                    self.senders.failed(&reason);
                     self.backlog.interrupted(reason);
                 }
                 // Everything that waited ran out of time, which says nothing about the next try.
                 Ok(None) => {}
                 Err(reason) => {
-                    self.opener.failed(&reason);
-                    if self.opener.is_patient() && reason.is_transient() {
+                    self.senders.failed(&reason);
+                    if self.senders.is_patient() && reason.is_transient() {
                         self.backlog.wait_on(reason);
                     } else {
                         self.backlog.fail_all(&reason);
@@ -80,7 +80,7 @@ impl Task {
 
     /// Opens a sender, while messages come in and run out of time. `None` when all of them did.
     async fn open(&mut self) -> Result<Option<Box<dyn Sender>>> {
-        let opening = self.opener.open();
+        let opening = self.senders.open();
         tokio::pin!(opening);
         loop {
             self.backlog.drop_overdue();
@@ -113,7 +113,7 @@ impl Task {
                 biased;
                 result = sender.outcomes(&mut outcomes) => {
                     if !outcomes.is_empty() {
-                        self.opener.worked();
+                        self.senders.record_success();
                     }
                     self.backlog.resolve(&mut outcomes);
                     result?;

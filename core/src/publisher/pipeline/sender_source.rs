@@ -1,10 +1,10 @@
-//! How a lane gets a sender.
+//! How a pipeline gets a sender.
 
 use std::{num::NonZeroU16, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::LaneOptions;
+use super::PipelineOptions;
 use crate::{
     connection::{Connection, DeclaredByHand, LiveSession, Patience, Refusals},
     deadline::deadline,
@@ -15,8 +15,8 @@ use crate::{
     transport::{Sender, SenderOptions},
 };
 
-/// Opens senders on the current session, and declares what belongs to the lane once on each.
-pub(super) struct Opener {
+/// Opens senders on the current session, and declares what belongs to the pipeline once on each.
+pub(super) struct SenderSource {
     connection: Connection,
     topology: Topology,
     /// What is declared by hand, on another connection than this publisher's.
@@ -26,7 +26,7 @@ pub(super) struct Opener {
     /// The epoch of the session that the topology was declared on.
     declared: Option<u64>,
     /// The epoch of the session that the last sender was opened on.
-    tried: Option<u64>,
+    last_epoch: Option<u64>,
     retry: RetryPolicy,
     /// How many senders in a row did not open on this session, or failed before they told an outcome.
     failures: u32,
@@ -38,15 +38,15 @@ pub(super) struct Opener {
     patience: Patience,
 }
 
-impl Opener {
-    pub(super) fn new(options: LaneOptions) -> Self {
+impl SenderSource {
+    pub(super) fn new(options: PipelineOptions) -> Self {
         Self {
             connection: options.connection,
             topology: options.topology,
             by_hand: options.by_hand,
             live: None,
             declared: None,
-            tried: None,
+            last_epoch: None,
             retry: options.retry,
             failures: 0,
             not_before: Instant::now(),
@@ -63,7 +63,7 @@ impl Opener {
     }
 
     /// A sender told an outcome.
-    pub(super) fn worked(&mut self) {
+    pub(super) fn record_success(&mut self) {
         self.failures = 0;
     }
 
@@ -130,7 +130,7 @@ impl Opener {
             let open_by = deadline(self.timeout);
             let live = self.connection.session(open_by, self.patience).await?;
             // The pauses before another session are the connection's own.
-            if self.tried.replace(live.epoch) != Some(live.epoch) {
+            if self.last_epoch.replace(live.epoch) != Some(live.epoch) {
                 self.failures = 0;
                 return Ok(live);
             }

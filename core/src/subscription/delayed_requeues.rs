@@ -10,9 +10,9 @@ use crate::{deadline::deadline, outcome::Disposition, transport::Settle};
 ///
 /// Each with its time, its tag, and whether it counts as an attempt.
 #[derive(Debug, Default)]
-pub(super) struct Held(BinaryHeap<Reverse<(Instant, u64, bool)>>);
+pub(super) struct DelayedRequeues(BinaryHeap<Reverse<(Instant, u64, bool)>>);
 
-impl Held {
+impl DelayedRequeues {
     /// Takes out the deliveries that are to be returned later.
     pub(super) fn take(&mut self, settlements: &mut Vec<Settle>) {
         settlements.retain(|settle| match settle.disposition {
@@ -26,7 +26,7 @@ impl Held {
         });
     }
 
-    /// Waits until a delivery is due; without end where none is held. Cancel safe.
+    /// Waits until a delivery is due; without end where none is delayed. Cancel safe.
     pub(super) async fn due(&self) {
         match self.0.peek() {
             Some(Reverse((time, ..))) => sleep_until(*time).await,
