@@ -3,6 +3,8 @@
 //! It opens no socket and knows no client library: transports do, through the interface in
 //! [`transport`]. Programs use it by way of the `enoki` crate.
 
+// docs.rs shows which feature adds what.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
