@@ -160,7 +160,7 @@ impl Entrypoint for Consumer {
             let permits = WorkerPermits::new(scope.limit().cloned(), is_stopping.clone());
             workers.spawn(worker.clone().work(subscription.deliveries(), permits));
         }
-        // An end that nobody asked for is the service's business.
+        // The service has to hear of an end that it did not ask for.
         let ended = subscription.watch_end();
         // Without the scope's broker: a task that is slow to die would keep the connection open.
         let failures = scope.failures().clone();

@@ -138,7 +138,7 @@ impl Context {
     }
 }
 
-/// The call that a task is running. Its context is only made when somebody asks for it.
+/// The call that a task is running. Its context is made when the program asks for it.
 pub(crate) struct Call {
     origin: Origin,
     context: OnceCell<Context>,

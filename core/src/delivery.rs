@@ -24,7 +24,7 @@ use crate::{
 
 /// A message that the broker handed to this program, until it is settled.
 ///
-/// Settling consumes it, so nobody settles twice. Dropped, it is requeued. As an extractor it is an
+/// Settling consumes it, so settling twice does not compile. Dropped, it is requeued. As an extractor it is an
 /// argument of a handler, which then settles it itself.
 ///
 /// ```
@@ -151,7 +151,7 @@ impl Settler {
         self.revoked.store(true, Ordering::SeqCst);
     }
 
-    /// A way to nobody's receiver.
+    /// A way to no receiver.
     pub(crate) fn alone(receiver: mpsc::Sender<Decided>) -> Arc<Self> {
         Arc::new(Self::new(receiver, Arc::new(watch::Sender::new(ConsumerHealth::NEW))))
     }
@@ -221,7 +221,7 @@ impl Delivery {
         self.envelope.redelivered
     }
 
-    /// The same delivery for somebody who only looks at it; the right to settle stays here.
+    /// A copy to look at; the right to settle stays here.
     pub(crate) fn without_token(&self) -> Self {
         Self {
             envelope: self.envelope.clone(),
@@ -235,7 +235,7 @@ impl Delivery {
         self.token.is_some()
     }
 
-    /// Why nobody can read it, if so.
+    /// Why it cannot be read, if so.
     pub(crate) fn undecodable(&self) -> Option<&Arc<str>> {
         self.undecodable.as_ref()
     }

@@ -116,7 +116,7 @@ impl Scope {
         Self { start_by, ..self }
     }
 
-    /// Closes the connections if nobody else has a handle on them.
+    /// Closes the connections if there is no other handle on them.
     pub(crate) async fn release(self, deadline: Instant) {
         self.broker.release(deadline).await;
     }

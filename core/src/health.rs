@@ -16,7 +16,7 @@ use crate::error::Error;
 /// let now = health.borrow_and_update().clone();
 /// assert!(now.is_ready());
 /// assert_eq!(now.to_string(), "publishing: ready, consuming: idle");
-/// assert!(matches!(now.consuming, Health::Idle), "nobody has needed it yet");
+/// assert!(matches!(now.consuming, Health::Idle), "no call has needed it yet");
 /// // `health.changed().await` waits for the next change.
 /// # Ok(())
 /// # }
@@ -24,7 +24,7 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Health {
-    /// Not open, since nobody has needed it yet.
+    /// Not open, since no call has needed it yet.
     Idle,
     /// About to open for the first time; with why the last try failed, if there was one.
     Connecting {
@@ -56,7 +56,7 @@ impl Health {
         matches!(self, Self::Ready)
     }
 
-    /// Whether somebody should be told: it should work, and does not.
+    /// Whether an operator should know: it should work, and does not.
     pub fn is_troubled(&self) -> bool {
         match self {
             Self::Idle | Self::Ready | Self::Connecting { reason: None } => false,

@@ -165,7 +165,7 @@ impl<S: Send + Sync + 'static> Service<S> {
         match self.start_until(std::future::pending()).await? {
             Started::Running(running) => Ok(running),
             Started::Stopped => Err(Error::new(ErrorKind::Unexpected, "start")
-                .because("it was stopped and nobody asked for it")),
+                .because("it was stopped without a call of this process")),
         }
     }
 
@@ -366,8 +366,8 @@ impl RunningService {
     }
 
     /// Stops: no more work comes in, deliveries that no handler has started on are released, running
-    /// handlers finish and are settled, then extensions stop, then the connection closes if nobody
-    /// else uses it. What is not done within this time is abandoned and goes back to its queue.
+    /// handlers finish and are settled, then extensions stop, then the connection closes if no other
+    /// handle uses it. What is not done within this time is abandoned and goes back to its queue.
     pub async fn stop(mut self, within: Duration) -> Result<()> {
         let deadline = deadline(within);
         self.tell(false);

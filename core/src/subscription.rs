@@ -99,7 +99,7 @@ impl Subscription {
         end_of(self.ended.clone()).await
     }
 
-    /// The end, for somebody else to wait for.
+    /// The end, for another task to wait for.
     pub(crate) fn watch_end(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let ended = self.ended.clone();
         end_of(ended)
@@ -116,7 +116,7 @@ impl Subscription {
     }
 
     pub(crate) async fn stop_by(&mut self, deadline: Instant) -> Result<()> {
-        // Nobody there: it has ended already.
+        // The task has ended already.
         let _ = self.control.try_send(Stop { deadline });
         match timeout_at(later(deadline, GRACE), self.end()).await {
             Ok(result) => result,
@@ -162,7 +162,7 @@ async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
     })
 }
 
-/// Takes deliveries from one receiver after the other, and gives them to whoever handles them.
+/// Takes deliveries from one receiver after the other, and gives them to the workers.
 struct ConsumeTask {
     source: Source,
     on_cancel: OnCancel,
@@ -194,11 +194,11 @@ impl Drop for ActiveReceiver {
 
 /// How the time with one receiver ended.
 enum Exit {
-    /// Somebody asked for it.
+    /// The program asked for it.
     Stopped(Result<()>),
-    /// Nobody did, and the next receiver may do better.
+    /// The program did not, and the next receiver may succeed.
     Interrupted(Error),
-    /// Nobody did, and the program said that this is the end.
+    /// The program did not, and said that this is the end.
     Failed(Error),
 }
 
@@ -308,7 +308,7 @@ impl ConsumeTask {
                     self.hand_out(&mut active, &mut arrived);
                     match result {
                         Ok(()) => {}
-                        // Nobody asked for it: an end all the same, and never a silent one.
+                        // The program did not ask for it: an end all the same, and never a silent one.
                         Err(End::Stopped) => return Exit::Interrupted(self.ended("the broker ended it")),
                         Err(End::Cancelled(reason)) => {
                             self.drain(&mut active, deadline(GRACE)).await;
@@ -381,7 +381,7 @@ impl ConsumeTask {
                     settled.push(decided.into());
                 }
                 active.settle(&mut settled);
-                // Sooner than asked for, which loses nothing; nobody would be there later.
+                // Sooner than asked for, which loses nothing; later this task would be gone.
                 active.delayed.requeue_all(&mut settled);
                 active.settle(&mut settled);
                 if !more && active.unsettled == 0 {

@@ -52,7 +52,7 @@ impl Tls {
         self
     }
 
-    /// Accepts whatever certificate the broker shows. Whoever is between here and the broker can then
+    /// Accepts whatever certificate the broker shows. Any machine between here and the broker can then
     /// read and change everything, the password first: for trials on one machine.
     #[must_use]
     pub fn dangerously_accept_any_certificate(mut self) -> Self {

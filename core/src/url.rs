@@ -672,7 +672,7 @@ mod tests {
             let _ = BrokerUrl::parse(&format!("amqp091://{tail}"));
         }
 
-        /// Whatever somebody forgets to encode in a password, it is either read whole or refused
+        /// Whatever a user forgets to encode in a password, it is either read whole or refused
         /// without a word of it.
         #[test]
         fn no_part_of_a_password_is_ever_shown(

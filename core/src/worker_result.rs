@@ -51,7 +51,7 @@ pub enum Ended {
     Panicked,
 }
 
-/// Where the workers of a service tell their results, once somebody listens.
+/// The channel on which the workers of a service report their results, once a test listens.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Results(Arc<OnceLock<broadcast::Sender<Arc<WorkerResult>>>>);
 
@@ -69,7 +69,7 @@ impl Results {
 
     pub(crate) fn tell(&self, result: WorkerResult) {
         if let Some(listeners) = self.0.get() {
-            // An error is that nobody listens any more.
+            // An error means that no test listens any more.
             let _ = listeners.send(Arc::new(result));
         }
     }

@@ -384,7 +384,7 @@ mod messagepack {
         }
     }
 
-    /// W10. rmp-serde counts lists and maps, with a limit that fills a small stack, and not enums.
+    /// rmp-serde counts lists and maps, with a limit that fills a small stack, and not enums.
     #[test]
     fn bombs_of_nesting_are_refused_and_fill_no_stack() {
         for start in [&b"\x91"[..], b"\x81\xa1a", b"\xdc\x00\x01", b"\x81\xc0"] {
@@ -402,7 +402,6 @@ mod messagepack {
         read::<serde_json::Value>(MessagePack, deepest).unwrap();
     }
 
-    /// W12.
     #[test]
     fn lengths_that_are_not_there_are_refused_and_allocate_nothing() {
         for body in [
@@ -444,7 +443,7 @@ macro_rules! silent {
                 refused(read::<Link>($codec, b"\x01".repeat(100_000)), TOO_DEEP);
             }
 
-            /// W14: a few bytes that keep a processor busy for minutes.
+            /// A few bytes that keep a processor busy for minutes.
             #[test]
             fn bombs_of_elements_without_bytes_are_refused() {
                 refused(read::<Vec<()>>($codec, LONGEST), TOO_MANY);
@@ -467,7 +466,6 @@ macro_rules! silent {
                 assert_eq!(read::<Vec<Chain>>($codec, body).unwrap(), chains);
             }
 
-            /// W13.
             #[test]
             fn lengths_that_are_not_there_are_refused_and_allocate_nothing() {
                 refused(read::<String>($codec, LONGEST), "it ");
@@ -510,7 +508,7 @@ mod bincode_limit {
         assert_eq!(read::<Vec<u64>>(Bincode, body).unwrap(), most);
         let error = Codecs::only(Bincode).encode(&vec![1_u64; limit / 8]).unwrap_err();
         assert!(error.to_string().contains("more than 16777216 bytes"), "{error}");
-        // Only somebody else writes this.
+        // Only other programs write this.
         let body = [&b"\xfc\x00\x00\x20\x00"[..], &vec![1; limit / 8]].concat();
         refused(read::<Vec<u64>>(Bincode, body), "it claims more bytes than it may have");
     }

@@ -351,7 +351,7 @@ async fn a_waiter_says_when_it_has_missed_results() {
     }
     let error = idle.any().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert!(error.to_string().contains("76 results came while nobody waited"), "{error}");
+    assert!(error.to_string().contains("76 results came while no call waited"), "{error}");
     idle.any().await.expect("the rest is there");
     let mut full = EntrypointWaiter::new(&running);
     let never = async {
@@ -361,7 +361,7 @@ async fn a_waiter_says_when_it_has_missed_results() {
         pending::<()>().await;
     };
     tokio::select! {
-        result = full.of_message("nobody's") => {
+        result = full.of_message("unknown") => {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::TooLarge);
             assert!(error.to_string().contains("1024 other results"), "{error}");

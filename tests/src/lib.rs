@@ -54,8 +54,8 @@
 //! ignored, with the reason, and never as passed. Names of queues and exchanges are made for each
 //! run, and what a case declares is removed when it ends, however it ends.
 //!
-//! Numbers such as `C05` in the sources of cases are those of the project's list of reliability
-//! tests.
+//! Numbers such as `K08` in the sources of cases are those of `tests/faults/CASES.md` in the
+//! repository.
 
 mod at_url;
 mod case;

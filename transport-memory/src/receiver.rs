@@ -55,7 +55,7 @@ impl Receiver for MemoryReceiver {
                 Taken::Some => return Ok(()),
                 Taken::End(end) => return Err(self.end(end)),
                 Taken::Wait(None) => self.waker.notified().await,
-                // Nobody else drives the broker's clock. Whichever comes first, it looks again.
+                // No other task drives the broker's clock. Whichever comes first, it looks again.
                 Taken::Wait(Some(alarm)) => {
                     let _ = timeout_at(alarm, self.waker.notified()).await;
                 }

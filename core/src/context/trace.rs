@@ -85,7 +85,7 @@ impl TraceContext {
 const PARENT: &str = "traceparent";
 const STATE: &str = "tracestate";
 
-/// What everybody has to pass on, and nobody has to pass on more.
+/// The size that every service has to pass on; none has to pass on more.
 const MAX_STATE: usize = 512;
 
 /// Later versions may be longer; what they begin with is this.

@@ -393,7 +393,7 @@ mod tests {
         assert!(any.decode::<u8>(&message("\u{feff}x", None)).is_err());
     }
 
-    /// W06, W07: no guess at what it might be.
+    /// No guess at what it might be.
     #[test]
     fn another_content_type_or_none_is_refused_and_what_is_accepted_is_named() {
         for (content_type, expected) in [
@@ -411,7 +411,6 @@ mod tests {
         }
     }
 
-    /// W09, W16.
     #[test]
     fn a_body_that_is_no_json_is_refused_with_the_place() {
         refused::<u8>("", "EOF while parsing a value at line 1 column 0");

@@ -1,5 +1,5 @@
 //! What one broker or protocol would change or choke on, though another carries it. Refused before
-//! anything is written, on every transport: whoever consumes the message may be on another one than
+//! anything is written, on every transport: the consumer of the message may be on another one than
 //! its publisher.
 
 use uuid::Uuid;
@@ -31,7 +31,7 @@ pub(super) fn check_properties(properties: &Properties) -> Result<()> {
             return Err(refuse(ErrorKind::Codec, subject)
                 .because(
                     "RabbitMQ takes it for a UUID: it would arrive otherwise, or end the session \
-                     of whoever consumes it over AMQP 1.0",
+                     of the consumer over AMQP 1.0",
                 )
                 .remedy("after urn:uuid: write a UUID with hyphens and lower-case digits"));
         }

@@ -108,7 +108,7 @@ impl EntrypointWaiter {
                     Ok(result) => self.passed.push_back(result),
                     Err(RecvError::Lagged(missed)) => {
                         return Err(failed(ErrorKind::TooLarge).because(format!(
-                            "{missed} results came while nobody waited, and are lost"
+                            "{missed} results came while no call waited, and are lost"
                         )));
                     }
                     Err(RecvError::Closed) => {

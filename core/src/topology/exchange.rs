@@ -48,7 +48,7 @@ pub type Fanout = TypedExchange<FanoutKind>;
 /// const PLACED: Route<String> = SHOP.route("order.placed.eu");
 /// const BILLING: WorkQueue<String> =
 ///     WorkQueue::new("billing").bind(&[SHOP.pattern("order.placed.*")]);
-/// const _: () = assert!(BILLING.accepts(&PLACED), "nobody consumes PLACED");
+/// const _: () = assert!(BILLING.accepts(&PLACED), "no queue gets PLACED");
 /// ```
 pub type Topic = TypedExchange<TopicKind>;
 
@@ -137,7 +137,7 @@ impl<K> TypedExchange<K> {
         self
     }
 
-    /// Declared by somebody else: it is looked for by name, never created, and missing is an error.
+    /// Declared by another program: it is looked for by name, never created, and missing is an error.
     #[must_use]
     pub const fn passive(mut self) -> Self {
         self.def.passive = true;

@@ -69,7 +69,7 @@ pub type WorkQueue<M> = TypedQueue<M, Work>;
 /// ```
 pub type ReplicatedQueue<M> = TypedQueue<M, Replicated>;
 
-/// A queue of one [`Broker`](crate::Broker) handle: gone with it, and nobody else's.
+/// A queue of one [`Broker`](crate::Broker) handle: gone with it, and used by no other.
 ///
 /// Each handle has its own: a suffix that is unique to the handle is added to the name
 /// ([`Broker::queue_name`](crate::Broker::queue_name) tells the whole).
@@ -179,7 +179,7 @@ impl<M, K> TypedQueue<M, K> {
         self.def.gets(route)
     }
 
-    /// Declared by somebody else: it is looked for by name, never created, and missing is an error.
+    /// Declared by another program: it is looked for by name, never created, and missing is an error.
     /// Its bindings are made all the same.
     #[must_use]
     pub const fn passive(mut self) -> Self {

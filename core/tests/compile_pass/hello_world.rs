@@ -20,7 +20,7 @@ const PLACED: Route<OrderPlaced> = SHOP.route("order.placed.eu");
 const RECEIPTS: Route<Receipt> = SHOP.route("receipt.created");
 const BILLING: WorkQueue<OrderPlaced> =
     WorkQueue::new("billing").bind(&[SHOP.pattern("order.placed.*")]);
-const _: () = assert!(BILLING.accepts(&PLACED), "nobody consumes PLACED");
+const _: () = assert!(BILLING.accepts(&PLACED), "no queue gets PLACED");
 
 #[derive(Clone)]
 struct Billing {

@@ -1,4 +1,4 @@
-//! Connections: opened when somebody needs them, bounded in time, closed for good.
+//! Connections: opened when a call needs them, bounded in time, and closed once.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ async fn what_no_further_try_would_mend_is_told_at_once_and_not_tried_again() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(script.connects(Purpose::Consume), 1);
     assert!(matches!(broker.health().borrow().consuming, Health::Stopped { reason: Some(_) }));
-    // Somebody asks again: things may have changed.
+    // The next call tries again: the refusal may be over.
     broker.declare(&topology).await.unwrap();
     assert_eq!(script.connects(Purpose::Consume), 2);
 }
@@ -208,7 +208,7 @@ async fn a_conflict_on_declaring_is_the_callers_error_and_the_connection_stays()
     assert_eq!(script.connects(Purpose::Consume), 1);
 }
 
-/// The link's task notices an end in its own time; whoever asks first must not be given a corpse.
+/// The link's task notices an end in its own time; the first call must not get a session that has ended.
 #[tokio::test(start_paused = true)]
 async fn a_call_right_after_the_connection_broke_gets_a_new_one() {
     let (broker, script) = Script::broker().await;

@@ -1,4 +1,4 @@
-//! Mandatory publishers to a broker that does not report what nobody gets.
+//! Mandatory publishers to a broker that does not report messages which no queue gets.
 
 use std::sync::Arc;
 

@@ -381,7 +381,7 @@ async fn a_message_without_an_outcome_at_its_deadline_is_indeterminate() {
     let error = publisher.publish(&text("slow")).await.unwrap_err();
     assert_eq!(began.elapsed(), Duration::from_secs(30));
     assert_eq!(error.kind(), ErrorKind::Indeterminate);
-    // The outcome comes late: it makes room and disturbs nobody.
+    // The outcome comes late: it makes room and disturbs no other message.
     sender.confirm(0..1);
     let next = publisher.enqueue(&text("next")).await.unwrap();
     sender.took(2).await;
@@ -587,7 +587,7 @@ async fn a_batch_may_be_larger_than_the_window() {
     }
 }
 
-/// Some of it was sent: to call those "not sent" invites a duplicate that nobody expects.
+/// Some of it was sent: to call those "not sent" invites a duplicate that the program does not expect.
 #[tokio::test(start_paused = true)]
 async fn of_a_batch_that_runs_out_of_time_what_was_sent_is_indeterminate_and_the_rest_timed_out() {
     let (publisher, sender, _broker, _script) = publisher(4).await;

@@ -1,4 +1,4 @@
-//! Deliveries: each is settled once, and what nobody settled goes back.
+//! Deliveries: each is settled once, and those that were not settled go back.
 
 use std::{sync::Arc, time::Duration};
 

@@ -214,7 +214,7 @@ async fn what_there_is_credit_for_goes_out_before_any_call_waits_for_its_outcome
 #[tokio::test]
 async fn what_this_side_knows_to_be_refused_never_goes_out() {
     for (product, message, kind, text) in [
-        ("RabbitMQ", with_user("somebody"), ErrorKind::Denied, "user id is \"somebody\""),
+        ("RabbitMQ", with_user("another"), ErrorKind::Denied, "user id is \"another\""),
         ("Other", to("shop", "k", 1), ErrorKind::Unsupported, "no exchanges over AMQP 1.0"),
         (
             "apache-activemq-artemis",

@@ -276,7 +276,6 @@ mod tests {
         [&encoder.get_ref()[..start], &block.repeat(megabytes - 1)].concat()
     }
 
-    /// K30, W17.
     #[test]
     fn a_bomb_of_a_gigabyte_is_refused_at_the_limit_and_takes_no_more_memory() {
         let mut some = Vec::new();
