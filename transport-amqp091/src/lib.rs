@@ -1,24 +1,24 @@
-//! AMQP 0-9-1 for enoki, on [lapin](https://docs.rs/lapin): RabbitMQ and its kin.
+//! AMQP 0-9-1 for enoki, on [lapin](https://docs.rs/lapin): RabbitMQ and brokers like it.
 //!
-//! Programs name it by a URL, `amqp091://user:password@host:5672/vhost`, and see nothing else of
-//! it. Parameters: `heartbeat` (seconds, 10 by default) and `connection_name` (shown by the
-//! broker). Without user and password it logs in as `guest`, without a path to the virtual host
-//! `/`. With TLS it is `amqp091s://…`, on port 5671; without the feature `tls` that is refused, before
-//! anything is sent. [`Settings`] say whom to trust, and whether to log in by a certificate.
+//! A program names it by a URL, `amqp091://user:password@host:5672/vhost`, and sees nothing else of it. Parameters:
+//! `heartbeat` (seconds, 10 by default) and `connection_name` (shown by the broker). Without user and password it logs
+//! in as `guest`; without a path it uses the virtual host `/`. With TLS the scheme is `amqp091s`, and the port 5671 by
+//! default; without the feature `tls` that is refused before anything is sent. [`Settings`] name the authorities to
+//! trust, and whether to log in by a certificate.
 //!
-//! What this transport does that lapin does not:
+//! This transport does what lapin does not:
 //!
-//! - it publishes beside lapin, on the same connection: many messages for each system call, and it tells
-//!   which of hundreds under way was returned as unroutable;
-//! - it acknowledges a row of deliveries in one frame, without waiting for the socket;
-//! - every wait has an end: the login, a blocked or a silent broker, closing;
-//! - a refused publish or declaration costs its channel, not the connection;
-//! - it says who the broker is, and what differs when a declaration does not match;
-//! - a message that lapin cannot read, or that would end the process, is rejected as one message, with
-//!   the reason in the log; the others flow on;
+//! - It publishes beside lapin, on the same connection: many messages by one system call. Of hundreds of messages that
+//!   are not confirmed yet it tells which one was returned as unroutable.
+//! - It acknowledges a row of deliveries by one frame, without waiting for the socket.
+//! - Every wait has an end: the login, a broker that blocks or is silent, closing.
+//! - A refused publish or declaration costs its channel, not the connection.
+//! - It tells the product and version of the broker, and what differs when a declaration does not match.
+//! - A message that lapin cannot read, or that would end the process, is rejected, with the reason in the log. The
+//!   messages around it are not touched.
 //! - lapin's own thread and tasks log nothing, since they would log returned bodies and the password.
 //!
-//! A session is one connection of lapin's. Automatic recovery is off: a session dies once.
+//! A session is one connection of lapin's. Automatic recovery is off: a session ends once, and does not begin again.
 
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
@@ -59,7 +59,7 @@ pub struct Amqp091Transport {
 }
 
 impl Amqp091Transport {
-    /// Reads the URL. Nothing is sent yet; what the URL cannot mean is an error here.
+    /// Reads the URL. Nothing is sent yet; a URL with a part that has no meaning is an error.
     ///
     /// ```
     /// use enoki_core::BrokerUrl;
@@ -74,7 +74,7 @@ impl Amqp091Transport {
         Self::with_settings(url, &Settings::default())
     }
 
-    /// Like [`new`](Self::new), with what the program says besides the URL.
+    /// Like [`new`](Self::new), with settings that a URL does not have.
     pub fn with_settings(url: &BrokerUrl, settings: &Settings) -> Result<Self> {
         Ok(Self { options: Arc::new(Options::read(url, "amqp091", settings)?) })
     }

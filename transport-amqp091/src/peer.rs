@@ -3,7 +3,7 @@
 use enoki_amqp::PeerProperties;
 use enoki_core::{Capability, Peer};
 
-/// The peer behind a properties. A broker that is not known gets what the protocol itself promises.
+/// The peer with these properties. An unknown product has the capabilities that the protocol itself promises.
 pub(crate) fn peer(properties: PeerProperties) -> Peer {
     let product = properties.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
     let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
@@ -22,7 +22,7 @@ pub(crate) fn peer(properties: PeerProperties) -> Peer {
     Peer::new(product, version, capabilities)
 }
 
-/// `(4, 0)` out of `4.0.5`; what cannot be read is old.
+/// `(4, 0)` from `4.0.5`; a text that is not a version counts as 0.
 fn major_minor(version: &str) -> (u32, u32) {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
     (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))

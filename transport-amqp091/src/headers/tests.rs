@@ -68,7 +68,7 @@ fn decimal(scale: u8, value: i32) -> AMQPValue {
     AMQPValue::DecimalValue(DecimalValue { scale, value: value.cast_unsigned() })
 }
 
-/// Before 1970 is a time, whichever protocol it was published by; what AMQP 1.0 cannot say is none.
+/// A time before 1970 is kept, whichever protocol it was published by; a time that AMQP 1.0 cannot carry is refused.
 #[test]
 fn a_time_out_of_range_is_named_and_no_other_year() {
     let read = |seconds: u64| {
@@ -100,7 +100,7 @@ fn a_time_out_of_range_is_named_and_no_other_year() {
     }
 }
 
-/// As RabbitMQ writes what other clients of AMQP 1.0 published.
+/// As RabbitMQ writes messages that other clients published over AMQP 1.0.
 #[test]
 fn a_body_that_amqp_10_encoded_is_read_and_what_is_no_body_is_named() {
     let read = |body: &[u8]| {
@@ -158,7 +158,7 @@ fn what_came_back_is_an_attempt_and_what_was_released_is_none_where_the_broker_c
     assert_eq!(attempt(&[]), Attempt { number: 2, counted: Counted::ByFlag });
 }
 
-/// As RabbitMQ writes what this toolkit published over AMQP 1.0.
+/// As RabbitMQ writes messages that this toolkit published over AMQP 1.0.
 #[test]
 fn headers_that_crossed_have_their_names_and_types_again() {
     let text = |text: &str| AMQPValue::LongString(text.into());

@@ -30,11 +30,11 @@ pub(crate) struct ConnectionIo {
     /// The largest frame that may be written, in bytes; at most [`FRAME_MAX`].
     frame_max: AtomicU32,
     state: Mutex<IoState>,
-    /// The task. Whoever changes `state` or cuts the connection wakes it.
+    /// The task. Each change of `state` for it wakes it, and so does a cut.
     task: AtomicWaker,
 }
 
-/// What came, and what is to be written. Never locked across an await, nor while a sender's channel is locked.
+/// The bytes that came, and the bytes to be written. Never locked across an await, nor while a sender's channel is locked.
 pub(super) struct IoState {
     /// From the broker to lapin. The task stops reading while it holds [`READ_AHEAD`] bytes for lapin.
     pub(super) inbound: Inbound,

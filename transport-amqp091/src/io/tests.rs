@@ -34,7 +34,7 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A `connection.start` that says nothing.
+/// A `connection.start` without properties.
 fn start() -> Vec<u8> {
     frame(1, 0, b"\0\x0a\0\x0a\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US")
 }
@@ -59,44 +59,44 @@ fn outgoing(id: u64, body: usize) -> Outgoing {
 }
 
 /// A connection, its task, and the broker at the other end.
-struct Scene {
+struct Harness {
     io: Arc<ConnectionIo>,
     task: JoinHandle<()>,
     broker: TcpStream,
 }
 
-impl Scene {
+impl Harness {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (broker, _) = listener.accept().await.unwrap();
         let io = Arc::new(ConnectionIo::new(1 << 20));
         let task = tokio::spawn(run(socket, io.clone()));
-        let mut scene = Self { io, task, broker };
-        scene.says(&start()).await;
-        scene
+        let mut harness = Self { io, task, broker };
+        harness.broker_sends(&start()).await;
+        harness
     }
 
-    /// The broker says this, and lapin hears it.
-    async fn says(&mut self, bytes: &[u8]) {
+    /// The broker sends these bytes, and lapin reads them.
+    async fn broker_sends(&mut self, bytes: &[u8]) {
         self.broker.write_all(bytes).await.unwrap();
         assert_eq!(read(&self.io, bytes.len()).await, bytes);
     }
 
-    /// The task has done whatever there was to do: it writes before lapin can read this.
-    async fn has_had_its_turn(&mut self) {
-        self.says(&frame(8, 0, &[])).await;
+    /// The task has done its work: it writes before lapin can read this.
+    async fn task_has_run(&mut self) {
+        self.broker_sends(&frame(8, 0, &[])).await;
     }
 
-    fn publishes(&self, publish_channel: &PublishChannel, id: u64, body: usize) {
+    fn publish(&self, channel: &PublishChannel, id: u64, body: usize) {
         let outgoing = outgoing(id, body);
-        let head = encode::head(publish_channel.number(), &outgoing, self.io.frame_max()).unwrap();
-        assert!(publish_channel.take(&outgoing, head));
+        let head = encode::head(channel.number(), &outgoing, self.io.frame_max()).unwrap();
+        assert!(channel.take(&outgoing, head));
         self.io.wake();
     }
 
-    /// What comes next at the broker: kind, channel, payload.
-    async fn hears(&mut self) -> (u8, u16, Vec<u8>) {
+    /// The next frame at the broker: kind, channel, payload.
+    async fn broker_receives(&mut self) -> (u8, u16, Vec<u8>) {
         soon(async {
             let mut header = [0; 7];
             self.broker.read_exact(&mut header).await.unwrap();
@@ -111,7 +111,7 @@ impl Scene {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(60), future).await.expect("nothing happens")
+    timeout(Duration::from_secs(60), future).await.expect("nothing happened in time")
 }
 
 async fn read(io: &ConnectionIo, count: usize) -> Vec<u8> {
@@ -132,19 +132,19 @@ async fn write(io: &ConnectionIo, bytes: &[u8]) -> io::Result<usize> {
 
 #[tokio::test]
 async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
-    let mut scene = Scene::new().await;
-    let publish_channels = [scene.io.attach(1), scene.io.attach(3)];
+    let mut harness = Harness::new().await;
+    let channels = [harness.io.attach(1), harness.io.attach(3)];
     // Half a frame of lapin's has to wait for the other half.
     let (half, rest) = (&ack_of_lapin(0)[..5], &ack_of_lapin(0)[5..]);
-    write(&scene.io, half).await.unwrap();
+    write(&harness.io, half).await.unwrap();
     let bodies = [0, 1, 20_000, 300_000, 1000];
     for (id, body) in (1..).zip(bodies.into_iter().cycle().take(40)) {
-        for publish_channel in &publish_channels {
-            scene.publishes(publish_channel, id, body);
+        for channel in &channels {
+            harness.publish(channel, id, body);
         }
     }
-    write(&scene.io, rest).await.unwrap();
-    let io = scene.io.clone();
+    write(&harness.io, rest).await.unwrap();
+    let io = harness.io.clone();
     let lapin = tokio::spawn(async move {
         for tag in 1..20 {
             write(&io, &ack_of_lapin(tag)).await.unwrap();
@@ -152,7 +152,7 @@ async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
     });
     let (mut published, mut acknowledged) = ([0; 2], 0);
     while published != [40, 40] || acknowledged < 20 {
-        let (kind, channel, payload) = scene.hears().await;
+        let (kind, channel, payload) = harness.broker_receives().await;
         if channel == 2 {
             assert_eq!((kind, payload[11]), (1, acknowledged));
             acknowledged += 1;
@@ -161,12 +161,12 @@ async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
         assert_eq!((kind, &payload[..4]), (1, &[0, 60, 0, 40][..]));
         let id = &mut published[usize::from(channel / 2)];
         *id += 1;
-        let (kind, other, header) = scene.hears().await;
+        let (kind, other, header) = harness.broker_receives().await;
         assert_eq!((kind, other), (2, channel));
         let mut left = u64::from_be_bytes(header[4..12].try_into().unwrap()) as usize;
         assert_eq!(left, bodies[(*id as usize - 1) % bodies.len()]);
         while left > 0 {
-            let (kind, other, part) = scene.hears().await;
+            let (kind, other, part) = harness.broker_receives().await;
             assert_eq!((kind, other), (3, channel));
             assert!(part.iter().all(|byte| *byte == *id) && part.len() + 8 <= FRAME_MAX as usize);
             left -= part.len();
@@ -176,150 +176,150 @@ async fn messages_stay_whole_and_in_order_beside_what_lapin_writes() {
 }
 
 #[tokio::test]
-async fn a_broker_that_does_not_read_holds_everybody_up() {
-    let mut scene = Scene::new().await;
-    let publish_channel = scene.io.attach(1);
+async fn a_broker_that_does_not_read_holds_up_lapin_and_the_senders() {
+    let mut harness = Harness::new().await;
+    let channel = harness.io.attach(1);
     for id in 1..200 {
-        scene.publishes(&publish_channel, id, 1 << 20);
+        harness.publish(&channel, id, 1 << 20);
     }
-    // Full, as soon as the socket is: then lapin waits, and so do the messages.
+    // Full as soon as the socket is full: then lapin waits, and so do the messages.
     let mut taken = 0;
     while let Ok(written) =
-        timeout(Duration::from_millis(200), write(&scene.io, &ack_of_lapin(7))).await
+        timeout(Duration::from_millis(200), write(&harness.io, &ack_of_lapin(7))).await
     {
         taken += written.unwrap();
         tokio::task::yield_now().await;
         assert!(taken < 8 << 20, "lapin's writes are held without a limit");
     }
-    assert!(scene.io.lock().output.len() < 2 << 20);
-    // It goes on where it stopped.
-    let io = scene.io.clone();
+    assert!(harness.io.lock().output.len() < 2 << 20);
+    // It continues where it stopped.
+    let io = harness.io.clone();
     let lapin = tokio::spawn(async move { write(&io, &ack_of_lapin(9)).await });
-    while scene.hears().await != (1, 2, ack_of_lapin(9)[7..20].to_vec()) {}
+    while harness.broker_receives().await != (1, 2, ack_of_lapin(9)[7..20].to_vec()) {}
     lapin.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_broker_that_blocks_gets_no_message_until_it_no_longer_does() {
-    let mut scene = Scene::new().await;
-    let publish_channel = scene.io.attach(1);
-    scene.says(&frame(1, 0, b"\0\x0a\0\x3c\x03low")).await;
-    scene.publishes(&publish_channel, 1, 10);
-    scene.has_had_its_turn().await;
-    write(&scene.io, &ack_of_lapin(1)).await.unwrap();
-    assert_eq!(scene.hears().await.1, 2);
-    scene.says(&frame(1, 0, &[0, 10, 0, 61])).await;
-    assert_eq!(scene.hears().await.1, 1);
+    let mut harness = Harness::new().await;
+    let channel = harness.io.attach(1);
+    harness.broker_sends(&frame(1, 0, b"\0\x0a\0\x3c\x03low")).await;
+    harness.publish(&channel, 1, 10);
+    harness.task_has_run().await;
+    write(&harness.io, &ack_of_lapin(1)).await.unwrap();
+    assert_eq!(harness.broker_receives().await.1, 2);
+    harness.broker_sends(&frame(1, 0, &[0, 10, 0, 61])).await;
+    assert_eq!(harness.broker_receives().await.1, 1);
 }
 
 #[tokio::test]
 async fn nothing_is_written_on_a_channel_that_the_broker_or_lapin_closed() {
-    let mut scene = Scene::new().await;
-    let (one, three) = (scene.io.attach(1), scene.io.attach(3));
-    // What waits for a pause to end never goes.
+    let mut harness = Harness::new().await;
+    let (one, three) = (harness.io.attach(1), harness.io.attach(3));
+    // Messages that wait for the end of a pause are never written.
     for channel in [1, 3] {
-        scene.says(&frame(1, channel, &[0, 20, 0, 20, 0])).await;
+        harness.broker_sends(&frame(1, channel, &[0, 20, 0, 20, 0])).await;
     }
-    scene.publishes(&one, 1, 10);
-    scene.publishes(&three, 1, 10);
-    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
-    scene.says(&frame(1, 1, &[0, 20, 0, 20, 1])).await;
-    scene.has_had_its_turn().await;
-    write(&scene.io, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
-    write(&scene.io, &frame(1, 1, &[0, 20, 0, 41])).await.unwrap();
-    scene.says(&frame(1, 3, &[0, 20, 0, 20, 1])).await;
+    harness.publish(&one, 1, 10);
+    harness.publish(&three, 1, 10);
+    harness.broker_sends(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    harness.broker_sends(&frame(1, 1, &[0, 20, 0, 20, 1])).await;
+    harness.task_has_run().await;
+    write(&harness.io, &frame(1, 3, b"\0\x14\0\x28\0\xc8\0\0\0\0\0")).await.unwrap();
+    write(&harness.io, &frame(1, 1, &[0, 20, 0, 41])).await.unwrap();
+    harness.broker_sends(&frame(1, 3, &[0, 20, 0, 20, 1])).await;
     assert!(!one.take(&outgoing(2, 10), vec![]) && !three.take(&outgoing(2, 10), vec![]));
-    scene.has_had_its_turn().await;
-    scene.io.release();
-    assert_eq!(scene.hears().await.2[..4], [0, 20, 0, 40]);
-    assert_eq!(scene.hears().await, (1, 1, vec![0, 20, 0, 41]));
-    assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
+    harness.task_has_run().await;
+    harness.io.release();
+    assert_eq!(harness.broker_receives().await.2[..4], [0, 20, 0, 40]);
+    assert_eq!(harness.broker_receives().await, (1, 1, vec![0, 20, 0, 41]));
+    assert_eq!(soon(harness.broker.read(&mut [0])).await.unwrap(), 0);
 }
 
-/// Else the sender goes, lapin closes the channel from this side, too, and gives its number to the next.
+/// Otherwise lapin would close the channel from this side, too, and give its number to the next channel.
 #[tokio::test]
 async fn a_sender_learns_that_the_broker_closed_its_channel_once_lapin_knows() {
-    let mut scene = Scene::new().await;
-    let publish_channel = scene.io.attach(1);
-    scene.publishes(&publish_channel, 1, 10);
-    scene.hears().await;
+    let mut harness = Harness::new().await;
+    let channel = harness.io.attach(1);
+    harness.publish(&channel, 1, 10);
+    harness.broker_receives().await;
     let mut outcomes = Vec::new();
-    scene.says(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
-    let early = poll_fn(|cx| Poll::Ready(publish_channel.poll_outcomes(cx, &mut outcomes))).await;
+    harness.broker_sends(&frame(1, 1, b"\0\x14\0\x28\x01\x94\x02no\0\0\0\0")).await;
+    let early = poll_fn(|cx| Poll::Ready(channel.poll_outcomes(cx, &mut outcomes))).await;
     assert!(early.is_pending(), "{early:?}");
-    assert!(poll_fn(|cx| Poll::Ready(publish_channel.poll_drained(cx))).await.is_pending());
-    let closed = poll_fn(|cx| publish_channel.poll_outcomes(cx, &mut outcomes));
+    assert!(poll_fn(|cx| Poll::Ready(channel.poll_drained(cx))).await.is_pending());
+    let closed = poll_fn(|cx| channel.poll_outcomes(cx, &mut outcomes));
     let close_ok = frame(1, 1, &[0, 20, 0, 41]);
-    let (closed, written) = tokio::join!(soon(closed), write(&scene.io, &close_ok));
+    let (closed, written) = tokio::join!(soon(closed), write(&harness.io, &close_ok));
     written.unwrap();
     assert!(matches!(closed, Some(Closed::ByBroker { .. })), "{closed:?}");
-    soon(poll_fn(|cx| publish_channel.poll_drained(cx))).await;
+    soon(poll_fn(|cx| channel.poll_drained(cx))).await;
 }
 
 #[tokio::test]
-async fn the_end_of_a_socket_is_told_to_lapin_and_to_senders_after_what_came_before_it() {
-    let mut scene = Scene::new().await;
-    let publish_channel = scene.io.attach(1);
-    scene.publishes(&publish_channel, 1, 10);
-    scene.publishes(&publish_channel, 2, 10);
-    scene.hears().await;
+async fn lapin_and_senders_learn_the_end_of_a_socket_after_the_bytes_before_it() {
+    let mut harness = Harness::new().await;
+    let channel = harness.io.attach(1);
+    harness.publish(&channel, 1, 10);
+    harness.publish(&channel, 2, 10);
+    harness.broker_receives().await;
     let last = frame(8, 0, &[]);
     let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-    scene.broker.write_all(&[ack, last.clone()].concat()).await.unwrap();
-    scene.broker.shutdown().await.unwrap();
-    assert_eq!(read(&scene.io, last.len()).await, last);
+    harness.broker.write_all(&[ack, last.clone()].concat()).await.unwrap();
+    harness.broker.shutdown().await.unwrap();
+    assert_eq!(read(&harness.io, last.len()).await, last);
     let mut some = [0; 10];
-    assert_eq!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.unwrap(), 0);
-    soon(poll_fn(|cx| publish_channel.poll_drained(cx))).await;
-    assert!(!scene.io.attach(2).take(&outgoing(3, 10), vec![]));
-    soon(scene.task).await.unwrap();
+    assert_eq!(soon(poll_fn(|cx| harness.io.poll_read(cx, &mut some))).await.unwrap(), 0);
+    soon(poll_fn(|cx| channel.poll_drained(cx))).await;
+    assert!(!harness.io.attach(2).take(&outgoing(3, 10), vec![]));
+    soon(harness.task).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_line_that_is_cut_closes_its_socket_at_once() {
-    let mut scene = Scene::new().await;
-    scene.io.cut();
+async fn a_connection_that_is_cut_closes_its_socket_at_once() {
+    let mut harness = Harness::new().await;
+    harness.io.cut();
     let mut some = [0; 10];
-    assert!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.is_err());
-    assert!(write(&scene.io, &ack_of_lapin(1)).await.is_err());
-    assert!(matches!(soon(scene.broker.read(&mut some)).await, Ok(0) | Err(_)));
-    soon(scene.task).await.unwrap();
+    assert!(soon(poll_fn(|cx| harness.io.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&harness.io, &ack_of_lapin(1)).await.is_err());
+    assert!(matches!(soon(harness.broker.read(&mut some)).await, Ok(0) | Err(_)));
+    soon(harness.task).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_line_whose_task_ends_with_its_runtime_fails_for_lapin() {
-    let scene = Scene::new().await;
-    scene.task.abort();
+async fn a_connection_whose_task_ends_with_its_runtime_fails_for_lapin() {
+    let harness = Harness::new().await;
+    harness.task.abort();
     let mut some = [0; 10];
-    assert!(soon(poll_fn(|cx| scene.io.poll_read(cx, &mut some))).await.is_err());
-    assert!(write(&scene.io, &ack_of_lapin(1)).await.is_err());
+    assert!(soon(poll_fn(|cx| harness.io.poll_read(cx, &mut some))).await.is_err());
+    assert!(write(&harness.io, &ack_of_lapin(1)).await.is_err());
 }
 
 #[tokio::test]
-async fn what_lapin_wrote_last_arrives_before_the_end() {
-    let mut scene = Scene::new().await;
+async fn the_last_bytes_of_lapin_arrive_before_the_end() {
+    let mut harness = Harness::new().await;
     for tag in 0..200 {
-        write(&scene.io, &ack_of_lapin(tag)).await.unwrap();
+        write(&harness.io, &ack_of_lapin(tag)).await.unwrap();
     }
-    scene.io.release();
+    harness.io.release();
     for tag in 0..200 {
-        assert_eq!(scene.hears().await.2[11], tag);
+        assert_eq!(harness.broker_receives().await.2[11], tag);
     }
-    assert_eq!(soon(scene.broker.read(&mut [0])).await.unwrap(), 0);
-    soon(scene.io.socket().ended()).await;
+    assert_eq!(soon(harness.broker.read(&mut [0])).await.unwrap(), 0);
+    soon(harness.io.socket().ended()).await;
 }
 
-/// Without, it would give the connection up: the broker sends no heartbeats while it has something to say.
+/// Without it lapin would give up the connection: the broker sends no heartbeats while it sends other frames.
 #[tokio::test]
-async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders() {
-    let mut scene = Scene::new().await;
-    let _outlet = scene.io.attach(1);
-    let io = scene.io.clone();
+async fn lapin_reads_a_heartbeat_while_all_frames_are_for_senders() {
+    let mut harness = Harness::new().await;
+    let _outlet = harness.io.attach(1);
+    let io = harness.io.clone();
     let heard = read(&io, 8);
     tokio::pin!(heard);
     let ack = frame(1, 1, &[0, 60, 0, 80, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     let heard = loop {
-        scene.broker.write_all(&ack).await.unwrap();
+        harness.broker.write_all(&ack).await.unwrap();
         tokio::select! {
             heard = &mut heard => break heard,
             () = tokio::time::sleep(Duration::from_millis(10)) => {}
@@ -328,39 +328,39 @@ async fn lapin_hears_that_the_broker_lives_while_all_that_comes_is_for_senders()
     assert_eq!(heard, frame(8, 0, &[]));
 }
 
-/// A socket that takes so little at a time, and the other end of it. What is written through it a pass at a
-/// time tells who has to wait for whom, whatever the clock says.
-struct Narrow {
+/// A socket that takes few bytes at a time, and its other end. The bytes that pass it show, without a clock, who waits
+/// for whom.
+struct SmallSocket {
     io: Arc<ConnectionIo>,
     broker: DuplexStream,
     seen: Vec<u8>,
 }
 
-const NARROW: usize = 16 * 1024;
+const SMALL: usize = 16 * 1024;
 
-impl Narrow {
+impl SmallSocket {
     fn new() -> Self {
-        let (socket, broker) = duplex(NARROW);
+        let (socket, broker) = duplex(SMALL);
         let io = Arc::new(ConnectionIo::new(1 << 20));
         tokio::spawn(run(socket, io.clone()));
         Self { io, broker, seen: Vec::new() }
     }
 
-    /// A sender that has more to say than is ever asked for.
-    fn busy(&self, channel: u16, body: usize) -> Arc<PublishChannel> {
-        let publish_channel = self.io.attach(channel);
+    /// A sender with more messages than the test ever reads.
+    fn busy(&self, number: u16, body: usize) -> Arc<PublishChannel> {
+        let channel = self.io.attach(number);
         let outgoing = Outgoing { mandatory: false, ..outgoing(1, body) };
         for _ in 0..(32 << 20) / body {
-            let head = encode::head(channel, &outgoing, self.io.frame_max()).unwrap();
-            assert!(publish_channel.take(&outgoing, head));
+            let head = encode::head(number, &outgoing, self.io.frame_max()).unwrap();
+            assert!(channel.take(&outgoing, head));
         }
         self.io.wake();
-        publish_channel
+        channel
     }
 
-    /// The broker takes what the socket has taken; then the connection's task takes more.
+    /// The broker reads all bytes that are in the socket; then the task writes more.
     async fn pass(&mut self) {
-        let mut some = vec![0; NARROW];
+        let mut some = vec![0; SMALL];
         soon(self.broker.read_exact(&mut some)).await.unwrap();
         self.seen.extend_from_slice(&some);
         for _ in 0..10 {
@@ -368,7 +368,7 @@ impl Narrow {
         }
     }
 
-    /// How many bytes went before these, in how many passes at the most.
+    /// How many bytes the broker read before these; fails after so many passes.
     async fn until(&mut self, bytes: &[u8], passes: usize) -> usize {
         for _ in 0..passes {
             let found = self.seen.windows(bytes.len()).position(|window| window == bytes);
@@ -381,30 +381,30 @@ impl Narrow {
     }
 }
 
-/// lapin opens and closes the channels of all senders: what it says must not wait for those that are busy.
+/// lapin opens and closes the channels of all senders: its frames must not wait for the busy ones.
 #[tokio::test]
 async fn lapin_waits_for_no_sender_however_busy() {
     for body in [1000, 64 * 1024, 1 << 20] {
-        let mut narrow = Narrow::new();
-        let _busy = narrow.busy(1, body);
+        let mut small = SmallSocket::new();
+        let _busy = small.busy(1, body);
         for _ in 0..10 {
-            narrow.pass().await;
+            small.pass().await;
         }
-        // It asks once in each pass, and its thread is never quick enough to ask in between.
+        // lapin tries once in each pass, as if its thread were never quick enough to try in between.
         let mut passes = 0;
         let pieces = ack_of_lapin(7);
-        let said = |io: &ConnectionIo| {
+        let written = |io: &ConnectionIo| {
             let mut cx = Context::from_waker(Waker::noop());
             io.poll_write(&mut cx, &[io::IoSlice::new(&pieces)]).is_ready()
         };
-        while !said(&narrow.io) {
+        while !written(&small.io) {
             passes += 1;
             assert!(passes < 100, "it waits for a sender with bodies of {body}");
-            narrow.pass().await;
+            small.pass().await;
         }
-        let before = narrow.seen.len();
-        let at = narrow.until(&ack_of_lapin(7), 1000).await;
-        let most = WRITE_AHEAD + body + 2 * NARROW;
+        let before = small.seen.len();
+        let at = small.until(&ack_of_lapin(7), 1000).await;
+        let most = WRITE_AHEAD + body + 2 * SMALL;
         assert!(at - before <= most, "{} bytes went before it", at - before);
     }
 }
@@ -412,30 +412,30 @@ async fn lapin_waits_for_no_sender_however_busy() {
 #[tokio::test]
 async fn senders_that_are_busy_have_equal_shares_and_one_that_is_not_gets_through() {
     for bodies in [[4 << 10, 4 << 10], [64 << 10, 64 << 10], [100 << 10, 4 << 10]] {
-        let mut narrow = Narrow::new();
-        let _busy = [narrow.busy(1, bodies[0]), narrow.busy(3, bodies[1])];
+        let mut small = SmallSocket::new();
+        let _busy = [small.busy(1, bodies[0]), small.busy(3, bodies[1])];
         for _ in 0..200 {
-            narrow.pass().await;
+            small.pass().await;
         }
         // By their methods: `basic.publish` on each channel.
         let begins = |channel: u8| [1, 0, channel, 0, 0, 0, 9, 0, 60, 0, 40];
         let written = |channel: u8| {
             let begins = begins(channel);
-            narrow.seen.windows(begins.len()).filter(|window| *window == begins).count()
+            small.seen.windows(begins.len()).filter(|window| *window == begins).count()
         };
         // Shares are of whole messages, and at least so large.
-        let turns = |channel, body: usize| written(channel) * body * 100 / body.max(NARROW);
+        let turns = |channel, body: usize| written(channel) * body * 100 / body.max(SMALL);
         let [one, three] = [turns(1, bodies[0]), turns(3, bodies[1])];
         assert!(one.abs_diff(three) <= one / 4, "{bodies:?}: {one}% and {three}% of a turn");
 
-        let third = narrow.io.attach(5);
+        let third = small.io.attach(5);
         let outgoing = outgoing(1, 10);
-        let head = encode::head(5, &outgoing, narrow.io.frame_max()).unwrap();
-        let before = narrow.seen.len();
+        let head = encode::head(5, &outgoing, small.io.frame_max()).unwrap();
+        let before = small.seen.len();
         assert!(third.take(&outgoing, head));
-        narrow.io.wake();
-        let at = narrow.until(&begins(5), 1000).await;
-        let most = WRITE_AHEAD + bodies[0] + bodies[1] + 4 * NARROW;
+        small.io.wake();
+        let at = small.until(&begins(5), 1000).await;
+        let most = WRITE_AHEAD + bodies[0] + bodies[1] + 4 * SMALL;
         assert!(at - before <= most, "{} bytes went before it", at - before);
     }
 }

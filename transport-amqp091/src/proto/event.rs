@@ -1,4 +1,4 @@
-//! What the frames of the broker mean for this side, beside what lapin reads in them.
+//! The events that frames of the broker mean for this side. lapin gets most of these frames as well.
 
 /// One frame, or a part of one, that means something for this side.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use crate::proto::{
 const ACK: (u16, u16) = (60, 80);
 const NACK: (u16, u16) = (60, 120);
 
-/// A body may have so many bytes here.
+/// The largest body that passes here, in bytes.
 const MAX_BODY: usize = 1000;
 
-/// The broker sends these bytes, in pieces of this size; what lapin gets of them.
+/// The broker sends these bytes, in pieces of this size. Returns the bytes that lapin gets.
 fn receive(
     inbound: &mut Inbound,
     channels: &mut PublishChannels,
@@ -150,7 +150,7 @@ fn a_pause_that_the_broker_asks_for_holds_messages_back() {
     let (mut inbound, mut channels) = (Inbound::new(MAX_BODY), PublishChannels::default());
     let channel = Arc::new(PublishChannel::new(1));
     channels.attach(channel.clone());
-    let mut says = |channels: &mut PublishChannels, bytes: &[u8]| {
+    let mut broker_sends = |channels: &mut PublishChannels, bytes: &[u8]| {
         receive(&mut inbound, channels, bytes, 1);
     };
     let written = |channels: &mut PublishChannels| {
@@ -162,13 +162,13 @@ fn a_pause_that_the_broker_asks_for_holds_messages_back() {
         written
     };
     channel.take(&outgoing(1, "a"), b"head".to_vec());
-    says(&mut channels, &[start(), method(1, (20, 20), &[0])].concat());
+    broker_sends(&mut channels, &[start(), method(1, (20, 20), &[0])].concat());
     assert_eq!(written(&mut channels), 0);
-    says(&mut channels, &method(1, (20, 20), &[1]));
+    broker_sends(&mut channels, &method(1, (20, 20), &[1]));
     assert_eq!(written(&mut channels), 1);
     channel.take(&outgoing(2, "b"), b"head".to_vec());
-    says(&mut channels, &method(0, (10, 60), &short(b"low on memory")));
+    broker_sends(&mut channels, &method(0, (10, 60), &short(b"low on memory")));
     assert_eq!(written(&mut channels), 0);
-    says(&mut channels, &method(0, (10, 61), b""));
+    broker_sends(&mut channels, &method(0, (10, 61), b""));
     assert_eq!(written(&mut channels), 1);
 }

@@ -362,7 +362,7 @@ mod tests {
                     },
                     Step::Answer(which, answer) if !routed.is_empty() => {
                         let (number, returned) = routed.remove(which.index(routed.len()));
-                        // The broker does not refuse what it returns.
+                        // The broker does not refuse a message that it returns.
                         let answer = if returned { Ack } else { answer };
                         unconfirmed.answered(number, false, answer, &mut outcomes);
                         truth.insert(number, match (answer, returned) {

@@ -205,7 +205,7 @@ mod tests {
     enum Step {
         /// The broker sends a message. It may get lost on this side.
         Deliver { arrives: bool },
-        /// The program settles some of what it has: which, and how.
+        /// The program settles some of its deliveries: which, and how.
         Settle(Vec<(prop::sample::Index, Outcome)>),
     }
 

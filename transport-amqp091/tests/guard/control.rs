@@ -1,5 +1,5 @@
-//! The same without the guard: bare lapin, in a process of its own. On the day that these survive,
-//! lapin has learned it, and the guard may go.
+//! The same messages without the guard: bare lapin, in a process of its own. If these tests ever fail because lapin
+//! survives, the guard is obsolete.
 
 use std::process::{Command, Stdio};
 
@@ -12,10 +12,10 @@ use lapin::{
 
 use crate::{Checked, PATIENCE};
 
-/// What a process of its own is to do: a URL, and perhaps a queue.
+/// The task of that process: a URL, and perhaps a queue.
 const TASK: &str = "ENOKI_GUARD_CONTROL";
 
-/// Does what this process was started for, if it was; says whether it was.
+/// Does the task, if this process was started for one; returns whether it was.
 pub(crate) fn is_child() -> bool {
     let Ok(task) = std::env::var(TASK) else { return false };
     let (url, queue) = task.split_once(' ').unwrap_or((&task, ""));
@@ -27,7 +27,7 @@ pub(crate) fn is_child() -> bool {
     true
 }
 
-/// Consumes until the body `last` came.
+/// Consumes until a message with the body `last`.
 async fn consume(url: &str, queue: &str) -> Checked {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     if queue.is_empty() {
@@ -41,7 +41,7 @@ async fn consume(url: &str, queue: &str) -> Checked {
         let delivery = delivery?;
         delivery.ack(BasicAckOptions::default()).await?;
         if delivery.data == b"last" {
-            // Not before the broker knows what was acknowledged.
+            // The broker then knows the acknowledgements.
             return Ok(connection.close(200, "bye".into()).await?);
         }
     }

@@ -1,5 +1,4 @@
-//! A broker that means harm: it greets, agrees on limits, opens connection and channels, and in
-//! between does what it is told to.
+//! A hostile broker: it opens connection and channels as any broker does, and sends the bytes of a script in between.
 
 use tokio::net::TcpListener;
 
@@ -8,18 +7,18 @@ use crate::{
     wire::{HEARTBEAT, Wire, frame, long, method},
 };
 
-/// What a broker does besides what brokers do.
+/// The bytes that a hostile broker sends besides the usual ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     /// The server's properties in its greeting.
     pub(crate) properties: Vec<u8>,
     /// The largest frame that it proposes.
     pub(crate) frame_max: u32,
-    /// What it sends right before it opens the connection.
+    /// Sent right before `connection.open-ok`.
     pub(crate) before_open: Vec<u8>,
-    /// And right behind that.
+    /// Sent right after `connection.open-ok`.
     pub(crate) after_open: Vec<u8>,
-    /// And before its next answer.
+    /// Sent before its next answer.
     pub(crate) before_answer: Vec<u8>,
 }
 
@@ -36,7 +35,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// Listens, and plays to whoever connects. Where it listens.
+    /// Listens, and plays to each client that connects. Returns the port.
     pub(crate) async fn play(self) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -57,7 +56,7 @@ impl Script {
         let tune = [&[7, 255][..], &self.frame_max.to_be_bytes(), &[0, 60]].concat();
         wire.send(&method(0, 10, 30, &tune)).await?;
         let tuned = wire.expect(10, 31).await?;
-        // What was agreed on, whatever was proposed.
+        // The agreed limit does not depend on the proposed one.
         assert_eq!(tuned[2..6], 131_072_u32.to_be_bytes());
         wire.expect(10, 40).await?;
         let opened = method(0, 10, 41, &[0]);

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         ("rabbitmq-4.3", "ENOKI_RABBITMQ_4_3"),
     ] {
         let url = std::env::var(variable).ok();
-        // One more where there is one; nobody has to have it.
+        // The third broker is optional.
         if url.is_none() && broker == "rabbitmq-4.3" {
             continue;
         }
@@ -116,10 +116,10 @@ impl Needs {
     }
 }
 
-/// What a trial may take.
+/// How long a trial may take, on a busy machine as well.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What consumers take here at most.
+/// The largest body that consumers take here, in bytes.
 const LIMITS: usize = 1024 * 1024;
 
 fn transport(url: &str) -> Result<Arc<dyn Transport>, enoki_core::Error> {
@@ -183,7 +183,7 @@ async fn counted(
     Ok((url, count))
 }
 
-/// A message, what it is published with, and what of it has to be in the dead letter.
+/// A message that cannot be read: its routing key, its content, and bytes that have to be in the dead letter.
 struct Bad {
     key: Vec<u8>,
     content: Content,
@@ -195,7 +195,7 @@ fn with_headers(fields: &[u8], body: &[u8]) -> Content {
     Content { properties, body: body.to_vec() }
 }
 
-/// What makes lapin, or the process around it, stop.
+/// Messages that end lapin, or the process around it.
 fn bad() -> Vec<Bad> {
     let field = |field: Vec<u8>| Bad {
         key: b"key".to_vec(),
@@ -232,7 +232,7 @@ fn bad() -> Vec<Bad> {
     ]
 }
 
-/// What only looks dangerous; each has a body of its own.
+/// Messages that only look dangerous; each has a body of its own.
 fn good() -> Vec<Content> {
     let many: Vec<u8> = (0..8000_u16)
         .flat_map(|number| [&short(format!("k{number}").as_bytes())[..], b"t\x01"].concat())
@@ -267,7 +267,7 @@ impl Place {
     async fn make(session: &dyn Session, own: &str) -> Result<Self, enoki_core::Error> {
         let exchange = ExchangeSpec::new(own, ExchangeKind::Fanout)?;
         let mut dead = QueueSpec::new(format!("{own}.dead"))?;
-        // What fails leaves nothing behind for long.
+        // A test that fails leaves no queue behind for long.
         dead.expires = Some(10 * PATIENCE);
         let mut queue = QueueSpec::new(own)?;
         queue.expires = dead.expires;
@@ -318,7 +318,7 @@ async fn hostile(url: String, own: String) -> Checked {
         .start()
         .await?;
     let consumed = connections.load(Ordering::SeqCst);
-    // Those that can be read are handled, in their order, and nothing else is.
+    // The messages that can be read are handled, in their order, and no others.
     for at in (0..bad.len()).map(|at| at % good.len()).chain([0]) {
         let body = seen.recv().await.ok_or("no delivery")?;
         assert_eq!(body, good[at].body);
@@ -365,7 +365,7 @@ async fn returned(url: String, own: String) -> Checked {
             message: Arc::new(message),
         }
     };
-    // Nobody made the queue; the broker sends each of them back.
+    // There is no such queue; the broker returns each of them.
     let sizes = [1, LIMITS + 1, 3 * LIMITS, 1];
     let mut messages = (0..).zip(sizes).map(|(id, size)| outgoing(id, size)).collect();
     let mut outcomes = Vec::new();

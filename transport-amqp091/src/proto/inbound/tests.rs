@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A body may have so many bytes here.
+/// The largest body that passes here, in bytes.
 const MAX_BODY: usize = 1000;
 
 /// The bytes that lapin gets of these when they come in pieces of these sizes, and why it gets no more.
@@ -55,7 +55,7 @@ fn through_inbound(
     }
 }
 
-/// What lapin reads; panics on what it cannot.
+/// The frames that lapin reads in these bytes; panics if it cannot read them.
 fn parse(mut bytes: &[u8]) -> Vec<AMQPFrame> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -112,7 +112,7 @@ fn a_message_that_lapin_can_read_is_not_touched() {
 }
 
 #[test]
-fn what_goes_too_deep_is_replaced_and_the_next_message_is_not() {
+fn headers_that_go_too_deep_are_replaced_and_the_next_message_is_not() {
     for levels in [MAX_DEPTH + 1, 1000, 10_000, 21_000] {
         let frames = judged(&[
             deliver(1, b"key"),
@@ -188,7 +188,7 @@ fn a_body_over_the_limit_is_left_out_and_its_neighbours_are_not() {
         })
         .collect();
     assert_eq!(bodies, [(2, &b"abc"[..]), (1, b"de")]);
-    // Nothing is set aside for what a header claims.
+    // No memory is set aside for the length in a header.
     let frames =
         judged(&[deliver(1, b""), plain(1, u64::MAX), deliver(1, b""), plain(1, 1), body(1, b"x")]);
     assert_eq!((told(&frames[1]).0, frames.len()), (Some(MessageFault::TooLarge), 5));
@@ -211,7 +211,7 @@ fn properties_that_do_not_fit_are_replaced() {
     }
 }
 
-/// The events of these frames, in whatever pieces they come, and what lapin gets of them.
+/// The events of these frames, which are the same in whatever pieces the bytes come, and the frames that lapin gets.
 fn events(frames: &[Vec<u8>]) -> (Vec<InboundEvent>, Vec<AMQPFrame>) {
     let bytes = [start(), frames.concat()].concat();
     let [(out, None, mut events), (same_out, None, same)] = [&[usize::MAX][..], &[1]]
@@ -252,7 +252,7 @@ fn an_answer_to_a_published_message_is_an_event_and_lapin_gets_nothing_of_it() {
     assert_eq!(frames.len(), 3, "{frames:?}");
 }
 
-/// Whatever else is wrong with it.
+/// However else the message is malformed.
 #[test]
 fn a_returned_message_is_an_event_by_its_id_and_lapin_gets_nothing_of_it() {
     let large = MAX_BODY as u64 + 1;
@@ -355,7 +355,7 @@ fn a_reason_that_is_cut_within_a_character_is_repaired() {
 }
 
 #[test]
-fn what_no_broker_sends_ends_the_connection_and_says_so() {
+fn a_frame_that_no_broker_sends_ends_the_connection_with_a_reason() {
     for (frames, reason) in [
         (vec![vec![3, 0, 1, 0x7f, 0xff, 0xff, 0xff]], "a frame of 2147483647 bytes"),
         (vec![frame(BODY, 1, &[0; FRAME_MAX as usize])], "a frame of 131072 bytes"),
@@ -377,7 +377,7 @@ fn what_no_broker_sends_ends_the_connection_and_says_so() {
     for max in [0_u32, 4096, 131_072, 512 << 20] {
         untouched(&[method(0, (10, 30), &[&[7, 255][..], &max.to_be_bytes(), &[0, 60]].concat())]);
     }
-    // What came before it is handed on.
+    // The frames before it are handed on.
     let sound = [start(), deliver(1, b"key"), plain(1, 0)].concat();
     let (out, error) = through(&[&sound[..], b"junk"].concat(), &[usize::MAX]);
     assert_eq!((out, error.is_some()), (sound, true));
@@ -503,7 +503,7 @@ fn properties() -> impl Strategy<Value = (u16, Vec<u8>)> {
     )
 }
 
-/// The frames of a message: what announces it, its header, its body.
+/// The frames of a message: a method, its header, its body.
 fn message() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let parts = (
         any::<bool>(),
@@ -575,7 +575,7 @@ fn depth(table: &FieldTable) -> usize {
 
 proptest! {
     #[test]
-    fn what_passes_lapin_reads_and_it_does_not_matter_how_the_bytes_came(
+    fn lapin_reads_all_that_passes_however_the_bytes_come(
         messages in vec(message(), 1..5),
         mutations in prop_oneof![
             Just(vec![]),
