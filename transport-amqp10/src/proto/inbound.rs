@@ -1,10 +1,14 @@
 //! Frames on their way from the broker to fe2o3-amqp. Pure.
 //!
-//! Two kinds are changed, all others pass as they are:
+//! Three kinds are changed, all others pass as they are:
 //!
 //! - a transfer: the bytes of the message become the content of a data section, which fe2o3-amqp hands out
 //!   unread (`decode.rs` says why). Of a message that is too large the rest is left out;
-//! - the attach of a link of the management pair: it gets the name that fe2o3-amqp gave it.
+//! - the attach of a link of the management pair: it gets the name that fe2o3-amqp gave it;
+//! - a flow about a link on which the broker sends: it becomes one about its session alone. fe2o3-amqp takes
+//!   the delivery-count in it at once, and counts the transfers before it again when they are taken from
+//!   the link. It would then grant more credit than the prefetch, and end the link when the broker uses it.
+//!   RabbitMQ 4.3 sends such a flow when a consumer of a replicated queue becomes active.
 //!
 //! What a frame says that fe2o3-amqp does not tell is returned as an [`InboundEvent`].
 
@@ -26,6 +30,8 @@ use super::{
 pub(crate) struct Inbound {
     /// How many bytes came of the messages whose last part has not come.
     partial: HashMap<LinkId, usize>,
+    /// Links on which the broker sends, at most [`MAX_LINKS`] of them.
+    sending: HashSet<LinkId>,
     /// The channels whose session takes no messages: the window that the broker gave it is 0.
     blocked: HashSet<u16>,
     /// Once more bytes than this came of a message, the rest of it is left out.
@@ -34,7 +40,8 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     pub(crate) fn new(max_message: usize) -> Self {
-        Self { partial: HashMap::new(), blocked: HashSet::new(), max_message }
+        let (partial, sending, blocked) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { partial, sending, blocked, max_message }
     }
 
     /// Appends a whole frame as fe2o3-amqp gets it, and the events that it means. A frame that cannot be read
@@ -59,6 +66,11 @@ impl Inbound {
                 return Ok(());
             }
             ATTACH => {
+                if let Ok(Some(link)) = sending(&performative)
+                    && self.sending.len() < MAX_LINKS
+                {
+                    self.sending.insert(link);
+                }
                 let rename = attach(&performative, frame.len(), events).ok().flatten();
                 out.extend_from_slice(frame);
                 if let Some(LastByte { from_end, byte }) = rename
@@ -78,17 +90,25 @@ impl Inbound {
             BEGIN => drop(self.window(&performative, 2, events)),
             FLOW => {
                 drop(self.window(&performative, 1, events));
-                drop(flow(&performative, events));
+                if let Ok(Some(link)) = flow(&performative, events)
+                    && self.sending.contains(&link)
+                    && let Ok(about_session) = session_fields(&performative)
+                {
+                    session_flow(channel, about_session, out);
+                    return Ok(());
+                }
             }
             DETACH => {
                 if let Ok(Some(handle)) = performative.fields.clone().uint() {
                     let link = LinkId { channel, handle };
                     self.partial.remove(&link);
+                    self.sending.remove(&link);
                     events.push(InboundEvent::Detached(link));
                 }
             }
             END => {
                 self.partial.retain(|link, _| link.channel != channel);
+                self.sending.retain(|link| link.channel != channel);
                 events.push(InboundEvent::SessionEnded(channel));
                 self.block(channel, false, events);
             }
@@ -182,24 +202,62 @@ fn attach(
     Ok(None)
 }
 
+/// The link of an attach by which the broker becomes its sender: name, handle, role.
+fn sending(attach: &Performative<'_>) -> Result<Option<LinkId>, Fault> {
+    let mut fields = attach.fields.clone();
+    fields.skip()?;
+    let handle = fields.uint()?;
+    let broker_sends = !fields.truth()?;
+    let link = handle.map(|handle| LinkId { channel: attach.channel, handle });
+    Ok(link.filter(|_| broker_sends))
+}
+
 /// The fields of a flow: next-incoming-id, incoming-window, next-outgoing-id, outgoing-window, handle,
-/// delivery-count, link-credit, available, drain.
-fn flow(flow: &Performative<'_>, events: &mut Vec<InboundEvent>) -> Result<(), Fault> {
+/// delivery-count, link-credit, available, drain. Returns the link that it is about, unless it ends a drain.
+fn flow(flow: &Performative<'_>, events: &mut Vec<InboundEvent>) -> Result<Option<LinkId>, Fault> {
     let mut fields = flow.fields.clone();
-    if flow.count < 9 {
-        return Ok(());
+    if flow.count < 5 {
+        return Ok(None);
     }
     for _ in 0..4 {
         fields.skip()?;
     }
-    let Some(handle) = fields.uint()? else { return Ok(()) };
-    for _ in 0..3 {
+    let Some(handle) = fields.uint()? else { return Ok(None) };
+    let link = LinkId { channel: flow.channel, handle };
+    if flow.count >= 9 {
+        for _ in 0..3 {
+            fields.skip()?;
+        }
+        if fields.truth()? {
+            events.push(InboundEvent::Drained(link));
+            return Ok(None);
+        }
+    }
+    Ok(Some(link))
+}
+
+/// The bytes of the first four fields of a flow, which are about its session.
+fn session_fields<'a>(flow: &Performative<'a>) -> Result<&'a [u8], Fault> {
+    let all = flow.fields.clone().rest();
+    let mut fields = flow.fields.clone();
+    for _ in 0..4 {
         fields.skip()?;
     }
-    if fields.truth()? {
-        events.push(InboundEvent::Drained(LinkId { channel: flow.channel, handle }));
-    }
-    Ok(())
+    let length = all.len().saturating_sub(fields.rest().len());
+    all.get(..length).ok_or_else(|| "a flow without its fields".into())
+}
+
+/// Appends a flow with these four fields alone (§2.7.4).
+fn session_flow(channel: u16, fields: &[u8], out: &mut Vec<u8>) {
+    let (size, channel) = (fields.len() + 4, channel.to_be_bytes());
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    out.extend_from_slice(&length(8 + 3 + 9 + fields.len()));
+    out.extend_from_slice(&[2, 0, channel[0], channel[1]]);
+    // Described by a small ulong; a list with lengths of 4 bytes.
+    out.extend_from_slice(&[0x00, 0x53, 0x13, 0xd0]);
+    out.extend_from_slice(&length(size));
+    out.extend_from_slice(&length(4));
+    out.extend_from_slice(fields);
 }
 
 /// Refuses a peer that takes only frames which are too small to be allowed. The fields of an open:
@@ -226,6 +284,9 @@ fn wrap_message(frame: &[u8], payload: &[u8], out: &mut Vec<u8>) {
     let [a, b, c, d] = length.to_be_bytes();
     replace_payload(frame, payload, [&[0x00, 0x53, 0x75, 0xb0, a, b, c, d], payload], out);
 }
+
+/// More links than any session of this crate has: a broker that attaches without end fills no memory.
+const MAX_LINKS: usize = 65_536;
 
 /// The smallest frame that each side must take, in bytes (§2.7.1: 512).
 const FRAME_MIN: u32 = 512;

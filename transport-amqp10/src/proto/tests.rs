@@ -194,6 +194,33 @@ fn a_message_that_was_given_up_is_no_delivery() {
     assert_eq!(events(&mut inwards, &flow(5, true)), [InboundEvent::Drained(link)]);
 }
 
+/// fe2o3-amqp counts the transfers before such a flow again when they are taken from the link.
+#[test]
+fn a_flow_of_a_sending_broker_is_about_its_session_alone() {
+    let about_session = performative(0x13, |encoder| {
+        (0..4).for_each(|_| encoder.uint(1));
+        4
+    });
+    let mut inwards = Inbound::new(MOST);
+    inbound(&mut inwards, &attach("mine", 5, false));
+    inbound(&mut inwards, &attach("theirs", 6, true));
+    assert_eq!(inbound(&mut inwards, &flow(5, false)), frame(3, &about_session));
+    assert_eq!(events(&mut inwards, &flow(5, false)), []);
+    let mut outwards = Outbound::default();
+    let read = inbound(&mut inwards, &flow(5, false));
+    assert_eq!(outbound(&mut outwards, &read), read);
+    // The credit that the broker grants, and the end of a drain, are about the link.
+    for untouched in [flow(6, false), flow(5, true), flow(7, false)] {
+        assert_eq!(inbound(&mut inwards, &untouched), untouched);
+    }
+    let detach = performative(0x16, |encoder| {
+        encoder.uint(5);
+        1
+    });
+    inbound(&mut inwards, &frame(3, &detach));
+    assert_eq!(inbound(&mut inwards, &flow(5, false)), flow(5, false));
+}
+
 #[test]
 fn a_broker_whose_frames_are_smaller_than_allowed_is_refused() {
     let open = |size: Option<u32>| {
