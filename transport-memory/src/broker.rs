@@ -1,9 +1,9 @@
 //! The broker itself: all of its state behind one lock.
 //!
-//! One lock makes every operation happen at one point in time, which is what a reference is for. It
-//! is taken once for a batch of messages and never held across an await. Nothing runs in the
-//! background: every operation first lets happen what is due, and a receiver that waits sleeps no
-//! longer than until the next thing is due.
+//! With one lock every operation happens at one point in time, so the order of events is never in doubt. It
+//! is taken once for a batch of messages, and never held across an await. There is no background task:
+//! every operation first does what is due, and a receiver that waits sleeps no longer than until the next
+//! time at which something is due. Why: `docs/design/14-memory-broker.md`.
 
 mod alarms;
 mod consume;
@@ -31,27 +31,27 @@ use tokio::{sync::Notify, time::Instant};
 use self::{
     alarms::Alarms,
     consumer::Consumer,
-    dead_letter::Corpse,
+    dead_letter::DeadMessage,
     ready::Entry,
     slab::{Key, Slab},
 };
 pub(crate) use self::{
     consumer::{ConsumerEnd, Taken},
     headers_match::HeadersMatch,
-    publish::LastWay,
+    publish::LastRoute,
     queue::Queue,
     routing::Routing,
 };
 use crate::{
+    connection::Connection,
     error::{self, Ending},
     fault::Faults,
-    session::Signal,
     version::{Behaviour, Version},
 };
 
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ConsumerKey = Key<Consumer>;
-pub(crate) type SessionKey = Key<Arc<Signal>>;
+pub(crate) type SessionKey = Key<Arc<Connection>>;
 
 pub(crate) struct Broker {
     version: Version,
@@ -64,13 +64,13 @@ pub(crate) struct State {
     pub(crate) routing: Routing,
     pub(crate) queues: Slab<Queue>,
     consumers: Slab<Consumer>,
-    sessions: Slab<Arc<Signal>>,
+    sessions: Slab<Arc<Connection>>,
     alarms: Alarms,
-    /// Messages that died in this operation.
-    dead: VecDeque<Corpse>,
-    /// Receivers to wake when the lock is free again.
+    /// Messages that were dead-lettered in this operation. Empty when the lock is free.
+    dead: VecDeque<DeadMessage>,
+    /// Receivers to wake when the lock is free again. Empty when it is.
     wakes: Vec<Arc<Notify>>,
-    /// One moment on both clocks: the one that tests move, and the one that has dates.
+    /// One moment on two clocks: tokio's, which tests can move, and the system's, which has dates.
     origin: (Instant, SystemTime),
 }
 
@@ -83,7 +83,8 @@ impl Broker {
         self.version
     }
 
-    /// Does something to the state, after what is due and before those who wait are woken.
+    /// Runs an operation on the state: what is due is done before it, and waiting receivers are woken after
+    /// it.
     pub(crate) fn with<R>(&self, operation: impl FnOnce(&mut State, Instant) -> R) -> R {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -102,38 +103,38 @@ impl Broker {
 
     /// Ends all sessions as if the network had.
     pub(crate) fn drop_sessions(&self) {
-        let signals: Vec<_> = self.with(|state, now| {
+        let connections: Vec<_> = self.with(|state, now| {
             let keys: Vec<_> = state.sessions.iter().map(|(key, _)| key).collect();
             state.end_sessions(&keys, Ending::Dropped, now)
         });
-        signals.iter().for_each(|signal| signal.announce());
+        connections.iter().for_each(|connection| connection.announce());
     }
 }
 
 impl State {
     // --- sessions ---
 
-    pub(crate) fn open_session(&mut self, signal: Arc<Signal>) -> SessionKey {
-        self.sessions.insert(signal)
+    pub(crate) fn open_session(&mut self, connection: Arc<Connection>) -> SessionKey {
+        self.sessions.insert(connection)
     }
 
-    /// Ends sessions: their deliveries go back, their exclusive queues go. The signals are for
+    /// Ends sessions: their deliveries go back, their exclusive queues go. The connections are for
     /// announcing the ends when the lock is free.
     pub(crate) fn end_sessions(
         &mut self,
         keys: &[SessionKey],
         ending: Ending,
         now: Instant,
-    ) -> Vec<Arc<Signal>> {
-        let mut signals = Vec::new();
+    ) -> Vec<Arc<Connection>> {
+        let mut connections = Vec::new();
         for &key in keys {
-            if let Some(signal) = self.sessions.remove(key) {
-                signal.end(ending);
-                signals.push(signal);
+            if let Some(connection) = self.sessions.remove(key) {
+                connection.end(ending);
+                connections.push(connection);
             }
         }
-        if signals.is_empty() {
-            return signals;
+        if connections.is_empty() {
+            return connections;
         }
         let lost: Vec<_> = self
             .consumers
@@ -141,7 +142,7 @@ impl State {
             .filter(|(_, consumer)| keys.contains(&consumer.session))
             .map(|(key, _)| key)
             .collect();
-        // All leave before anything goes back: no delivery goes to another that is about to leave.
+        // All consumers leave before any message goes back, so that none goes to one that leaves next.
         for &consumer in &lost {
             self.detach(consumer, ConsumerEnd::Lost(ending), now);
         }
@@ -157,7 +158,7 @@ impl State {
         for queue in owned {
             self.delete_queue(queue);
         }
-        signals
+        connections
     }
 
     // --- queues ---
@@ -190,7 +191,7 @@ impl State {
         for &consumer in queue.consumers() {
             if let Some(consumer) = self.consumers.get_mut(consumer) {
                 consumer.end.get_or_insert(ConsumerEnd::QueueDeleted);
-                consumer.in_turn = false;
+                consumer.is_ready = false;
                 consumer.wake(&mut self.wakes);
             }
         }
@@ -215,12 +216,12 @@ impl State {
             if !queue.take_alarm(at) {
                 continue;
             }
-            // It happens at its time, however late that is noticed: what is moved on by it expires
-            // as early as if somebody had watched.
+            // It happens at its time, however late this process notices it: a message that moves on by
+            // it expires as early as if it had moved at once.
             if queue.is_unused(at) {
                 self.delete_queue(key);
             } else {
-                self.pump(key, at);
+                self.advance(key, at);
                 self.route_dead(at);
             }
         }

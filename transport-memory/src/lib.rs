@@ -20,6 +20,7 @@
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
 mod broker;
+mod connection;
 mod error;
 mod fault;
 mod receiver;
@@ -91,7 +92,7 @@ impl MemoryTransport {
         Self { broker: Arc::new(Broker::like(version)) }
     }
 
-    /// Breaks a promise of the broker, for everybody who is connected to it.
+    /// Breaks a promise of the broker, for all its connections.
     ///
     /// For tests of tests: a suite that passes on a broken broker proves nothing.
     #[must_use]

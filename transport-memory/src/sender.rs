@@ -9,15 +9,15 @@ use enoki_core::{
 };
 
 use crate::{
-    broker::{Broker, LastWay},
+    broker::{Broker, LastRoute},
+    connection::Connection,
     error,
     fault::Fault,
-    session::Signal,
 };
 
 pub(crate) struct MemorySender {
     broker: Arc<Broker>,
-    signal: Arc<Signal>,
+    connection: Arc<Connection>,
     window: usize,
     /// The broker decides at once; these have not been asked for yet.
     decided: Vec<(u64, PublishOutcome)>,
@@ -26,20 +26,24 @@ pub(crate) struct MemorySender {
 }
 
 impl MemorySender {
-    pub(crate) fn new(broker: Arc<Broker>, signal: Arc<Signal>, window: NonZeroU16) -> Self {
-        Self { broker, signal, window: window.get().into(), decided: Vec::new(), lost: 0 }
+    pub(crate) fn new(
+        broker: Arc<Broker>,
+        connection: Arc<Connection>,
+        window: NonZeroU16,
+    ) -> Self {
+        Self { broker, connection, window: window.get().into(), decided: Vec::new(), lost: 0 }
     }
 }
 
 #[async_trait]
 impl Sender for MemorySender {
     async fn submit(&mut self, messages: &mut VecDeque<Outgoing>) -> Result<()> {
-        let Self { broker, signal, window, decided, lost } = self;
+        let Self { broker, connection, window, decided, lost } = self;
         broker.with(|state, now| {
-            signal.check("publish")?;
+            connection.check("publish")?;
             let room = window.saturating_sub(decided.len() + *lost).min(messages.len());
             decided.reserve(room);
-            let mut last = LastWay::default();
+            let mut last = LastRoute::default();
             for outgoing in messages.drain(..room) {
                 let outcome = state.publish(&outgoing, &mut last, now);
                 if state.faults.has(Fault::ConfirmsAreLost) {
@@ -56,7 +60,7 @@ impl Sender for MemorySender {
         // What is always ready would keep its thread from others.
         tokio::task::coop::consume_budget().await;
         if self.decided.is_empty() {
-            return Err(error::ended("publish", self.signal.ended().await));
+            return Err(error::ended("publish", self.connection.ended().await));
         }
         into.append(&mut self.decided);
         Ok(())

@@ -1,6 +1,6 @@
 //! One connection to the broker, from its beginning to its end.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use enoki_core::{
@@ -11,6 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     broker::{Broker, SessionKey},
+    connection::Connection,
     error::{self, Ending},
     receiver::MemoryReceiver,
     sender::MemorySender,
@@ -23,31 +24,31 @@ use crate::{
 pub(crate) struct MemorySession {
     broker: Arc<Broker>,
     key: SessionKey,
-    signal: Arc<Signal>,
+    connection: Arc<Connection>,
     peer: Peer,
 }
 
 impl MemorySession {
     pub(crate) fn open(broker: Arc<Broker>) -> Self {
-        let signal = Arc::new(Signal::default());
-        let key = broker.with(|state, _| state.open_session(Arc::clone(&signal)));
+        let connection = Arc::new(Connection::default());
+        let key = broker.with(|state, _| state.open_session(Arc::clone(&connection)));
         let version = broker.version();
         let peer = Peer::new(
             "enoki memory broker",
             format!("{}, as {version}", env!("CARGO_PKG_VERSION")),
             version.behaviour().capabilities(),
         );
-        Self { broker, key, signal, peer }
+        Self { broker, key, connection, peer }
     }
 
     fn check(&self, operation: &'static str) -> Result<()> {
-        self.signal.check(operation)
+        self.connection.check(operation)
     }
 
     fn end(&self) {
         let ended =
             self.broker.with(|state, now| state.end_sessions(&[self.key], Ending::Closed, now));
-        ended.iter().for_each(|signal| signal.announce());
+        ended.iter().for_each(|connection| connection.announce());
     }
 }
 
@@ -67,8 +68,8 @@ impl Session for MemorySession {
 
     async fn sender(&self, options: SenderOptions) -> Result<Box<dyn Sender>> {
         self.check("open a sender")?;
-        let (broker, signal) = (Arc::clone(&self.broker), Arc::clone(&self.signal));
-        Ok(Box::new(MemorySender::new(broker, signal, options.window)))
+        let (broker, connection) = (Arc::clone(&self.broker), Arc::clone(&self.connection));
+        Ok(Box::new(MemorySender::new(broker, connection, options.window)))
     }
 
     async fn receiver(&self, options: ReceiverOptions) -> Result<Box<dyn Receiver>> {
@@ -85,7 +86,7 @@ impl Session for MemorySession {
     }
 
     async fn ended(&self) -> Error {
-        error::ended("stay connected", self.signal.ended().await)
+        error::ended("stay connected", self.connection.ended().await)
     }
 
     async fn close(&self, _deadline: Instant) {
@@ -96,43 +97,5 @@ impl Session for MemorySession {
 impl Drop for MemorySession {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Tells everybody who has to know that a session has ended, and how.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    ending: OnceLock<Ending>,
-    announced: Notify,
-}
-
-impl Signal {
-    /// Ends it; the first ending counts.
-    pub(crate) fn end(&self, ending: Ending) {
-        // An ending that is set already stays.
-        let _ = self.ending.set(ending);
-    }
-
-    /// Wakes those who wait for the end.
-    pub(crate) fn announce(&self) {
-        self.announced.notify_waiters();
-    }
-
-    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
-        match self.ending.get() {
-            None => Ok(()),
-            Some(ending) => Err(error::ended(operation, *ending)),
-        }
-    }
-
-    pub(crate) async fn ended(&self) -> Ending {
-        loop {
-            // Listening begins here, before looking, so that no end falls in between.
-            let announced = self.announced.notified();
-            if let Some(ending) = self.ending.get() {
-                return *ending;
-            }
-            announced.await;
-        }
     }
 }

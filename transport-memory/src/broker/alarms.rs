@@ -1,4 +1,4 @@
-//! When something is due.
+//! The times at which queues have something to do.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -30,7 +30,7 @@ impl Alarms {
         self.0.len()
     }
 
-    /// Forgets the alarms that nobody waits for any more.
+    /// Forgets the alarms that no queue waits for any more.
     pub(crate) fn retain(&mut self, mut is_set: impl FnMut(Instant, QueueKey) -> bool) {
         self.0.retain(|Reverse(alarm)| is_set(alarm.at, alarm.queue));
     }

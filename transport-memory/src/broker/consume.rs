@@ -1,4 +1,4 @@
-//! The way of a message out of a queue, and back.
+//! Consuming: a message goes out of a queue, and comes back or is settled.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl State {
         if let Some(queue) = self.queues.get_mut(key) {
             queue.add_consumer(consumer, &mut self.consumers);
         }
-        self.pump(key, now);
+        self.advance(key, now);
         Ok(consumer)
     }
 
@@ -80,7 +80,7 @@ impl State {
             match settle.disposition {
                 Disposition::Accept => {}
                 Disposition::Reject if self.faults.has(Fault::RejectIsAck) => {}
-                Disposition::Reject => queue.bury(entry, Reason::Rejected, &mut self.dead),
+                Disposition::Reject => queue.dead_letter(entry, Reason::Rejected, &mut self.dead),
                 Disposition::Return { counted: true, after: None }
                     if self.faults.has(Fault::RequeueIsAck) => {}
                 Disposition::Return { counted, after } => {
@@ -92,16 +92,16 @@ impl State {
                 }
             }
         }
-        queue.give_turn(key, &mut self.consumers);
+        queue.make_ready(key, &mut self.consumers);
         if has_returned || queue.ready.len() > 0 {
-            self.pump(queue_key, now);
+            self.advance(queue_key, now);
         }
     }
 
     /// Stops a consumer: it gets nothing more, and may still settle what it has.
     pub(crate) fn stop(&mut self, key: ConsumerKey, now: Instant) {
         if let Some(queue) = self.detach(key, ConsumerEnd::Stopped, now) {
-            self.pump(queue, now);
+            self.advance(queue, now);
         }
     }
 
@@ -112,7 +112,7 @@ impl State {
         consumer.end.get_or_insert(ConsumerEnd::Lingers);
         consumer.wake(&mut self.wakes);
         if let Some(queue) = self.queues.get_mut(consumer.queue) {
-            queue.skip_turn(key, &mut self.consumers);
+            queue.make_unready(key, &mut self.consumers);
         }
     }
 
@@ -137,7 +137,7 @@ impl State {
         {
             consumer.end = Some(end);
         }
-        consumer.in_turn = false;
+        consumer.is_ready = false;
         consumer.wake(&mut self.wakes);
         let queue_key = consumer.queue;
         let queue = self.queues.get_mut(queue_key)?;
@@ -157,11 +157,11 @@ impl State {
         for entry in entries {
             queue.put_back(entry, true, None, &mut self.dead);
         }
-        self.pump(queue_key, now);
+        self.advance(queue_key, now);
     }
 
-    /// Lets a queue do what it can now, after something came back or somebody came.
-    pub(super) fn pump(&mut self, key: QueueKey, now: Instant) {
+    /// Lets a queue do what it can now: after a message came back, or a consumer came.
+    pub(super) fn advance(&mut self, key: QueueKey, now: Instant) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let (dead, wakes) = (&mut self.dead, &mut self.wakes);
         queue.resume(now);

@@ -16,8 +16,8 @@ pub(crate) struct Consumer {
     counts: bool,
     /// How many deliveries it has had.
     delivered: u64,
-    /// Whether it waits for its turn in its queue.
-    pub(crate) in_turn: bool,
+    /// Whether it is among the `ready_consumers` of its queue.
+    pub(crate) is_ready: bool,
     pub(crate) end: Option<ConsumerEnd>,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -31,7 +31,7 @@ pub(crate) struct Consumer {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ConsumerEnd {
     Stopped,
-    /// It stopped, and is its queue's consumer until it is closed.
+    /// It stopped, and stays its queue's active consumer until it is closed.
     Lingers,
     QueueDeleted,
     Lost(Ending),
@@ -75,7 +75,7 @@ impl Consumer {
             prefetch,
             counts,
             delivered: 0,
-            in_turn: false,
+            is_ready: false,
             end: None,
             slots: Vec::new(),
             free: Vec::new(),

@@ -1,15 +1,15 @@
-//! What a message carries with it after it died in a queue.
+//! A dead-lettered message, and the history in its headers (`x-death`), as RabbitMQ writes it.
 
 use enoki_core::{DeadLetter, Message, ShortStr, Table, Timestamp, Value};
 
-/// A message on its way from the queue in which it died.
+/// A message that was rejected, has expired or was dropped, on its way to where its queue sends it.
 #[derive(Debug)]
-pub(crate) struct Corpse {
+pub(crate) struct DeadMessage {
     pub(crate) message: std::sync::Arc<Message>,
     /// Where it had been published to.
     pub(crate) exchange: ShortStr,
     pub(crate) routing_key: ShortStr,
-    /// Where it died, and of what.
+    /// The queue in which it died, and why.
     pub(crate) queue: ShortStr,
     pub(crate) reason: Reason,
     /// Where it goes now.
@@ -35,7 +35,7 @@ impl Reason {
     }
 }
 
-impl Corpse {
+impl DeadMessage {
     pub(crate) fn routing_key(&self) -> &ShortStr {
         self.target.routing_key.as_ref().unwrap_or(&self.routing_key)
     }
@@ -77,7 +77,7 @@ impl Corpse {
         message
     }
 
-    /// Whether the message would go round for ever if it went to this queue: it died there before,
+    /// Whether the message would go round without end if it went to this queue: it died there before,
     /// and no consumer has rejected it since.
     pub(crate) fn would_cycle(&self, queue: &str) -> bool {
         if self.reason == Reason::Rejected {

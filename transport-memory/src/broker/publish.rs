@@ -1,4 +1,4 @@
-//! The way of a message into queues, and of a dead one into others.
+//! Publishing: a message goes into queues, and a dead-lettered one into others.
 
 use std::sync::Arc;
 
@@ -11,15 +11,18 @@ use tokio::time::Instant;
 use super::{QueueKey, State, queue::Admission, routing::Targets};
 use crate::{error, fault::Fault};
 
-/// The way of the message before, for the next one with the same exchange and key.
+/// The route of the message before, for the next one with the same exchange and key.
+///
+/// Set only where the route depends on the exchange and the key alone, and valid for one batch: the lock is
+/// held meanwhile, so that no binding changes.
 #[derive(Default)]
-pub(crate) struct LastWay(Option<(ShortStr, ShortStr, Targets)>);
+pub(crate) struct LastRoute(Option<(ShortStr, ShortStr, Targets)>);
 
 impl State {
     pub(crate) fn publish(
         &mut self,
         outgoing: &Outgoing,
-        last: &mut LastWay,
+        last: &mut LastRoute,
         now: Instant,
     ) -> PublishOutcome {
         let Outgoing { exchange, routing_key, message, .. } = outgoing;
@@ -29,7 +32,7 @@ impl State {
             {
                 Arc::clone(targets)
             }
-            _ => match self.find_way(exchange, routing_key, message, last) {
+            _ => match self.resolve(exchange, routing_key, message, last) {
                 Ok(targets) => targets,
                 Err(refusal) => return PublishOutcome::Rejected(refusal),
             },
@@ -47,7 +50,7 @@ impl State {
                 full = Some(target);
             }
         }
-        // What a message dies of it has died of before the next one arrives.
+        // Before the next message arrives, so that dead letters keep their order.
         self.route_dead(now);
         match full {
             None => PublishOutcome::Confirmed,
@@ -55,12 +58,12 @@ impl State {
         }
     }
 
-    fn find_way(
+    fn resolve(
         &mut self,
         exchange: &ShortStr,
         routing_key: &ShortStr,
         message: &Message,
-        last: &mut LastWay,
+        last: &mut LastRoute,
     ) -> Result<Targets> {
         match self.routing.exchange(exchange) {
             Some(spec) if spec.internal => {
@@ -72,13 +75,14 @@ impl State {
             }
             _ => {}
         }
-        let way = self
+        let route = self
             .routing
-            .way(exchange, routing_key, &message.headers)
+            .resolve(exchange, routing_key, &message.headers)
             .ok_or_else(|| error::no_exchange("publish", exchange))?;
-        last.0 =
-            way.is_fixed.then(|| (exchange.clone(), routing_key.clone(), Arc::clone(&way.targets)));
-        Ok(way.targets)
+        last.0 = route
+            .is_fixed
+            .then(|| (exchange.clone(), routing_key.clone(), Arc::clone(&route.targets)));
+        Ok(route.targets)
     }
 
     /// Puts a message into a queue, and says whether there was room.
@@ -113,32 +117,32 @@ impl State {
         }
     }
 
-    /// Publishes what died to where dead messages go, and what dies of that, and so on. It comes to
-    /// an end: nothing dies twice in one queue without a consumer's rejection in between.
+    /// Publishes dead messages to where their queues send them, and those that die of it, and so on. It
+    /// ends: no message dies twice in one queue without a rejection by a consumer in between.
     pub(super) fn route_dead(&mut self, now: Instant) {
-        while let Some(corpse) = self.dead.pop_front() {
-            let message = Arc::new(corpse.message(self.date(now)));
-            let (exchange, key) = (&corpse.target.exchange, corpse.routing_key());
-            let Some(way) = self.routing.way(exchange, key, &message.headers) else {
+        while let Some(dead_message) = self.dead.pop_front() {
+            let message = Arc::new(dead_message.message(self.date(now)));
+            let (exchange, key) = (&dead_message.target.exchange, dead_message.routing_key());
+            let Some(route) = self.routing.resolve(exchange, key, &message.headers) else {
                 tracing::warn!(
-                    queue = &*corpse.queue,
+                    queue = &*dead_message.queue,
                     exchange = &**exchange,
                     "dropped a dead letter: no exchange"
                 );
                 continue;
             };
-            if way.targets.is_empty() {
+            if route.targets.is_empty() {
                 tracing::warn!(
-                    queue = &*corpse.queue,
+                    queue = &*dead_message.queue,
                     exchange = &**exchange,
                     "dropped a dead letter: no queue"
                 );
             }
-            for &target in way.targets.iter() {
-                if self.queues.get(target).is_some_and(|q| corpse.would_cycle(&q.spec.name)) {
+            for &target in route.targets.iter() {
+                if self.queues.get(target).is_some_and(|q| dead_message.would_cycle(&q.spec.name)) {
                     tracing::warn!(
-                        queue = &*corpse.queue,
-                        "dropped a message that died in a circle"
+                        queue = &*dead_message.queue,
+                        "dropped a dead letter: it died in this queue before"
                     );
                 } else {
                     self.enqueue(target, &message, exchange, key, now);

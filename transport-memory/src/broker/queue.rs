@@ -1,4 +1,4 @@
-//! A queue: what waits in it, who takes from it, and what it lets go.
+//! A queue: its messages, its consumers, and its limits.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,7 +9,7 @@ use super::{
     ConsumerKey, Entry, QueueKey, SessionKey,
     alarms::Alarms,
     consumer::Consumer,
-    dead_letter::{Corpse, Reason},
+    dead_letter::{DeadMessage, Reason},
     delayed::Delayed,
     policy::Policy,
     ready::Ready,
@@ -24,18 +24,19 @@ pub(crate) struct Queue {
     /// The session that has it exclusively.
     pub(crate) owner: Option<SessionKey>,
     policy: Policy,
-    /// All of them, in the order in which they came.
+    /// All of them, in the order in which they came. With a single active consumer the first is the active one.
     consumers: Vec<ConsumerKey>,
-    /// Those that may take a message and have room for it; the first is next.
-    turns: VecDeque<ConsumerKey>,
-    /// When it goes, if nobody uses it until then.
+    /// Those that may take a message and have room for it; the first is next. Each is in `consumers`, once
+    /// here, and has `is_ready` set.
+    ready_consumers: VecDeque<ConsumerKey>,
+    /// When it expires, unless it is used before.
     unused_until: Option<Instant>,
-    /// What it is in the alarms with.
+    /// The time at which it is in the alarms. It may be there with later times too, which do not count.
     alarm: Option<Instant>,
     next_place: u64,
 }
 
-/// What a queue makes of a message.
+/// Whether a queue took a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It is in the queue, at this place.
@@ -58,14 +59,14 @@ impl Queue {
             owner,
             policy,
             consumers: Vec::new(),
-            turns: VecDeque::new(),
+            ready_consumers: VecDeque::new(),
             unused_until: None,
             alarm: None,
             next_place: 0,
         })
     }
 
-    /// Notes that somebody has just used it.
+    /// Notes that it has just been used.
     pub(crate) fn touch(&mut self, now: Instant) {
         self.unused_until = self.policy.expires.and_then(|expires| now.checked_add(expires));
     }
@@ -83,13 +84,13 @@ impl Queue {
         routing_key: &ShortStr,
         now: Instant,
         reversed: bool,
-        dead: &mut VecDeque<Corpse>,
+        dead: &mut VecDeque<DeadMessage>,
     ) -> Admission {
         let too_much =
             self.exceeds(self.ready.len() + 1, self.ready.bytes() + message.body.len() as u64);
         if too_much && self.policy.overflow != Overflow::DropHead {
             if self.policy.overflow == Overflow::RejectPublishDeadLetter {
-                self.bury_message(message, exchange, routing_key, Reason::MaxLength, dead);
+                self.dead_letter_message(message, exchange, routing_key, Reason::MaxLength, dead);
             }
             return Admission::Full;
         }
@@ -118,13 +119,14 @@ impl Queue {
         Admission::Placed(place)
     }
 
-    /// Takes back a delivery: to its place, or after some time. What has failed too often dies.
+    /// Takes back a delivery: to its place, or after some time. A message that has failed too often is
+    /// dead-lettered.
     pub(crate) fn put_back(
         &mut self,
         entry: Entry,
         counted: bool,
         until: Option<Instant>,
-        dead: &mut VecDeque<Corpse>,
+        dead: &mut VecDeque<DeadMessage>,
     ) {
         let counted = counted || self.policy.counts_released;
         match (self.returned(entry, counted, dead), until) {
@@ -143,20 +145,20 @@ impl Queue {
         &self,
         mut entry: Entry,
         failed: bool,
-        dead: &mut VecDeque<Corpse>,
+        dead: &mut VecDeque<DeadMessage>,
     ) -> Option<Entry> {
         entry.redelivered = true;
         if failed {
             entry.failures = entry.failures.saturating_add(1);
             if self.policy.delivery_limit.is_some_and(|limit| entry.failures > limit) {
-                self.bury(entry, Reason::DeliveryLimit, dead);
+                self.dead_letter(entry, Reason::DeliveryLimit, dead);
                 return None;
             }
         }
         Some(entry)
     }
 
-    /// Gives what was put off its place again, once its time has come.
+    /// Gives delayed messages their place again, once their time has come.
     pub(crate) fn resume(&mut self, now: Instant) {
         while let Some(entry) = self.delayed.pop_due(now) {
             self.ready.put_back(entry);
@@ -165,7 +167,7 @@ impl Queue {
 
     // --- messages out ---
 
-    /// Hands messages to the consumers whose turn it is, as long as there are both.
+    /// Hands messages to the consumers that are ready, as long as there are both.
     ///
     /// What has expired is never handed out, but for the message that has just arrived at
     /// `arrived`: one that expires at once is still for a consumer that waits for it.
@@ -175,19 +177,19 @@ impl Queue {
         arrived: Option<u64>,
         consumers: &mut Slab<Consumer>,
         wakes: &mut Vec<Arc<tokio::sync::Notify>>,
-        dead: &mut VecDeque<Corpse>,
+        dead: &mut VecDeque<DeadMessage>,
     ) {
-        while let Some(&key) = self.turns.front() {
+        while let Some(&key) = self.ready_consumers.front() {
             match self.ready.head() {
                 None => return,
                 Some(head) if head.is_expired(now) && arrived != Some(head.place) => {
-                    self.bury_head(Reason::Expired, dead);
+                    self.dead_letter_head(Reason::Expired, dead);
                     continue;
                 }
                 Some(_) => {}
             }
             let Some(consumer) = consumers.get_mut(key) else {
-                self.turns.pop_front();
+                self.ready_consumers.pop_front();
                 continue;
             };
             let Some(entry) = self.ready.pop() else { return };
@@ -195,45 +197,50 @@ impl Queue {
             consumer.wake(wakes);
             // The next message is for the next consumer.
             if !consumer.has_room() {
-                consumer.in_turn = false;
-                self.turns.pop_front();
-            } else if self.turns.len() > 1 {
-                self.turns.rotate_left(1);
+                consumer.is_ready = false;
+                self.ready_consumers.pop_front();
+            } else if self.ready_consumers.len() > 1 {
+                self.ready_consumers.rotate_left(1);
             }
         }
     }
 
-    /// Lets go of what is too much, from the head.
-    pub(crate) fn trim(&mut self, dead: &mut VecDeque<Corpse>) {
+    /// Removes the messages that exceed a limit, the oldest first.
+    pub(crate) fn trim(&mut self, dead: &mut VecDeque<DeadMessage>) {
         if self.policy.overflow == Overflow::DropHead {
             while self.exceeds(self.ready.len(), self.ready.bytes()) && self.ready.len() > 0 {
-                self.bury_head(Reason::MaxLength, dead);
+                self.dead_letter_head(Reason::MaxLength, dead);
             }
         }
     }
 
-    /// Lets go of what has expired, from the head: what expires behind a message that does not has
-    /// to wait, as in RabbitMQ.
-    pub(crate) fn expire(&mut self, now: Instant, dead: &mut VecDeque<Corpse>) {
+    /// Removes expired messages from the head. A message that expires behind one that does not stays until
+    /// that one is gone, as in RabbitMQ.
+    pub(crate) fn expire(&mut self, now: Instant, dead: &mut VecDeque<DeadMessage>) {
         while self.ready.head().is_some_and(|head| head.is_expired(now)) {
-            self.bury_head(Reason::Expired, dead);
+            self.dead_letter_head(Reason::Expired, dead);
         }
     }
 
-    pub(crate) fn bury(&self, entry: Entry, reason: Reason, dead: &mut VecDeque<Corpse>) {
-        self.bury_message(&entry.message, &entry.exchange, &entry.routing_key, reason, dead);
+    pub(crate) fn dead_letter(
+        &self,
+        entry: Entry,
+        reason: Reason,
+        dead: &mut VecDeque<DeadMessage>,
+    ) {
+        self.dead_letter_message(&entry.message, &entry.exchange, &entry.routing_key, reason, dead);
     }
 
-    fn bury_message(
+    fn dead_letter_message(
         &self,
         message: &Arc<Message>,
         exchange: &ShortStr,
         routing_key: &ShortStr,
         reason: Reason,
-        dead: &mut VecDeque<Corpse>,
+        dead: &mut VecDeque<DeadMessage>,
     ) {
         if let Some(target) = &self.policy.dead_letter {
-            dead.push_back(Corpse {
+            dead.push_back(DeadMessage {
                 message: Arc::clone(message),
                 exchange: exchange.clone(),
                 routing_key: routing_key.clone(),
@@ -244,9 +251,9 @@ impl Queue {
         }
     }
 
-    fn bury_head(&mut self, reason: Reason, dead: &mut VecDeque<Corpse>) {
+    fn dead_letter_head(&mut self, reason: Reason, dead: &mut VecDeque<DeadMessage>) {
         if let Some(entry) = self.ready.pop() {
-            self.bury(entry, reason, dead);
+            self.dead_letter(entry, reason, dead);
         }
     }
 
@@ -291,7 +298,7 @@ impl Queue {
 
     pub(crate) fn add_consumer(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
         self.consumers.push(key);
-        self.give_turn(key, consumers);
+        self.make_ready(key, consumers);
     }
 
     /// Removes a consumer, and says whether that leaves the queue without one.
@@ -306,37 +313,37 @@ impl Queue {
         if self.consumers.len() == before {
             return false;
         }
-        self.turns.retain(|other| *other != key);
+        self.ready_consumers.retain(|other| *other != key);
         if self.consumers.is_empty() {
             self.touch(now);
         } else if self.policy.single_active_consumer
             && let Some(&next) = self.consumers.first()
         {
-            self.give_turn(next, consumers);
+            self.make_ready(next, consumers);
         }
         self.consumers.is_empty()
     }
 
-    /// Takes a consumer from those who wait for a message.
-    pub(crate) fn skip_turn(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
-        self.turns.retain(|other| *other != key);
+    /// Takes a consumer from those that are ready.
+    pub(crate) fn make_unready(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
+        self.ready_consumers.retain(|other| *other != key);
         if let Some(consumer) = consumers.get_mut(key) {
-            consumer.in_turn = false;
+            consumer.is_ready = false;
         }
     }
 
-    /// Puts a consumer at the end of those who wait for a message, if it may and has room.
-    pub(crate) fn give_turn(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
+    /// Puts a consumer at the end of those that are ready, if it may take a message and has room.
+    pub(crate) fn make_ready(&mut self, key: ConsumerKey, consumers: &mut Slab<Consumer>) {
         if self.policy.single_active_consumer && self.consumers.first() != Some(&key) {
             return;
         }
         if let Some(consumer) = consumers.get_mut(key)
             && consumer.end.is_none()
-            && !consumer.in_turn
+            && !consumer.is_ready
             && consumer.has_room()
         {
-            consumer.in_turn = true;
-            self.turns.push_back(key);
+            consumer.is_ready = true;
+            self.ready_consumers.push_back(key);
         }
     }
 }

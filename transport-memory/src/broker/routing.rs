@@ -1,4 +1,4 @@
-//! Exchanges, bindings, and where a message goes.
+//! Exchanges and bindings, and the queues that a message goes to.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,8 +16,8 @@ pub(crate) struct Routing {
     comparison: Comparison,
     exchanges: HashMap<ShortStr, Exchange>,
     queues: HashMap<ShortStr, QueueKey>,
-    /// The way of each exchange and key, where it does not depend on the headers. Every change of
-    /// the topology clears it.
+    /// The route of each exchange and key, where it does not depend on the headers. Every change of the
+    /// topology clears it; it holds at most [`MAX_KNOWN`] keys.
     known: HashMap<ShortStr, HashMap<ShortStr, Targets>>,
     known_keys: usize,
 }
@@ -28,8 +28,8 @@ struct Exchange {
     bindings: Vec<BindingSpec>,
 }
 
-/// A way, and whether it is the same for every message with this key.
-pub(crate) struct Way {
+/// The queues that a message goes to, and whether every message with this key goes there.
+pub(crate) struct ResolvedRoute {
     pub(crate) targets: Targets,
     pub(crate) is_fixed: bool,
 }
@@ -66,19 +66,19 @@ impl Routing {
 
     /// Adds an exchange. What it cannot route goes to the alternate exchange, if that exists then.
     pub(crate) fn add_exchange(&mut self, spec: ExchangeSpec, alternate: Option<ShortStr>) {
-        self.forget_ways();
+        self.forget_routes();
         let name = spec.name.clone();
         self.exchanges.insert(name, Exchange { spec, alternate, bindings: Vec::new() });
     }
 
     pub(crate) fn add_queue(&mut self, name: ShortStr, key: QueueKey) {
-        self.forget_ways();
+        self.forget_routes();
         self.queues.insert(name, key);
     }
 
     /// Adds a binding unless there is an equal one.
     pub(crate) fn add_binding(&mut self, binding: BindingSpec) {
-        self.forget_ways();
+        self.forget_routes();
         if let Some(exchange) = self.exchanges.get_mut(&binding.source)
             && !exchange.bindings.contains(&binding)
         {
@@ -106,7 +106,7 @@ impl Routing {
 
     /// Removes bindings, and the exchanges that were to go with their last one, and so on.
     fn remove_bindings(&mut self, is_gone: impl Fn(&BindingSpec) -> bool) {
-        self.forget_ways();
+        self.forget_routes();
         let mut orphans = Vec::new();
         for (name, exchange) in &mut self.exchanges {
             let before = exchange.bindings.len();
@@ -121,29 +121,29 @@ impl Routing {
     }
 
     /// Where a message goes; `None` if there is no such exchange.
-    pub(crate) fn way(
+    pub(crate) fn resolve(
         &mut self,
         exchange: &ShortStr,
         key: &ShortStr,
         headers: &Table,
-    ) -> Option<Way> {
+    ) -> Option<ResolvedRoute> {
         if let Some(targets) = self.known.get(exchange).and_then(|keys| keys.get(key)) {
-            return Some(Way { targets: Arc::clone(targets), is_fixed: true });
+            return Some(ResolvedRoute { targets: Arc::clone(targets), is_fixed: true });
         }
-        let way = self.find_way(self.exchanges.get(exchange)?, key, headers);
-        if way.is_fixed {
-            // Keys may be computed for each message: what is remembered must not grow for ever.
+        let route = self.resolve_anew(self.exchanges.get(exchange)?, key, headers);
+        if route.is_fixed {
+            // A program may compute a key for each message, so what is remembered has a bound.
             if self.known_keys >= MAX_KNOWN {
-                self.forget_ways();
+                self.forget_routes();
             }
             self.known_keys += 1;
             let keys = self.known.entry(exchange.clone()).or_default();
-            keys.insert(key.clone(), Arc::clone(&way.targets));
+            keys.insert(key.clone(), Arc::clone(&route.targets));
         }
-        Some(way)
+        Some(route)
     }
 
-    fn find_way(&self, from: &Exchange, key: &ShortStr, headers: &Table) -> Way {
+    fn resolve_anew(&self, from: &Exchange, key: &ShortStr, headers: &Table) -> ResolvedRoute {
         let mut targets = Vec::new();
         let mut is_fixed = true;
         // Exchanges may be bound in a circle: each is visited once.
@@ -172,10 +172,10 @@ impl Routing {
                 add(&mut found, alternate);
             }
         }
-        Way { targets: targets.into(), is_fixed }
+        ResolvedRoute { targets: targets.into(), is_fixed }
     }
 
-    fn forget_ways(&mut self) {
+    fn forget_routes(&mut self) {
         self.known.clear();
         self.known_keys = 0;
     }
