@@ -13,7 +13,7 @@ use crate::{
     capability::{Capability, Peer},
     connections::Connections,
     deadline::deadline,
-    declare::{declare, find_named},
+    declare::{apply, declare, find_named},
     error::{Error, ErrorKind, Result},
     health::BrokerHealth,
     message::payload::Payload,
@@ -131,10 +131,10 @@ impl Broker {
         self.connections
             .with_session(|session| async move {
                 for exchange in topology.exchanges() {
-                    session.apply(&Change::VerifyExchange(exchange.clone())).await?;
+                    apply(&*session, &Change::VerifyExchange(exchange.clone())).await?;
                 }
                 for queue in topology.queues() {
-                    session.apply(&Change::VerifyQueue(queue.clone())).await?;
+                    apply(&*session, &Change::VerifyQueue(queue.clone())).await?;
                 }
                 find_named(&*session, &topology).await
             })
@@ -183,7 +183,7 @@ impl Broker {
         }
         // First, so that a connection that breaks meanwhile does not bring it back.
         self.connections.declared().forget(change);
-        self.connections.with_session(|session| async move { session.apply(change).await }).await
+        self.connections.with_session(|session| async move { apply(&*session, change).await }).await
     }
 
     /// How many messages wait in a queue and how many consumers it has. A queue that is missing is
@@ -194,7 +194,7 @@ impl Broker {
         self.connections
             .with_session(|session| async move {
                 match topology.queues().iter().find(|queue| queue.name == name) {
-                    Some(queue) => session.apply(&Change::VerifyQueue(queue.clone())).await,
+                    Some(queue) => apply(&*session, &Change::VerifyQueue(queue.clone())).await,
                     None => Ok(Found::default()),
                 }
             })

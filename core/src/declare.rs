@@ -3,17 +3,26 @@
 use crate::{
     capability::Capability,
     error::{Error, ErrorKind, Result},
-    topology::{ExchangeKind, ExchangeSpec, QueueKind, QueueSpec, Topology},
-    transport::{Change, Session},
+    required,
+    topology::{Change, ExchangeKind, ExchangeSpec, Found, QueueKind, QueueSpec, Topology},
+    transport::Session,
 };
 
 /// Declares everything, or fails with the first thing that cannot be, or is not there.
 pub(crate) async fn declare(session: &dyn Session, topology: &Topology) -> Result<()> {
+    // Before anything is declared: a program that lacks one thing of its broker leaves nothing behind.
+    changes(topology).try_for_each(|change| required::change(session.peer(), &change))?;
     find_named(session, topology).await?;
     for change in changes(topology) {
         session.apply(&change).await.map_err(|error| explained(error, &change))?;
     }
     Ok(())
+}
+
+/// Makes one change, if the peer can.
+pub(crate) async fn apply(session: &dyn Session, change: &Change) -> Result<Found> {
+    required::change(session.peer(), change)?;
+    session.apply(change).await
 }
 
 /// Looks for what the topology names and does not declare: where it is missing, brokers drop messages and
@@ -70,14 +79,14 @@ fn named(session: &dyn Session, topology: &Topology) -> Vec<Named> {
             Change::VerifyQueue(spec)
         })
     };
-    if session.peer().can(Capability::Exchanges) {
+    if session.peer().can(Capability::AlternateExchanges) {
         for spec in topology.exchanges().iter().filter(|spec| !spec.passive) {
             if let Some(look) = spec.alternate.as_ref().and_then(exchange) {
                 name(spec.subject(), "what it cannot route goes", look);
             }
         }
     }
-    if session.peer().can(Capability::DeadLetter) {
+    if session.peer().can(Capability::DeadLetterRejected) {
         for spec in topology.queues().iter().filter(|spec| !spec.passive) {
             let look = spec.dead_letter.as_ref().and_then(|target| {
                 if target.exchange.is_empty() {

@@ -28,6 +28,7 @@ pub mod mock;
 mod outcome;
 mod printable;
 mod publisher;
+mod required;
 mod service;
 mod short_str;
 mod source;
@@ -95,7 +96,7 @@ pub use topology::queue::{
 pub use topology::route::{Route, RouteSpec};
 pub use topology::{
     BindingSpec, Change, DeadLetter, Destination, Exchange, ExchangeKind, ExchangeSpec, Found,
-    Overflow, QueueKind, QueueSpec, Topology,
+    Overflow, QueueDeclaration, QueueKind, QueueOption, QueueSpec, Topology,
 };
 pub use transport::{Login, Purpose, Transport};
 pub use url::{BrokerUrl, Secret};

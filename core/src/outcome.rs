@@ -135,7 +135,8 @@ impl fmt::Display for Outcome {
 
 /// How often a message was tried, this time included, and how well that is known.
 ///
-/// As an extractor it is an argument of a handler.
+/// As an extractor it is an argument of a handler. Exhaustive: transports and tests of handlers make one of
+/// its fields.
 ///
 /// ```
 /// use enoki_core::{Attempt, Counted};

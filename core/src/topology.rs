@@ -13,7 +13,7 @@ pub(crate) mod route;
 pub use binding_spec::{BindingSpec, Destination};
 pub use change::{Change, Found};
 pub use exchange_spec::{Exchange, ExchangeKind, ExchangeSpec};
-pub use queue_spec::{DeadLetter, Overflow, QueueKind, QueueSpec};
+pub use queue_spec::{DeadLetter, Overflow, QueueDeclaration, QueueKind, QueueOption, QueueSpec};
 
 use crate::{
     error::{Error, ErrorKind, Result},

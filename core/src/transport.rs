@@ -55,6 +55,8 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
 /// What a session is for: a broker that stops publishers must not stop acknowledgements with them,
 /// so the two never share a connection.
+///
+/// Exhaustive: a session publishes, or it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Publishing.
@@ -161,6 +163,8 @@ impl ReceiverOptions {
 }
 
 /// A message on its way out.
+///
+/// Exhaustive on purpose: a field that is added is one that every transport has to carry.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     /// Tells the outcome apart; never repeats on one sender.
@@ -210,6 +214,8 @@ pub trait Sender: Debug + Send + 'static {
 }
 
 /// A delivery as it comes from the broker.
+///
+/// Exhaustive on purpose: a field that is added is one that every transport has to fill.
 #[derive(Debug, Clone)]
 pub struct Delivered {
     /// Tells it apart, on this receiver.

@@ -157,7 +157,7 @@ async fn header_codecs_exchanges_and_queues_answer_as_they_are_told() {
     let topology = Topology::new().with_exchange(&exchange).with_queue(&queue);
     assert_eq!((topology.exchanges().len(), topology.queues().len()), (1, 1));
     let mut session = MockSession::new();
-    session.expect_peer().return_const(Peer::new("mock", "1", []));
+    session.expect_peer().return_const(Peer::new("mock", "1", [Capability::TopicExchanges]));
     session.expect_ended().returning(|| Box::pin(pending()));
     session
         .expect_apply()

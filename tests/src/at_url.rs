@@ -38,7 +38,7 @@ pub struct AtUrl {
     url: Option<String>,
     capabilities: Vec<Capability>,
     virtual_hosts: bool,
-    /// Accepts connections, and that is all. The system does it, so nobody has to listen.
+    /// Accepts connections, and does nothing more. The system accepts them, so no task has to.
     silent: Option<TcpListener>,
 }
 
@@ -68,7 +68,7 @@ impl AtUrl {
         }
     }
 
-    /// What must work there, besides what was said before.
+    /// Adds capabilities that must work there.
     #[must_use]
     pub fn can(mut self, capabilities: &[Capability]) -> Self {
         self.capabilities.extend(capabilities);
@@ -101,7 +101,7 @@ impl AtUrl {
                 format!("{user}:{password}@{address}/{}", Broken::VIRTUAL_HOST)
             }
             Broken::MissingVirtualHost => return None,
-            // Reserved, and nobody listens there.
+            // Reserved, and no process listens there.
             Broken::Unreachable => format!("{user}:{}@127.0.0.1:1/{path}", Broken::PASSWORD),
             Broken::Silent => {
                 let address = self.silent.as_ref()?.local_addr().ok()?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use enoki_core::Capability;
+use enoki_core::{Capability, Peer};
 
 use crate::{
     expect::Failed,
@@ -16,7 +16,7 @@ use crate::{
 pub struct Case {
     /// The group and the sentence: `settle::a_requeued_message_comes_back`. Names are stable.
     pub name: &'static str,
-    /// What it needs; where that is not to be had, it is ignored.
+    /// What it needs. Where the harness does not have it, the case is ignored.
     pub needs: &'static [Need],
     /// How long it may take; a case that takes longer fails.
     pub deadline: Duration,
@@ -41,13 +41,13 @@ pub enum Need {
 impl Case {
     /// Why it does not apply to this harness, if so.
     pub fn missing(&self, harness: &dyn Harness) -> Option<String> {
-        let capabilities = harness.capabilities();
+        let capabilities = Peer::new(harness.name(), "", harness.capabilities());
         let missing: Vec<_> = self
             .needs
             .iter()
             .filter(|need| match need {
-                Need::Can(capability) => !capabilities.contains(capability),
-                Need::Cannot(capability) => capabilities.contains(capability),
+                Need::Can(capability) => !capabilities.can(*capability),
+                Need::Cannot(capability) => capabilities.can(*capability),
                 Need::Broken(how) => harness.broken(*how).is_none(),
             })
             .map(ToString::to_string)

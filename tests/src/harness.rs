@@ -1,4 +1,4 @@
-//! What a transport's author writes: how to reach a broker, and what must work there.
+//! The harness that an author of a transport writes: how to reach a broker, and what must work there.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -47,12 +47,12 @@ pub enum Broken {
     MissingVirtualHost,
     /// Nobody listens there: connections are refused.
     Unreachable,
-    /// Somebody listens there and never says a word.
+    /// A process listens there, and sends nothing.
     Silent,
 }
 
 impl Broken {
-    /// A password that no broker has, and that nobody may ever see in an error.
+    /// A password that no broker has, and that no error may show.
     pub const PASSWORD: &str = "S3cr3t-CANARY-7f1d";
     /// A virtual host that no broker has.
     pub const VIRTUAL_HOST: &str = "enoki-no-such-host";

@@ -50,12 +50,9 @@
 //! }
 //! ```
 //!
-//! Each case is a sentence, has a deadline, and says what it needs. What does not apply is shown as
-//! ignored, with the reason, and never as passed. Names of queues and exchanges are made for each
-//! run, and what a case declares is removed when it ends, however it ends.
-//!
-//! Numbers such as `K08` in the sources of cases are those of `tests/faults/CASES.md` in the
-//! repository.
+//! Each case is a sentence, has a deadline, and says which capabilities it needs. A case that does not
+//! apply is shown as ignored, with the reason, and never as passed. Names of queues and exchanges are made
+//! for each run, and the suite removes them when the case ends, also when it fails or panics.
 
 mod at_url;
 mod case;

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 
 use crate::{case::Case, cases, harness::Harness, stage::Stage};
 
-/// What came of a case.
+/// The result of a case.
+///
+/// Exhaustive: a case passes, fails, or does not apply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds.
@@ -64,7 +66,7 @@ pub fn main_all(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// Runs all cases and returns what came of each, by name: for tests of the suite itself.
+/// Runs all cases and returns the result of each, by name: for tests of the suite itself.
 pub fn run(harness: Arc<dyn Harness>) -> BTreeMap<&'static str, Verdict> {
     let waiting = Mutex::new(cases::all());
     let verdicts = Mutex::new(BTreeMap::new());
@@ -120,7 +122,7 @@ pub fn run_case(harness: &Arc<dyn Harness>, case: &'static Case) -> Verdict {
 /// How long it may take to remove what a case has declared.
 const TIDYING: Duration = Duration::from_secs(20);
 
-/// What ending a runtime may take.
+/// How long the end of a runtime may take.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Whether its cases run on a paused clock.
@@ -211,7 +213,7 @@ fn processor_time(thread: &Path) -> Option<Duration> {
     Some(Duration::from_millis(user.checked_add(system)?.checked_mul(10)?))
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()
@@ -378,7 +380,7 @@ mod tests {
         ] {
             assert!(names.iter().any(|name| name.starts_with(&format!("{group}::"))), "{group}");
         }
-        // A case that nobody could run would be worth nothing.
+        // A case that no transport could run would be worth nothing.
         assert!(cases::all().any(|case| case.needs.contains(&Need::Broken(Broken::Silent))));
     }
 }

@@ -1,11 +1,11 @@
-//! What a case gets: handles on the broker, names of its own, and somebody who tidies up.
+//! The stage of a case: handles on the broker, names of its own, and their removal at its end.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use enoki_core::{
-    Broker, BrokerOptions, Capability, ErrorKind, ExchangeKind, ExchangeSpec, Purpose, QueueSpec,
-    Result, ShortStr, Transport,
+    Broker, BrokerOptions, Capability, ErrorKind, ExchangeKind, ExchangeSpec, Peer, Purpose,
+    QueueSpec, Result, ShortStr, Transport,
     transport::{Change, Session},
 };
 use tokio::time::{Duration, Instant, sleep};
@@ -16,7 +16,7 @@ use crate::{
     harness::{Broken, Harness},
 };
 
-/// What a case gets: handles on the broker, names of its own, and somebody who tidies up.
+/// The stage of a case: handles on the broker, names of its own, and their removal at its end.
 #[derive(Debug)]
 pub(crate) struct Stage {
     harness: Arc<dyn Harness>,
@@ -25,7 +25,7 @@ pub(crate) struct Stage {
     made: Mutex<Made>,
 }
 
-/// What has to go when the case ends.
+/// Closed and removed when the case ends.
 #[derive(Debug, Default)]
 struct Made {
     brokers: Vec<Broker>,
@@ -50,7 +50,7 @@ impl Stage {
     }
 
     pub(crate) fn can(&self, capability: Capability) -> bool {
-        self.harness.capabilities().contains(&capability)
+        Peer::new(self.harness.name(), "", self.harness.capabilities()).can(capability)
     }
 
     /// A new handle, with connections of its own.
@@ -72,7 +72,7 @@ impl Stage {
         Ok((broker, transport))
     }
 
-    /// A session as the core gets it, for what the core hides.
+    /// A session as core gets it, for cases about what core hides.
     pub(crate) async fn session(&self) -> Result<Arc<dyn Session>, Failed> {
         let deadline = Instant::now() + Duration::from_secs(10);
         Ok(self.transport.connect(Purpose::Consume, deadline).await?)
@@ -85,19 +85,19 @@ impl Stage {
             .ok_or_else(|| Failed::new(format!("the case does not say that it needs {how:?}")))
     }
 
-    /// A name that nobody else uses.
+    /// A name that no other case and no other run uses.
     pub(crate) fn name(&self, label: &str) -> String {
         format!("{}.{label}", self.prefix)
     }
 
-    /// A queue that nobody else uses, and that goes when the case ends.
+    /// A queue that no other case uses, and that is removed when the case ends.
     pub(crate) fn queue(&self, label: &str) -> Result<QueueSpec, Failed> {
         let queue = QueueSpec::new(self.name(label))?;
         self.made().queues.push(queue.name.clone());
         Ok(queue)
     }
 
-    /// An exchange that nobody else uses, and that goes when the case ends.
+    /// An exchange that no other case uses, and that is removed when the case ends.
     pub(crate) fn exchange(&self, label: &str, kind: ExchangeKind) -> Result<ExchangeSpec, Failed> {
         let exchange = ExchangeSpec::new(self.name(label), kind)?;
         self.made().exchanges.push(exchange.name.clone());

@@ -10,16 +10,17 @@ use tokio::time::{sleep, timeout};
 
 use crate::expect::Failed;
 
-/// How long to wait for what must happen, however busy the machine is.
+/// How long to wait for an event that must happen, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Before this has passed ends what does not wait for its deadline, where that is [`soon`] or never.
+/// An operation that does not wait for its deadline ends before this has passed; the deadline is [`soon`], or
+/// there is none.
 pub(crate) const EARLY: Duration = Duration::from_secs(15);
 
 /// The number that [`contents`] publishes to know that nothing follows.
 const FENCE: u32 = u32::MAX;
 
-/// How long something may take that is not what a case is about.
+/// How long a step may take that the case is not about.
 pub(crate) fn soon() -> Duration {
     PATIENCE
 }
@@ -55,7 +56,7 @@ pub(crate) fn bind(
     Ok(BindingSpec::new(exchange, Destination::Queue(queue.name.clone()), key)?)
 }
 
-/// Sends what a queue rejects, expires or drops to another queue.
+/// Sends rejected, expired and dropped messages to another queue.
 pub(crate) fn dead_letter_to(queue: &QueueSpec) -> Option<DeadLetter> {
     Some(DeadLetter::to_queue(queue.name.clone()))
 }
@@ -115,7 +116,7 @@ pub(crate) fn next(
     subscription: &mut Subscription,
 ) -> impl Future<Output = Result<Delivery, Failed>> {
     let missing = Failed::new(format!("no delivery came within {PATIENCE:?}"));
-    let ended = Failed::new("the subscription stopped, though nobody asked it to");
+    let ended = Failed::new("the subscription stopped, though the case did not stop it");
     async move { timeout(PATIENCE, subscription.next()).await.map_err(|_| missing)??.ok_or(ended) }
 }
 

@@ -28,20 +28,37 @@ fn major_minor(version: &str) -> (u32, u32) {
     (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
 }
 
+/// In the order of [`Capability::ALL`].
 const PROTOCOL: &[Capability] = &[
-    Capability::Exchanges,
+    Capability::DirectExchanges,
+    Capability::FanoutExchanges,
+    Capability::TopicExchanges,
+    Capability::HeadersExchanges,
     Capability::UnroutableDetection,
+    Capability::Queues,
+    Capability::MessageCount,
+    Capability::ConsumerCount,
+    Capability::AutoDeleteQueues,
     Capability::RedeliveredFlag,
     Capability::ExclusiveQueues,
     Capability::NestedHeaders,
 ];
 
-const RABBITMQ: &[Capability] =
-    &[Capability::DeadLetter, Capability::Expiry, Capability::LengthLimit, Capability::Priority];
+/// What RabbitMQ adds to the protocol: bindings between exchanges, alternate exchanges, arguments of
+/// queues.
+const RABBITMQ: &[Capability] = &[
+    Capability::Exchanges,
+    Capability::PlaceKept,
+    Capability::DeadLetter,
+    Capability::Expiry,
+    Capability::LengthLimit,
+    Capability::Priority,
+];
 
 const RABBITMQ_3_8: &[Capability] = &[
     Capability::ReplicatedQueues,
     Capability::ReplicatedDeliveryCount,
+    Capability::DeliveryLimit,
     Capability::SingleActiveConsumer,
 ];
 
@@ -64,7 +81,9 @@ mod tests {
         assert!(of("RabbitMQ", "4.3.6").can(Capability::UncountedRelease));
         assert!(of("RabbitMQ", "10.0").can(Capability::UncountedRelease));
         assert!(!of("GarageMQ", "4.3").can(Capability::DeadLetter));
-        assert!(of("GarageMQ", "").can(Capability::Exchanges));
+        assert!(of("GarageMQ", "").can(Capability::TopicExchanges));
+        assert!(!of("GarageMQ", "").can(Capability::ExchangeBindings));
+        assert!(of("RabbitMQ", "3.7.28").can(Capability::Exchanges));
         assert_eq!(peer(PeerProperties::default()).capabilities(), PROTOCOL);
     }
 }

@@ -1,7 +1,8 @@
 //! Changes of exchanges, queues and bindings: each is one request, or two where it is verified first.
 
 use enoki_core::{
-    BindingSpec, Destination, ErrorKind, ExchangeKind, ExchangeSpec, QueueSpec, Result, ShortStr,
+    BindingSpec, Destination, ErrorKind, ExchangeKind, ExchangeSpec, QueueDeclaration, QueueSpec,
+    Result, ShortStr,
     transport::{Change, Found},
 };
 use lapin::{
@@ -114,13 +115,9 @@ async fn declare_queue(
     spec: &QueueSpec,
 ) -> Result<Found> {
     let name = short(&spec.name)?;
-    let arguments = table_out(&spec.wire_arguments())?;
-    let options = QueueDeclareOptions {
-        durable: spec.durable,
-        exclusive: spec.exclusive,
-        auto_delete: spec.auto_delete,
-        ..Default::default()
-    };
+    let QueueDeclaration { durable, exclusive, auto_delete, arguments } = spec.declaration();
+    let arguments = table_out(&arguments)?;
+    let options = QueueDeclareOptions { durable, exclusive, auto_delete, ..Default::default() };
     let declare = async |channel: &Channel| channel.queue_declare(name, options, arguments).await;
     // A broker without transient queues answers by closing the connection (RabbitMQ 4.3).
     let declared = if spec.durable || spec.exclusive {

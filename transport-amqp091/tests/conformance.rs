@@ -24,6 +24,12 @@ fn rabbitmq(name: &'static str, variable: &'static str) -> AtUrl {
     AtUrl::new(name, variable, "amqp091", transport).can(&[
         Capability::Exchanges,
         Capability::UnroutableDetection,
+        Capability::Queues,
+        Capability::MessageCount,
+        Capability::ConsumerCount,
+        Capability::AutoDeleteQueues,
+        Capability::DeliveryLimit,
+        Capability::PlaceKept,
         Capability::RedeliveredFlag,
         Capability::ReplicatedDeliveryCount,
         Capability::DeadLetter,

@@ -82,10 +82,16 @@ const RABBITMQ: &str = "RabbitMQ";
 const ARTEMIS: &str = "apache-activemq-artemis";
 
 /// Seen to work on Artemis 2.44. Dead letters, limits and expiry of queues are set by its administrator, for
-/// patterns of addresses.
+/// patterns of addresses. In the order of [`Capability::ALL`].
 const ARTEMIS_2: &[Capability] = &[
+    Capability::Queues,
+    Capability::MessageCount,
+    Capability::ConsumerCount,
+    Capability::AutoDeleteQueues,
     Capability::DeliveryCount,
     Capability::UncountedRelease,
+    Capability::PlaceKept,
+    Capability::MessageExpiry,
     Capability::SingleActiveConsumer,
     Capability::NestedHeaders,
 ];
@@ -93,8 +99,14 @@ const ARTEMIS_2: &[Capability] = &[
 const RABBITMQ_4: &[Capability] = &[
     Capability::Exchanges,
     Capability::UnroutableDetection,
+    Capability::Queues,
+    Capability::MessageCount,
+    Capability::ConsumerCount,
+    Capability::AutoDeleteQueues,
     Capability::ReplicatedDeliveryCount,
+    Capability::DeliveryLimit,
     Capability::RedeliveredFlag,
+    Capability::PlaceKept,
     Capability::DeadLetter,
     Capability::Expiry,
     Capability::LengthLimit,

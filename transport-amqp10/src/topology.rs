@@ -21,7 +21,7 @@ pub(crate) async fn apply(connections: &Connections, change: &Change) -> Result<
     if peer::is_artemis(connections.peer()) {
         return artemis::apply(&manager, change).await;
     }
-    if !connections.peer().can(Capability::Exchanges) {
+    if !connections.peer().can(Capability::Queues) {
         return unmanaged(&manager, change);
     }
     match change {

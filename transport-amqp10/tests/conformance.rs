@@ -22,8 +22,14 @@ fn main() -> ExitCode {
             AtUrl::new("artemis", "ENOKI_ARTEMIS", "amqp10", transport)
                 // It has no exchanges, and its administrator sets most options of its queues.
                 .can(&[
+                    Capability::Queues,
+                    Capability::MessageCount,
+                    Capability::ConsumerCount,
+                    Capability::AutoDeleteQueues,
                     Capability::DeliveryCount,
                     Capability::UncountedRelease,
+                    Capability::PlaceKept,
+                    Capability::MessageExpiry,
                     Capability::SingleActiveConsumer,
                     Capability::NestedHeaders,
                 ])
@@ -36,6 +42,12 @@ fn rabbitmq(name: &'static str, variable: &'static str) -> AtUrl {
     AtUrl::new(name, variable, "amqp10", transport).can(&[
         Capability::Exchanges,
         Capability::UnroutableDetection,
+        Capability::Queues,
+        Capability::MessageCount,
+        Capability::ConsumerCount,
+        Capability::AutoDeleteQueues,
+        Capability::DeliveryLimit,
+        Capability::PlaceKept,
         Capability::ReplicatedDeliveryCount,
         Capability::RedeliveredFlag,
         Capability::DeadLetter,

@@ -140,6 +140,12 @@ impl Behaviour {
 const ALWAYS: &[Capability] = &[
     Capability::Exchanges,
     Capability::UnroutableDetection,
+    Capability::Queues,
+    Capability::MessageCount,
+    Capability::ConsumerCount,
+    Capability::AutoDeleteQueues,
+    Capability::DeliveryLimit,
+    Capability::PlaceKept,
     Capability::ReplicatedDeliveryCount,
     Capability::RedeliveredFlag,
     Capability::DeadLetter,

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::sleep;
 
 use crate::{
-    declare::changes,
+    declare::{apply, changes},
     topology::Topology,
     transport::{Change, Session},
 };
@@ -32,7 +32,7 @@ impl Redeclaration {
     pub(crate) async fn once(&mut self, session: &dyn Session) {
         let mut at = 0;
         while let Some(change) = self.changes.get(at) {
-            match session.apply(change).await {
+            match apply(session, change).await {
                 Ok(_) => drop(self.changes.remove(at)),
                 // The next session begins anew.
                 Err(_) if session.ended().now_or_never().is_some() => return,

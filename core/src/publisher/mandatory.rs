@@ -7,6 +7,7 @@ use super::PublisherOptions;
 use crate::{
     capability::{Capability, Peer},
     error::{Error, ErrorKind, Result},
+    required::has_exchanges,
     short_str::ShortStr,
     topology::{QueueSpec, Topology},
 };
@@ -25,7 +26,7 @@ pub(crate) fn require_queue(
     }
     if !exchange.is_empty() {
         // Where there are none, declaring it says so, and better.
-        let declarable = peer.can(Capability::Exchanges);
+        let declarable = has_exchanges(peer);
         return if declarable { Err(unreported(peer, exchange)) } else { Ok(()) };
     }
     if topology.queues().iter().all(|queue| queue.name != *key) {

@@ -15,6 +15,7 @@ use crate::{
     message::{Message, check_header_name},
     publisher::pipeline::{Parcel, Reply},
     publisher::retry::RetryPolicy,
+    required,
     short_str::ShortStr,
     topology::ExchangeKind,
     topology::route::{RouteSpec, check_key},
@@ -186,6 +187,7 @@ impl<M> Publication<'_, M> {
                 false => header_codec.encode_flat(&context, &mut self.message.headers)?,
             }
         }
+        required::expiration(inner.connections.peer(), self.message.properties.expiration)?;
         self.message.check(&inner.connections.options().limits)?;
         // As the wires carry it, so that it arrives equal on all of them.
         if let Some(millis) = self.message.properties.expiration_millis() {

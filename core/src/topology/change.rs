@@ -30,6 +30,8 @@ pub enum Change {
 }
 
 /// What a [`Change`] of a queue found, or removed.
+///
+/// Exhaustive: transports make one of its fields, and a count that is added is one that each has to give.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found {
     /// Messages ready for delivery; an estimate where the broker replicates.

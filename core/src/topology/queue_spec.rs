@@ -1,6 +1,6 @@
 //! Queues to declare.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{check_declarable, check_raw, refuse};
 use crate::{
@@ -52,6 +52,8 @@ impl Overflow {
 /// for whenever the queue is declared, and missing is [`NotFound`](crate::ErrorKind::NotFound), since
 /// brokers drop dead letters without an exchange and report it to no client. Whether a queue is bound to
 /// an exchange that is only named here is not known.
+///
+/// Exhaustive: an exchange and a key are the whole of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The exchange that gets them; empty for the default exchange, which needs a key.
@@ -191,50 +193,200 @@ impl QueueSpec {
         check_raw(&self.arguments, TYPED_ARGUMENTS, self.subject())
     }
 
-    /// All arguments as RabbitMQ and its kin get them (`x-message-ttl` and so on).
+    /// What this queue is asked for beyond a durable, classic queue of its name: each option once.
+    ///
+    /// For transports that keep options one by one: see [`QueueOption`].
+    pub fn options(&self) -> impl Iterator<Item = QueueOption<'_>> {
+        // Without `..`: a new field does not compile before it is an option here.
+        let Self {
+            name: _,
+            kind,
+            durable,
+            exclusive,
+            auto_delete,
+            passive: _,
+            unique: _,
+            message_ttl,
+            expires,
+            max_length,
+            max_bytes,
+            overflow,
+            dead_letter,
+            max_priority,
+            single_active_consumer,
+            delivery_limit,
+            arguments,
+        } = self;
+        let options = [
+            match kind {
+                QueueKind::Classic => None,
+                QueueKind::Replicated => Some(QueueOption::Replicated),
+            },
+            (!durable).then_some(QueueOption::Transient),
+            exclusive.then_some(QueueOption::Exclusive),
+            auto_delete.then_some(QueueOption::AutoDelete),
+            message_ttl.map(QueueOption::MessageTtl),
+            expires.map(QueueOption::Expires),
+            max_length.map(QueueOption::MaxLength),
+            max_bytes.map(QueueOption::MaxBytes),
+            overflow.map(QueueOption::Overflow),
+            dead_letter.as_ref().map(QueueOption::DeadLetter),
+            max_priority.map(QueueOption::MaxPriority),
+            single_active_consumer.then_some(QueueOption::SingleActiveConsumer),
+            delivery_limit.map(QueueOption::DeliveryLimit),
+        ];
+        let arguments = arguments.iter().map(|(name, value)| QueueOption::Argument(name, value));
+        options.into_iter().flatten().chain(arguments)
+    }
+
+    /// The queue as AMQP declares it.
     ///
     /// The type of the queue is always said, since a virtual host may have another default. A replicated
     /// queue without a limit gets a delivery limit that no message reaches, since RabbitMQ 4 removes
     /// messages after 20 failures where no limit is set.
-    pub fn wire_arguments(&self) -> Table {
-        let mut arguments = self.arguments.clone();
-        let mut set = |name, value: Option<Value>| {
-            if let Some(value) = value {
-                arguments.set(ShortStr::from_static(name), value);
-            }
+    pub fn declaration(&self) -> QueueDeclaration {
+        let mut declared = QueueDeclaration {
+            durable: true,
+            exclusive: false,
+            auto_delete: false,
+            arguments: self.arguments.clone(),
         };
-        let replicated = self.kind == QueueKind::Replicated;
-        set("x-queue-type", Some(if replicated { "quorum" } else { "classic" }.into()));
-        set("x-message-ttl", self.message_ttl.map(millis));
-        set("x-expires", self.expires.map(millis));
-        set("x-max-length", self.max_length.map(Value::from));
-        set(
-            "x-max-length-bytes",
-            self.max_bytes.map(|bytes| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX))),
-        );
-        set("x-overflow", self.overflow.map(|overflow| overflow.as_str().into()));
-        set(
-            "x-dead-letter-exchange",
-            self.dead_letter.as_ref().map(|target| target.exchange.clone().into()),
-        );
-        set(
-            "x-dead-letter-routing-key",
-            self.dead_letter
-                .as_ref()
-                .and_then(|target| target.routing_key.clone())
-                .map(Value::from),
-        );
-        set("x-max-priority", self.max_priority.map(Value::from));
-        set("x-single-active-consumer", self.single_active_consumer.then_some(Value::Bool(true)));
-        let no_limit = replicated.then_some(Value::Int(Self::NO_DELIVERY_LIMIT));
-        set("x-delivery-limit", self.delivery_limit.map(Value::from).or(no_limit));
-        arguments
+        let mut set = |name, value: Value| {
+            declared.arguments.set(ShortStr::from_static(name), value);
+        };
+        set("x-queue-type", "classic".into());
+        for option in self.options() {
+            match option {
+                QueueOption::Replicated => {
+                    set("x-queue-type", "quorum".into());
+                    let limit = self.delivery_limit.map(Value::from);
+                    set("x-delivery-limit", limit.unwrap_or(Value::Int(Self::NO_DELIVERY_LIMIT)));
+                }
+                QueueOption::Transient => declared.durable = false,
+                QueueOption::Exclusive => declared.exclusive = true,
+                QueueOption::AutoDelete => declared.auto_delete = true,
+                QueueOption::MessageTtl(time) => set("x-message-ttl", millis(time)),
+                QueueOption::Expires(time) => set("x-expires", millis(time)),
+                QueueOption::MaxLength(messages) => set("x-max-length", messages.into()),
+                QueueOption::MaxBytes(bytes) => {
+                    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                    set("x-max-length-bytes", Value::Int(bytes));
+                }
+                QueueOption::Overflow(overflow) => set("x-overflow", overflow.as_str().into()),
+                QueueOption::DeadLetter(DeadLetter { exchange, routing_key }) => {
+                    set("x-dead-letter-exchange", exchange.clone().into());
+                    if let Some(key) = routing_key {
+                        set("x-dead-letter-routing-key", key.clone().into());
+                    }
+                }
+                QueueOption::MaxPriority(highest) => set("x-max-priority", highest.into()),
+                QueueOption::SingleActiveConsumer => {
+                    set("x-single-active-consumer", Value::Bool(true));
+                }
+                QueueOption::DeliveryLimit(limit) => set("x-delivery-limit", limit.into()),
+                // It is there from the start, so that a typed option goes before it.
+                QueueOption::Argument(..) => {}
+            }
+        }
+        declared
+    }
+
+    /// All arguments as RabbitMQ and its kin get them (`x-message-ttl` and so on): those of the
+    /// [`declaration`](Self::declaration).
+    pub fn wire_arguments(&self) -> Table {
+        self.declaration().arguments
     }
 
     /// How an error names it.
     pub fn subject(&self) -> String {
         format!("queue {:?}", self.name.as_str())
     }
+}
+
+/// One option of a queue.
+///
+/// It is exhaustive on purpose. A transport that keeps options one by one matches on it without a `_`;
+/// when an option is added, such a transport does not compile before it keeps or refuses it.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::{QueueOption, QueueSpec};
+///
+/// let mut billing = QueueSpec::new("billing")?;
+/// assert_eq!(billing.options().count(), 0);
+/// billing.message_ttl = Some(Duration::from_secs(60));
+/// let options: Vec<_> = billing.options().collect();
+/// assert_eq!(options, [QueueOption::MessageTtl(Duration::from_secs(60))]);
+/// # Ok::<(), enoki_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum QueueOption<'a> {
+    /// It is [replicated](QueueKind::Replicated).
+    Replicated,
+    /// It does not survive a restart of the broker.
+    Transient,
+    /// Only the connection that declares it may use it.
+    Exclusive,
+    /// It goes when its last consumer goes.
+    AutoDelete,
+    /// How long a message waits in it.
+    MessageTtl(Duration),
+    /// How long it stays without being used.
+    Expires(Duration),
+    /// How many messages it holds.
+    MaxLength(u32),
+    /// How many bytes of bodies it holds.
+    MaxBytes(u64),
+    /// What happens to a message that a full queue has no room for.
+    Overflow(Overflow),
+    /// Where rejected, expired and dropped messages go.
+    DeadLetter(&'a DeadLetter),
+    /// The highest priority it tells apart.
+    MaxPriority(u8),
+    /// One consumer at a time gets its messages.
+    SingleActiveConsumer,
+    /// How many failed deliveries a message may have.
+    DeliveryLimit(u32),
+    /// A further argument, as the broker names it.
+    Argument(&'a ShortStr, &'a Value),
+}
+
+impl fmt::Display for QueueOption<'_> {
+    /// What it asks a broker for: `dead letters`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replicated => "replication",
+            Self::Transient => "transience",
+            Self::Exclusive => "exclusiveness to one connection",
+            Self::AutoDelete => "end with the last consumer",
+            Self::MessageTtl(_) => "time to live of messages",
+            Self::Expires(_) => "expiry when it is unused",
+            Self::MaxLength(_) => "maximum length",
+            Self::MaxBytes(_) => "maximum of bytes",
+            Self::Overflow(_) => "overflow",
+            Self::DeadLetter(_) => "dead letters",
+            Self::MaxPriority(_) => "priorities",
+            Self::SingleActiveConsumer => "single active consumer",
+            Self::DeliveryLimit(_) => "delivery limit",
+            Self::Argument(name, _) => return write!(f, "argument {:?}", name.as_str()),
+        })
+    }
+}
+
+/// A queue as AMQP declares it: see [`QueueSpec::declaration`].
+///
+/// It is exhaustive on purpose: a transport that takes it apart without `..` does not compile when a flag
+/// is added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueDeclaration {
+    /// Whether it survives a restart of the broker.
+    pub durable: bool,
+    /// Whether only the connection that declares it may use it.
+    pub exclusive: bool,
+    /// Whether it goes when its last consumer goes.
+    pub auto_delete: bool,
+    /// All arguments, as RabbitMQ names them.
+    pub arguments: Table,
 }
 
 /// The arguments that have a typed form, and what says so.
@@ -258,7 +410,8 @@ pub(crate) const TYPED_ARGUMENTS: &[(&str, &str)] = &[
 pub(crate) const LIMIT_WITHOUT_DEAD_LETTERS: &str =
     "a delivery limit without dead letters would remove messages";
 
-/// Whole milliseconds, rounded up: zero means at once, and nobody who waits a little means that.
+/// Whole milliseconds, rounded up: zero would mean at once, and a program that asks for less than a
+/// millisecond does not mean that.
 fn millis(duration: Duration) -> Value {
     Value::Int(i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX))
 }

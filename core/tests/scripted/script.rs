@@ -130,7 +130,10 @@ pub(crate) struct ScriptState {
 
 impl ScriptState {
     fn capabilities(&self) -> impl Iterator<Item = Capability> {
-        Capability::ALL.iter().copied().filter(|capability| !self.lacks.contains(capability))
+        let lacks = |capability: &Capability| {
+            self.lacks.iter().any(|set| set == capability || set.parts().contains(capability))
+        };
+        Capability::ALL.iter().copied().filter(move |capability| !lacks(capability))
     }
 }
 

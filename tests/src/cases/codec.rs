@@ -1,4 +1,4 @@
-//! Bodies and their content types: what is decoded, and what becomes of what cannot be.
+//! Bodies and their content types: which are decoded, and where the others go.
 
 use bytes::Bytes;
 use enoki_core::{
@@ -28,15 +28,15 @@ cases! { "codec":
     a_message_may_have_another_encoding_than_its_publisher,
     encodings_share_a_queue,
     a_compressed_body_becomes_what_it_was,
-    a_body_that_becomes_too_large_is_dead_lettered [DeadLetter],
-    a_compression_that_is_not_accepted_is_dead_lettered [DeadLetter],
+    a_body_that_becomes_too_large_is_dead_lettered [DeadLetterRejected],
+    a_compression_that_is_not_accepted_is_dead_lettered [DeadLetterRejected],
     a_body_of_another_type_is_not_decoded,
-    a_body_that_cannot_be_decoded_is_dead_lettered [DeadLetter],
-    an_unknown_content_type_is_dead_lettered [DeadLetter],
-    a_missing_content_type_is_not_guessed [DeadLetter],
-    a_charset_that_is_not_read_is_dead_lettered [DeadLetter],
-    only_what_is_accepted_is_decoded [DeadLetter],
-    a_bomb_of_brackets_is_an_error [DeadLetter],
+    a_body_that_cannot_be_decoded_is_dead_lettered [DeadLetterRejected],
+    an_unknown_content_type_is_dead_lettered [DeadLetterRejected],
+    a_missing_content_type_is_not_guessed [DeadLetterRejected],
+    a_charset_that_is_not_read_is_dead_lettered [DeadLetterRejected],
+    only_what_is_accepted_is_decoded [DeadLetterRejected],
+    a_bomb_of_brackets_is_an_error [DeadLetterRejected],
 }
 
 async fn json_is_the_default(stage: &Stage) -> Result<(), Failed> {
@@ -246,7 +246,6 @@ async fn a_compressed_body_becomes_what_it_was(stage: &Stage) -> Result<(), Fail
     Ok(running.stop(soon()).await?)
 }
 
-/// K30
 async fn a_body_that_becomes_too_large_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
     let codecs = Codecs::only(Json).compressed(Compression::read_only().max_size(1000));
     refuses_what_is_compressed(stage, codecs).await
@@ -293,7 +292,6 @@ async fn a_body_of_another_type_is_not_decoded(stage: &Stage) -> Result<(), Fail
     Ok(())
 }
 
-/// K14
 async fn a_body_that_cannot_be_decoded_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
     let json = |body: &'static str| Raw::new("application/json", body);
     poison(
@@ -310,7 +308,6 @@ async fn a_body_that_cannot_be_decoded_is_dead_lettered(stage: &Stage) -> Result
     .await
 }
 
-/// K15, W07
 async fn an_unknown_content_type_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
     poison(
         stage,
@@ -323,7 +320,6 @@ async fn an_unknown_content_type_is_dead_lettered(stage: &Stage) -> Result<(), F
     .await
 }
 
-/// W06
 async fn a_missing_content_type_is_not_guessed(stage: &Stage) -> Result<(), Failed> {
     poison(stage, &[Raw::from(Bytes::from_static(b"7")), Raw::new("", "7")?]).await
 }
@@ -364,7 +360,6 @@ async fn only_what_is_accepted_is_decoded(stage: &Stage) -> Result<(), Failed> {
     Ok(running.stop(soon()).await?)
 }
 
-/// W09
 async fn a_bomb_of_brackets_is_an_error(stage: &Stage) -> Result<(), Failed> {
     poison(stage, &[Raw::new("application/json", "[".repeat(100_000))?]).await
 }

@@ -67,7 +67,7 @@ async fn every_error_names_its_subject_in_one_line(stage: &Stage) -> Result<(), 
     Ok(())
 }
 
-/// What a broker quotes may hold any character: an error is one line all the same, and moves no cursor.
+/// A broker may quote any character: an error is one line all the same, and moves no cursor.
 async fn control_characters_of_a_name_reach_no_error(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let plain = stage.queue("missing")?;

@@ -106,7 +106,7 @@ async fn hands_over(stage: &Stage, kind: QueueKind, ending: Ending) -> Result<()
     match ending {
         Ending::Stop => {
             let stopping = tokio::spawn(running.stop(soon()));
-            // What runs may end now, so that it need not wait until the deadline.
+            // The handler that runs may end now, so that stopping need not wait until the deadline.
             one.gate.add_permits(usize::from(PREFETCH));
             stopping.await??;
         }

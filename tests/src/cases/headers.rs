@@ -45,7 +45,7 @@ async fn there(
     with: impl for<'p> FnOnce(Publication<'p, Raw>) -> enoki_core::Result<Publication<'p, Raw>>,
 ) -> Result<Delivery, Failed> {
     let broker = stage.broker().await?;
-    // Another one each time, as nobody settles what arrives.
+    // Another queue each time, as the case settles none of the deliveries.
     let queue = stage.queue(&format!("q-{}", uuid::Uuid::now_v7().simple()))?;
     let publisher = to_queue::<Raw>(&broker, &queue).await?;
     with(publisher.message(raw)?)?.publish().await?;
@@ -102,7 +102,7 @@ async fn a_bare_message_stays_bare(stage: &Stage) -> Result<(), Failed> {
     expect_eq("properties", &message.properties, &wanted)
 }
 
-/// What a handler copies from a request to its answer: see `transport::cross_protocol::Id`.
+/// A handler copies the id of a request to its answer: see `cross_protocol::Id`.
 async fn an_id_of_any_type_comes_back_as_the_same_text(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -275,7 +275,6 @@ async fn refused(
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [2])
 }
 
-/// C14
 async fn text_in_any_language_arrives(stage: &Stage) -> Result<(), Failed> {
     same_headers(
         stage,
@@ -312,7 +311,6 @@ async fn names_keep_their_case(stage: &Stage) -> Result<(), Failed> {
     .await
 }
 
-/// W04
 async fn many_headers_arrive(stage: &Stage) -> Result<(), Failed> {
     let delivery = there(stage, &text()?, |mut publication| {
         for number in 0..2000 {
@@ -330,7 +328,6 @@ async fn many_headers_arrive(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// C14
 async fn a_body_that_is_no_text_arrives(stage: &Stage) -> Result<(), Failed> {
     let bytes: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
     let raw = Raw::new("application/octet-stream", bytes)?;
@@ -353,7 +350,7 @@ async fn an_empty_body_arrives(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// B22. RabbitMQ answers such a header by closing the connection.
+/// RabbitMQ answers such a header by closing the connection.
 async fn numbers_that_are_none_are_refused_by_name(stage: &Stage) -> Result<(), Failed> {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         refused(stage, "number", value.into(), ErrorKind::Codec).await?;
@@ -362,7 +359,6 @@ async fn numbers_that_are_none_are_refused_by_name(stage: &Stage) -> Result<(), 
     refused(stage, "list", list, ErrorKind::Codec).await
 }
 
-/// B17
 async fn reserved_names_are_refused_by_name(stage: &Stage) -> Result<(), Failed> {
     for name in ["x-death", "CC", "BCC", "x-delivery-count", "x-first-death-queue", "x-opt-mine"] {
         refused(stage, name, "mine".into(), ErrorKind::Configuration).await?;
@@ -370,7 +366,6 @@ async fn reserved_names_are_refused_by_name(stage: &Stage) -> Result<(), Failed>
     Ok(())
 }
 
-/// B17
 async fn names_of_headers_have_1_to_255_bytes(stage: &Stage) -> Result<(), Failed> {
     refused(stage, "", 1.into(), ErrorKind::Configuration).await?;
     let mut table = Table::new();
@@ -400,7 +395,6 @@ async fn an_expiration_is_kept_in_whole_milliseconds(stage: &Stage) -> Result<()
     Ok(())
 }
 
-/// B20, B23
 async fn what_no_wire_can_carry_is_refused(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;

@@ -1,4 +1,4 @@
-//! What queues bound: age, length, size, priority, consumers and deliveries.
+//! Limits of queues: age, length, size, priority, consumers and deliveries.
 
 use std::time::Duration;
 
@@ -19,19 +19,20 @@ use crate::{
 };
 
 cases! { "topology":
-    a_message_older_than_the_ttl_is_dead_lettered [Expiry, DeadLetter],
-    an_expired_message_is_dead_lettered [Expiry, DeadLetter],
-    an_expired_message_is_not_delivered [Expiry],
-    an_unused_queue_expires [Expiry, UnroutableDetection],
-    a_full_queue_drops_the_oldest [LengthLimit, DeadLetter],
+    a_message_older_than_the_ttl_is_dead_lettered
+        [QueueMessageExpiry, DeadLetterRejected, DeadLetterExpired],
+    an_expired_message_is_dead_lettered [MessageExpiry, DeadLetterRejected, DeadLetterExpired],
+    an_expired_message_is_not_delivered [MessageExpiry],
+    an_unused_queue_expires [QueueExpiry, UnroutableDetection],
+    a_full_queue_drops_the_oldest [LengthLimit, DeadLetterRejected, DeadLetterDropped],
     a_full_queue_refuses_the_newest [LengthLimit],
     a_queue_can_be_limited_in_bytes [LengthLimit],
     raw_arguments_reach_the_broker [LengthLimit],
     the_higher_priority_comes_first [Priority],
     one_consumer_at_a_time_is_active [SingleActiveConsumer],
-    a_delivery_limit_ends_a_message [ReplicatedQueues, DeadLetter],
+    a_delivery_limit_ends_a_message [ReplicatedQueues, DeliveryLimit, DeadLetterRejected],
     without_a_limit_a_message_fails_as_often_as_it_does [ReplicatedQueues],
-    dead_letters_may_have_a_key_of_their_own [DeadLetter, Exchanges],
+    dead_letters_may_have_a_key_of_their_own [DeadLetterRejected, Exchanges],
 }
 
 async fn a_message_older_than_the_ttl_is_dead_lettered(stage: &Stage) -> Result<(), Failed> {
@@ -80,7 +81,7 @@ async fn an_expired_message_is_not_delivered(stage: &Stage) -> Result<(), Failed
     publisher.message(&1)?.expiration(Duration::from_millis(50)).publish().await?;
     publisher.message(&2)?.expiration(Duration::from_secs(600)).publish().await?;
     publisher.message(&3)?.expiration(Duration::from_millis(51)).publish().await?;
-    // Later than the expiration, and this is what it is about.
+    // Later than the expiration: this is the point of the case.
     sleep(Duration::from_millis(200)).await;
     expect_eq("what is delivered", contents(&broker, &queue).await?, [2])
 }
@@ -128,7 +129,6 @@ async fn a_full_queue_drops_the_oldest(stage: &Stage) -> Result<(), Failed> {
     expect_eq("what is left", take(&mut subscription, 3).await?, [2, 3, 4])
 }
 
-/// P03
 async fn a_full_queue_refuses_the_newest(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let mut queue = stage.queue("q")?;
@@ -187,7 +187,7 @@ async fn the_higher_priority_comes_first(stage: &Stage) -> Result<(), Failed> {
         publisher.message(&number)?.priority(priority).publish().await?;
     }
     let found = contents(&broker, &queue).await?;
-    // What is higher than the highest is as high as the highest.
+    // A priority above the highest counts as the highest.
     expect_eq("the order", found, [51, 52, 99, 31, 11, 12, 0])
 }
 
@@ -208,7 +208,6 @@ async fn one_consumer_at_a_time_is_active(stage: &Stage) -> Result<(), Failed> {
     expect_eq("its successor", take(&mut waiting, 1).await?, [20])
 }
 
-/// K12
 async fn a_delivery_limit_ends_a_message(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let dead = stage.queue("dead")?;
@@ -239,7 +238,7 @@ async fn a_delivery_limit_ends_a_message(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A broker may have a limit of its own, after which it removes what nothing else gets.
+/// A broker may have a limit of its own, after which it removes messages that have no dead letters.
 async fn without_a_limit_a_message_fails_as_often_as_it_does(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let mut queue = stage.queue("q")?;

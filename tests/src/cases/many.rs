@@ -1,4 +1,4 @@
-//! Many at once, in one program: what a client library or a broker allows on one connection is no limit.
+//! Many at once, in one program: the limit of a client library or a broker on one connection is no limit.
 
 use enoki_core::Outcome;
 use futures_util::future::try_join_all;

@@ -1,4 +1,4 @@
-//! Publishing: what is confirmed, what is not, and what the publisher is told.
+//! Publishing: which messages are confirmed, which are not, and what the publisher is told.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -60,7 +60,7 @@ cases! { "publish":
     a_message_may_take_another_route_than_its_publisher [UnroutableDetection, Exchanges],
     a_message_may_be_mandatory_or_optional_by_itself [UnroutableDetection, Exchanges],
     a_delivery_is_forwarded_as_it_is,
-    a_dead_letter_is_forwarded_without_what_the_broker_wrote [DeadLetter],
+    a_dead_letter_is_forwarded_without_what_the_broker_wrote [DeadLetterRejected],
     a_publisher_outlives_its_session,
     a_publisher_declares_again_on_a_new_session,
 }
@@ -76,7 +76,6 @@ async fn a_confirmed_message_is_stored(stage: &Stage) -> Result<(), Failed> {
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [1, 2, 3, 4, 5])
 }
 
-/// C01
 async fn a_hundred_messages_arrive_as_they_were(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -103,7 +102,6 @@ async fn a_hundred_messages_arrive_as_they_were(stage: &Stage) -> Result<(), Fai
     Ok(())
 }
 
-/// C02
 async fn many_publishers_and_consumers_lose_nothing(stage: &Stage) -> Result<(), Failed> {
     const HANDS: u32 = 50;
     const EACH: u32 = 100;
@@ -145,7 +143,6 @@ async fn many_publishers_and_consumers_lose_nothing(stage: &Stage) -> Result<(),
     expect_eq("how many deliveries there were", deliveries, HANDS * EACH)
 }
 
-/// C03
 async fn twenty_queues_get_their_own(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let work = (0..20_u32).map(|at| {
@@ -166,7 +163,6 @@ async fn twenty_queues_get_their_own(stage: &Stage) -> Result<(), Failed> {
     try_join_all(work).await.map(drop)
 }
 
-/// C04
 async fn one_publisher_keeps_its_order(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -203,7 +199,7 @@ async fn clones_of_a_publisher_share_its_order(stage: &Stage) -> Result<(), Fail
     expect_eq("the order", contents(&broker, &queue).await?, (0..60).collect::<Vec<u32>>())
 }
 
-/// P04. The broker confirms a returned message, too.
+/// The broker confirms a returned message, too.
 async fn an_unroutable_message_is_reported(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let exchange = stage.exchange("x", ExchangeKind::Direct)?;
@@ -218,7 +214,6 @@ async fn an_unroutable_message_is_reported(stage: &Stage) -> Result<(), Failed> 
     Ok(())
 }
 
-/// C16
 async fn an_unroutable_message_to_a_missing_queue_is_reported(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("missing")?;
@@ -230,7 +225,7 @@ async fn an_unroutable_message_to_a_missing_queue_is_reported(stage: &Stage) -> 
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [2])
 }
 
-/// Otherwise a mistake in a name would be a message that nobody ever gets, and no error.
+/// Otherwise a mistake in a name would be a message that no consumer gets, and no error.
 async fn a_mandatory_publisher_needs_its_queue_where_nobody_reports(
     stage: &Stage,
 ) -> Result<(), Failed> {
@@ -264,7 +259,7 @@ async fn an_unroutable_optional_message_is_no_error(stage: &Stage) -> Result<(),
     publisher.publish(&5).await.map(drop).map_err(Failed::from)
 }
 
-/// P05. A client library reports the wrong ones when thousands are under way.
+/// A client library reports the wrong ones when thousands are under way.
 async fn exactly_the_unroutable_ones_are_reported(stage: &Stage) -> Result<(), Failed> {
     const COUNT: u32 = 3000;
     let broker = stage.broker().await?;
@@ -274,7 +269,7 @@ async fn exactly_the_unroutable_ones_are_reported(stage: &Stage) -> Result<(), F
     let route = RouteSpec::<u32>::new(&exchange, "in")?;
     let options = PublisherOptions::new().window(3000);
     let publisher = broker.publisher_with(route, options).await?;
-    // Not every third: what is regular can come out right by chance.
+    // Not every third: a regular pattern can come out right by chance.
     let routed = |number: u32| !number.wrapping_mul(2_654_435_761).is_multiple_of(3);
     let mut confirms = Vec::new();
     for number in 0..COUNT {
@@ -295,7 +290,6 @@ async fn exactly_the_unroutable_ones_are_reported(stage: &Stage) -> Result<(), F
     expect_eq("what the queue holds", contents(&broker, &queue).await?, wanted)
 }
 
-/// P07, C16
 async fn a_deleted_exchange_is_an_error_and_can_come_back(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -313,7 +307,7 @@ async fn a_deleted_exchange_is_an_error_and_can_come_back(stage: &Stage) -> Resu
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [1, 3])
 }
 
-/// P12: what one publisher does wrong must not make the outcomes of another uncertain.
+/// A mistake of one publisher must not make the outcomes of another uncertain.
 async fn a_failing_publisher_disturbs_no_other(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -339,7 +333,7 @@ async fn a_failing_publisher_disturbs_no_other(stage: &Stage) -> Result<(), Fail
     expect_eq("what the queue holds", found, (0..200).collect::<Vec<u32>>())
 }
 
-/// One publisher, and one path: what is wrong with one message must not make the others uncertain.
+/// One publisher, and one path: a wrong message must not make the others uncertain.
 async fn a_message_to_a_missing_exchange_disturbs_none_beside_it(
     stage: &Stage,
 ) -> Result<(), Failed> {
@@ -416,7 +410,6 @@ async fn a_small_window_gets_everything_through(stage: &Stage) -> Result<(), Fai
     )
 }
 
-/// C22
 async fn a_batch_ends_as_single_messages_do(stage: &Stage) -> Result<(), Failed> {
     let limits = {
         let mut limits = Limits::default();
@@ -545,7 +538,6 @@ async fn a_dropped_confirm_does_not_take_the_message_back(stage: &Stage) -> Resu
     )
 }
 
-/// C10, P21
 async fn twenty_publishers_close_after_ten_thousand_messages(stage: &Stage) -> Result<(), Failed> {
     let (source, sink) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
@@ -566,7 +558,7 @@ async fn twenty_publishers_close_after_ten_thousand_messages(stage: &Stage) -> R
     expect_eq("what the queue holds", found, (0..10_000).collect::<Vec<u32>>())
 }
 
-/// P24, B19. A broker answers a body that is too large by closing the channel.
+/// A broker answers a body that is too large by closing the channel.
 async fn a_body_that_is_too_large_is_refused_and_disturbs_nobody(
     stage: &Stage,
 ) -> Result<(), Failed> {
@@ -605,7 +597,6 @@ async fn a_large_body_arrives_whole(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// B18
 async fn headers_that_are_too_large_are_refused_and_disturb_nobody(
     stage: &Stage,
 ) -> Result<(), Failed> {
@@ -624,7 +615,6 @@ async fn headers_that_are_too_large_are_refused_and_disturb_nobody(
     Ok(())
 }
 
-/// B34
 async fn a_deadline_of_zero_is_kept(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -646,7 +636,6 @@ async fn a_window_of_zero_is_refused(stage: &Stage) -> Result<(), Failed> {
     expect(publisher.is_err(), "no publisher that could never publish")
 }
 
-/// B16
 async fn a_key_that_cannot_be_is_refused(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let wrong = &[ErrorKind::Configuration];
@@ -734,7 +723,7 @@ async fn a_delivery_is_forwarded_as_it_is(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What brokers write into a message they do not let a publisher write.
+/// Brokers do not let a publisher write the headers that they write themselves.
 async fn a_dead_letter_is_forwarded_without_what_the_broker_wrote(
     stage: &Stage,
 ) -> Result<(), Failed> {

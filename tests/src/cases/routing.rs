@@ -13,10 +13,10 @@ use crate::{
 };
 
 cases! { "topology":
-    a_direct_exchange_routes_by_the_exact_key [Exchanges],
-    a_fanout_exchange_routes_to_every_queue [Exchanges],
-    a_topic_exchange_routes_by_pattern [Exchanges],
-    a_headers_exchange_routes_by_all_or_any [Exchanges],
+    a_direct_exchange_routes_by_the_exact_key [DirectExchanges],
+    a_fanout_exchange_routes_to_every_queue [FanoutExchanges],
+    a_topic_exchange_routes_by_pattern [TopicExchanges],
+    a_headers_exchange_routes_by_all_or_any [HeadersExchanges],
     two_bindings_that_match_make_one_copy [Exchanges],
     an_exchange_feeds_another [Exchanges],
     exchanges_that_feed_each_other_route_once [Exchanges],
@@ -78,7 +78,7 @@ async fn a_topic_exchange_routes_by_pattern(stage: &Stage) -> Result<(), Failed>
     .await
 }
 
-/// Publishes with every key, and compares what each queue got.
+/// Publishes with every key, and compares the messages that each queue got.
 async fn routes(
     stage: &Stage,
     kind: ExchangeKind,
@@ -222,7 +222,7 @@ async fn the_default_exchange_routes_by_the_name_of_the_queue(stage: &Stage) -> 
     declare(&broker, &[], &[&one, &other], &[]).await?;
     let publisher = broker.publisher(RouteSpec::<u32>::to_queue(one.name.as_str())?).await?;
     publisher.publish(&1).await?;
-    // A mandatory message needs a broker that would tell that nobody gets it.
+    // A mandatory message needs a broker that would tell that no queue gets it.
     let mandatory = stage.can(Capability::UnroutableDetection);
     publisher.message(&2)?.key(other.name.clone())?.mandatory(mandatory).publish().await?;
     expect_eq("what the one holds", contents(&broker, &one).await?, [1])?;

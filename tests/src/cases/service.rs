@@ -36,10 +36,10 @@ cases! { "service":
     starting_returns_when_it_consumes,
     a_handler_gets_what_it_asks_for,
     a_handler_that_returns_acknowledges,
-    a_handler_may_say_what_becomes_of_a_delivery [DeadLetter],
-    a_handler_may_settle_by_itself [DeadLetter],
+    a_handler_may_say_what_becomes_of_a_delivery [DeadLetterRejected],
+    a_handler_may_settle_by_itself [DeadLetterRejected],
     a_failed_handler_requeues,
-    a_failed_handler_may_reject [DeadLetter],
+    a_failed_handler_may_reject [DeadLetterRejected],
     a_failed_handler_may_acknowledge,
     a_panicking_handler_requeues_and_the_consumer_lives,
     the_concurrency_is_used_and_never_exceeded,
@@ -64,9 +64,9 @@ cases! { "service":
     a_service_can_be_started_again,
 }
 
-/// Waits for what a handler reports.
+/// Waits for the report of a handler.
 async fn heard<T>(from: &mut mpsc::UnboundedReceiver<T>) -> Result<T, Failed> {
-    timeout(PATIENCE, from.recv()).await?.ok_or_else(|| Failed::new("nobody reports any more"))
+    timeout(PATIENCE, from.recv()).await?.ok_or_else(|| Failed::new("no handler reports any more"))
 }
 
 async fn starting_returns_when_it_consumes(stage: &Stage) -> Result<(), Failed> {
@@ -211,7 +211,7 @@ async fn a_handler_may_settle_by_itself(stage: &Stage) -> Result<(), Failed> {
             _ => Outcome::Reject,
         };
         delivery.settle(outcome);
-        // What it returns does not matter any more.
+        // The outcome that it returns does not matter any more.
         Err::<(), _>(Failure::new("settled before"))
     };
     expect_dead(stage, handler.concurrency(1).on_error(OnError::ack())).await
@@ -331,7 +331,6 @@ struct Crowd {
     handled: AtomicUsize,
 }
 
-/// C20
 async fn the_concurrency_is_used_and_never_exceeded(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -400,7 +399,6 @@ async fn a_concurrency_of_one_keeps_the_order(stage: &Stage) -> Result<(), Faile
     expect_eq("the order", handled, (0..100).collect::<Vec<_>>())
 }
 
-/// B15
 async fn a_concurrency_that_cannot_be_is_refused(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?.of::<u32>();
@@ -502,7 +500,7 @@ async fn two_hops_make_two_call_ids(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a handler of a broker handle with these options publishes for a message.
+/// The message that a handler publishes, of a broker handle with these options.
 async fn published_by_a_handler(stage: &Stage, options: BrokerOptions) -> Result<Delivery, Failed> {
     let broker = stage.broker_with(options).await?;
     let (from, to) = (stage.queue("from")?, stage.queue("to")?);
@@ -565,7 +563,6 @@ async fn headers_that_are_not_context_stay_behind(stage: &Stage) -> Result<(), F
     Ok(running.stop(soon()).await?)
 }
 
-/// K10
 async fn a_trace_travels_on_beside_the_context(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let (first, last) = (stage.queue("first")?, stage.queue("last")?);
@@ -655,7 +652,6 @@ fn failing() -> impl Handler<u32, (), (Body<u32>,)> {
     Handler::<u32, (), (Body<u32>,)>::on_cancel(|_: Body<u32>| async {}, OnCancel::Fail)
 }
 
-/// K01, R01
 async fn a_service_goes_on_after_a_lost_connection(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
@@ -677,7 +673,6 @@ async fn a_service_goes_on_after_a_lost_connection(stage: &Stage) -> Result<(), 
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
 }
 
-/// K08
 async fn a_consumer_that_ends_fails_its_service(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
@@ -702,7 +697,6 @@ async fn a_consumer_that_ends_fails_its_service(stage: &Stage) -> Result<(), Fai
     }
 }
 
-/// I11
 async fn one_bad_queue_leaves_the_other_consumer(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let (doomed, queue) = (stage.queue("doomed")?, stage.queue("q")?);
@@ -748,7 +742,7 @@ async fn a_signal_ends_the_service(stage: &Stage) -> Result<(), Failed> {
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
 }
 
-/// An entrypoint that writes down what happens to it.
+/// An entrypoint that writes down each call to it.
 struct Diary {
     entries: Arc<Mutex<Vec<&'static str>>>,
     fails: Option<Error>,
@@ -798,7 +792,7 @@ async fn the_longest_of_all_durations_is_no_limit(stage: &Stage) -> Result<(), F
     for confirmed in publisher.publish_all(&[3]).await {
         confirmed?;
     }
-    // What a broker cannot do so long may be refused, and is no panic.
+    // A time that is too long for the broker may be refused, and is no panic.
     let _ = publisher.message(&4)?.expiration(MAX).publish().await;
     for change in
         [(|queue: &mut QueueSpec| queue.message_ttl = Some(MAX)) as fn(&mut QueueSpec), |queue| {
@@ -858,7 +852,6 @@ async fn an_entrypoint_that_fails_ends_the_service(stage: &Stage) -> Result<(), 
     expect_eq("consumers", status.consumers, 0)
 }
 
-/// C21
 async fn a_service_can_be_started_again(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;

@@ -28,7 +28,7 @@ const OUTCOMES: [Outcome; 4] = [Outcome::Ack, Outcome::Requeue, Outcome::Reject,
 cases! { "settle":
     an_acknowledged_message_is_gone,
     a_requeued_message_comes_back,
-    a_requeued_message_keeps_its_place,
+    a_requeued_message_keeps_its_place [PlaceKept],
     a_requeued_message_may_go_to_another_consumer,
     two_requeued_of_a_hundred_come_back,
     a_message_requeued_for_later_comes_back_after_its_delay_and_not_before,
@@ -41,25 +41,25 @@ cases! { "settle":
     each_delay_is_its_own,
     a_delay_of_nothing_is_a_requeue,
     a_released_message_comes_back,
-    a_released_message_keeps_its_place,
+    a_released_message_keeps_its_place [PlaceKept],
     a_released_message_is_not_counted [UncountedRelease, DeliveryCount],
     attempts_are_counted [DeliveryCount],
     attempts_are_counted_on_replicated_queues [ReplicatedDeliveryCount, ReplicatedQueues],
     a_first_delivery_is_not_redelivered,
-    a_rejected_message_is_dead_lettered [DeadLetter],
+    a_rejected_message_is_dead_lettered [DeadLetterRejected],
     a_rejected_message_without_dead_letters_is_gone,
-    a_dead_letter_is_the_message_it_was [DeadLetter, Exchanges],
-    dead_letters_count_their_deaths [DeadLetter],
+    a_dead_letter_is_the_message_it_was [DeadLetterRejected, Exchanges],
+    dead_letters_count_their_deaths [DeadLetterRejected],
     a_dropped_delivery_comes_back,
     acknowledgements_out_of_order_all_count,
-    each_of_a_batch_ends_as_it_was_settled [DeadLetter],
+    each_of_a_batch_ends_as_it_was_settled [DeadLetterRejected],
     settling_one_queue_leaves_the_other,
     a_thousand_acknowledgements_survive_closing,
     settling_after_the_end_is_stale,
     settling_after_a_lost_connection_is_stale,
     a_stale_settlement_settles_nothing_else,
     what_is_unsettled_comes_back_when_the_handle_closes,
-    random_sequences_agree_with_the_model [DeadLetter] within 240,
+    random_sequences_agree_with_the_model [DeadLetterRejected] within 240,
 }
 
 async fn an_acknowledged_message_is_gone(stage: &Stage) -> Result<(), Failed> {
@@ -138,7 +138,6 @@ async fn a_requeued_message_may_go_to_another_consumer(stage: &Stage) -> Result<
     Ok(())
 }
 
-/// C05
 async fn two_requeued_of_a_hundred_come_back(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -326,12 +325,10 @@ async fn a_released_message_is_not_counted(stage: &Stage) -> Result<(), Failed> 
     Ok(())
 }
 
-/// C17
 async fn attempts_are_counted(stage: &Stage) -> Result<(), Failed> {
     attempts(stage, stage.queue("q")?).await
 }
 
-/// C17
 async fn attempts_are_counted_on_replicated_queues(stage: &Stage) -> Result<(), Failed> {
     let mut queue = stage.queue("q")?;
     queue.kind = QueueKind::Replicated;
@@ -345,7 +342,7 @@ async fn attempts(stage: &Stage, queue: QueueSpec) -> Result<(), Failed> {
     for attempt in 1..=5 {
         let delivery = next(&mut subscription).await?;
         expect_eq("the attempt", delivery.attempt().number, attempt)?;
-        // The first may say nothing of who counts: there was nothing to count.
+        // The first delivery need not tell whether the broker counts: there was nothing to count.
         if attempt > 1 {
             expect_eq("who counts", delivery.attempt().counted, Counted::ByBroker)?;
         }
@@ -579,7 +576,6 @@ async fn a_thousand_acknowledgements_survive_closing(stage: &Stage) -> Result<()
     expect_eq("what is left", contents(&other, &queue).await?, [0_u32; 0])
 }
 
-/// K01, C13
 async fn settling_after_the_end_is_stale(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
@@ -587,7 +583,7 @@ async fn settling_after_the_end_is_stale(stage: &Stage) -> Result<(), Failed> {
     let mut subscription = subscribe(&broker, &queue, 3).await?;
     let held = hold(&mut subscription, 3).await?;
     broker.close(Duration::ZERO).await;
-    // Every delivery is held, so what comes next is the end.
+    // Every delivery is held, so the end comes next.
     let end = tokio::time::timeout(soon(), subscription.next()).await?;
     expect(end.is_err_and(|error| error.kind() == ErrorKind::Closed), "an end that says so")?;
     for (delivery, outcome) in held.into_iter().zip(OUTCOMES) {
@@ -601,13 +597,12 @@ async fn settling_after_the_end_is_stale(stage: &Stage) -> Result<(), Failed> {
     Ok(())
 }
 
-/// That it is marked as redelivered, where the broker marks what came back by itself.
+/// That it is marked as redelivered, where the broker marks messages that came back by themselves.
 fn expect_marked(stage: &Stage, delivery: &Delivery) -> Result<(), Failed> {
     let marked = delivery.redelivered() || !stage.can(Capability::RedeliveredFlag);
     expect(marked, "that it is marked as redelivered")
 }
 
-/// K01, K02
 async fn settling_after_a_lost_connection_is_stale(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -631,7 +626,7 @@ async fn settling_after_a_lost_connection_is_stale(stage: &Stage) -> Result<(), 
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
 }
 
-/// C13. The tags of a new channel begin anew: an old one must not settle a new delivery.
+/// The tags of a new channel begin anew: an old one must not settle a new delivery.
 async fn a_stale_settlement_settles_nothing_else(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -661,7 +656,6 @@ async fn what_is_unsettled_comes_back_when_the_handle_closes(stage: &Stage) -> R
     expect_eq("what the next one gets", found, (0..10).collect::<Vec<_>>())
 }
 
-/// C23
 async fn random_sequences_agree_with_the_model(stage: &Stage) -> Result<(), Failed> {
     let rounds = if stage.can(Capability::VirtualTime) { 40 } else { 4 };
     for seed in 1..=rounds {
@@ -674,7 +668,7 @@ async fn random_sequences_agree_with_the_model(stage: &Stage) -> Result<(), Fail
     Ok(())
 }
 
-/// What must have become of each message.
+/// Where each message must be in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Ready { delivered: bool },

@@ -1,4 +1,4 @@
-//! Stopping: what runs finishes, what was not started goes back, and everything has an end.
+//! Stopping: running handlers finish, deliveries that no handler has begun on go back, and all of it ends.
 
 use std::{
     sync::{
@@ -83,7 +83,6 @@ impl Gated {
     }
 }
 
-/// K06
 async fn stopping_waits_for_running_handlers(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -101,7 +100,6 @@ async fn stopping_waits_for_running_handlers(stage: &Stage) -> Result<(), Failed
     expect_eq("what is left", contents(&broker, &queue).await?, [0_u32; 0])
 }
 
-/// K06
 async fn stopping_gives_back_what_no_handler_has_started_on(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -137,7 +135,6 @@ async fn stop_with_a_full_buffer(broker: &Broker, queue: &QueueSpec) -> Result<(
     expect_eq("handlers that finished", service.finished.load(Ordering::SeqCst), 5)
 }
 
-/// K07
 async fn stopping_ends_at_the_deadline(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -248,7 +245,6 @@ async fn stopping_a_subscription_waits_for_what_is_held(stage: &Stage) -> Result
     expect_eq("what the next one gets", contents(&broker, &queue).await?, [7])
 }
 
-/// P21
 async fn closing_waits_for_confirms(stage: &Stage) -> Result<(), Failed> {
     let (broker, other) = (stage.broker().await?, stage.broker().await?);
     let queue = stage.queue("q")?;
@@ -329,7 +325,7 @@ async fn ends_as_its_queue_goes(stage: &Stage, kind: QueueKind) -> Result<(), Fa
         fill(&broker, &queue, [1]).await?;
         let mut subscription = subscribe(&broker, &queue, 1).await?;
         let stops = if may_break.is_empty() { round % 3 == 2 } else { may_break.contains(&round) };
-        // One with a delivery, and one without. To stop waits for what is held.
+        // One consumer with a delivery, and one without. To stop waits for the one that is held.
         let holds = round % 3 == 1 && !stops;
         let held = if holds { Some(next(&mut subscription).await?) } else { None };
         if stops {
@@ -345,7 +341,7 @@ async fn ends_as_its_queue_goes(stage: &Stage, kind: QueueKind) -> Result<(), Fa
         drop(held);
         to_neighbour.publish(&round).await?;
         if may_break.contains(&round) {
-            // What it had acknowledged on a connection that broke may come again.
+            // A message that it acknowledged on a connection that broke may come again.
             while take(&mut neighbour, 1).await? != [round] {}
         } else {
             expect_eq("the neighbour's message", take(&mut neighbour, 1).await?, [round])?;

@@ -1,4 +1,4 @@
-//! Exchanges, queues and bindings: what is declared, found, refused and removed.
+//! Exchanges, queues and bindings: declared, found, refused and removed.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ cases! { "topology":
     verifying_creates_nothing,
     verifying_compares_arguments [LengthLimit],
     what_is_passive_is_found_by_name_and_never_created,
-    dead_letters_to_what_is_missing_are_refused_at_start [DeadLetter, Exchanges],
-    dead_letters_to_a_queue_need_nothing_else [DeadLetter],
+    dead_letters_to_what_is_missing_are_refused_at_start [DeadLetterRejected, Exchanges],
+    dead_letters_to_a_queue_need_nothing_else [DeadLetterRejected],
     an_alternate_exchange_that_is_missing_is_refused_at_start [Exchanges],
     deleting_twice_is_deleting_once,
     a_deleted_queue_takes_its_bindings_along [Exchanges, UnroutableDetection],
@@ -42,7 +42,7 @@ cases! { "topology":
     names_may_be_in_any_language,
     an_exchange_where_there_are_none_is_refused_by_name without Exchanges,
     an_unknown_kind_of_exchange_is_refused_and_disturbs_nobody [Exchanges],
-    an_auto_delete_queue_goes_with_its_last_consumer,
+    an_auto_delete_queue_goes_with_its_last_consumer [AutoDeleteQueues],
     an_exclusive_queue_belongs_to_its_connection [ExclusiveQueues],
     an_exclusive_queue_goes_with_its_connection [ExclusiveQueues],
     each_handle_has_a_temporary_queue_of_its_own [ExclusiveQueues, Exchanges],
@@ -112,7 +112,7 @@ async fn a_queue_with_other_arguments_is_a_conflict(stage: &Stage) -> Result<(),
         expect_says(&error, &plain.name)?;
         expect(!error.is_transient(), "that it stays different")?;
     }
-    // And the other way round: what is missing differs, too.
+    // And the other way round: a missing argument differs, too.
     if let Some((argument, mut spec)) = others.pop() {
         spec.name = stage.queue("special")?.name;
         let mut bare = plain.clone();
@@ -174,7 +174,7 @@ async fn an_exchange_with_other_options_is_a_conflict(stage: &Stage) -> Result<(
     Ok(())
 }
 
-/// A limit that nobody keeps is worse than none.
+/// A limit that the broker does not keep is worse than none.
 async fn what_a_queue_cannot_be_is_refused_by_name(stage: &Stage) -> Result<(), Failed> {
     type Change = fn(&mut QueueSpec);
     let changes: [(Capability, Change); 7] = [
@@ -206,7 +206,7 @@ async fn what_a_queue_cannot_be_is_refused_by_name(stage: &Stage) -> Result<(), 
     Ok(())
 }
 
-/// On AMQP 0-9-1 a failed declaration closes its channel: nobody else may be on it.
+/// On AMQP 0-9-1 a failed declaration closes its channel: no sender and no receiver may be on it.
 async fn a_conflict_disturbs_nobody(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
@@ -241,7 +241,6 @@ async fn verifying_finds_what_exists(stage: &Stage) -> Result<(), Failed> {
     Ok(other.verify(&whole).await?)
 }
 
-/// C16
 async fn verifying_creates_nothing(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("missing")?;
@@ -329,7 +328,7 @@ async fn dead_letters_to_what_is_missing_are_refused_at_start(stage: &Stage) -> 
         let verified = broker.verify(&topology(&[], &[&alone], &[])).await;
         expect_error("what was refused", verified, &[ErrorKind::NotFound])?;
 
-        // Declared together, or one after the other, it is what it should be.
+        // Declared together, or one after the other, the queue is as it should be.
         declare(&broker, &[&exchange], &[&graveyard], &[bind(&exchange, &graveyard, "")?]).await?;
         fill(&broker, &queue, [1]).await?;
         broker.verify(&whole).await?;
@@ -485,7 +484,7 @@ async fn names_may_be_in_any_language(stage: &Stage) -> Result<(), Failed> {
     let queue = stage.queue("żółć 蘑菇/%2F&#🍄 \"'")?;
     fill(&broker, &queue, [1]).await?;
     expect_eq("what the queue holds", contents(&broker, &queue).await?, [1])?;
-    // What is more than a name there has to be refused, and never be taken for something else.
+    // A name that is more than a name to this broker has to be refused, and not be understood as such.
     for name in ["what?", "a?b=c&d", "here::there", "all.#"] {
         let queue = stage.queue(name)?;
         match declare(&broker, &[], &[&queue], &[]).await {
@@ -526,7 +525,7 @@ async fn an_exchange_where_there_are_none_is_refused_by_name(stage: &Stage) -> R
             expect(!error.is_transient(), "that it stays without exchanges")?;
         }
     }
-    // And so is a binding to what was never declared.
+    // A binding to an exchange that was never declared is refused, too.
     let exchange = ExchangeSpec::new(stage.name("x"), ExchangeKind::Topic)?;
     let bound = broker.apply(&Change::Bind(bind(&exchange, &queue, "a.#")?)).await;
     let error = expect_error("a binding", bound, &[ErrorKind::Unsupported])?;

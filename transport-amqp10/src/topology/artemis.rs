@@ -2,7 +2,7 @@
 //! addresses, which belong to its administrator: docs/design/18-artemis.md.
 
 use enoki_core::{
-    Error, ErrorKind, QueueKind, QueueSpec, Result, ShortStr,
+    Error, ErrorKind, QueueOption, QueueSpec, Result, ShortStr,
     transport::{Change, Found},
 };
 use serde_json::{Value as Json, json};
@@ -158,24 +158,30 @@ async fn purge_queue(manager: &Manager<'_>, name: &ShortStr) -> Result<Found> {
 
 /// Refuses options that Artemis would not keep.
 fn check(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) -> Result<()> {
-    let asked = [
-        (spec.kind != QueueKind::Classic, "replication"),
-        (spec.exclusive, "being exclusive to one connection"),
-        (spec.message_ttl.is_some(), "a time to live"),
-        (spec.expires.is_some(), "expiry"),
-        (spec.max_length.is_some(), "a maximum length"),
-        (spec.max_bytes.is_some(), "a maximum of bytes"),
-        (spec.overflow.is_some(), "an overflow"),
-        (spec.dead_letter.is_some(), "dead letters"),
-        (spec.max_priority.is_some(), "a highest priority"),
-        (spec.delivery_limit.is_some(), "a delivery limit"),
-        (!spec.arguments.is_empty(), "further arguments"),
-    ];
-    let asked: Vec<_> = asked.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
-    if !asked.is_empty() {
+    let mut lacking = Vec::new();
+    for option in spec.options() {
+        // Without a `_`: an option that is added to core is kept or refused here.
+        match option {
+            QueueOption::Transient
+            | QueueOption::AutoDelete
+            | QueueOption::SingleActiveConsumer => {}
+            QueueOption::Replicated
+            | QueueOption::Exclusive
+            | QueueOption::MessageTtl(_)
+            | QueueOption::Expires(_)
+            | QueueOption::MaxLength(_)
+            | QueueOption::MaxBytes(_)
+            | QueueOption::Overflow(_)
+            | QueueOption::DeadLetter(_)
+            | QueueOption::MaxPriority(_)
+            | QueueOption::DeliveryLimit(_)
+            | QueueOption::Argument(..) => lacking.push(option.to_string()),
+        }
+    }
+    if !lacking.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, operation)
             .on(spec.subject())
-            .because(format!("{} takes no {} for a queue", manager.peer(), asked.join(", no ")))
+            .because(format!("{} keeps no {} for a queue", manager.peer(), lacking.join(", no ")))
             .remedy("set on the broker, for its address, what may be set there"));
     }
     if !address::is_only_a_name(&spec.name) {

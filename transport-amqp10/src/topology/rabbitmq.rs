@@ -1,8 +1,8 @@
 //! Exchanges, queues and bindings of RabbitMQ: one change is one request or two.
 
 use enoki_core::{
-    BindingSpec, Capability, Destination, Error, ErrorKind, ExchangeKind, ExchangeSpec, QueueSpec,
-    Result, ShortStr, Table, Value,
+    BindingSpec, Capability, Destination, Error, ErrorKind, ExchangeKind, ExchangeSpec,
+    QueueDeclaration, QueueSpec, Result, ShortStr, Table, Value,
     transport::{Change, Found},
 };
 use fe2o3_amqp::{Sender, types::definitions::SenderSettleMode};
@@ -126,11 +126,12 @@ async fn put_queue(
     operation: &'static str,
     spec: &QueueSpec,
 ) -> Result<Found> {
+    let QueueDeclaration { durable, exclusive, auto_delete, arguments } = spec.declaration();
     let body: Table = [
-        (name("durable"), Value::from(spec.durable)),
-        (name("exclusive"), spec.exclusive.into()),
-        (name("auto_delete"), spec.auto_delete.into()),
-        (name("arguments"), spec.wire_arguments().into()),
+        (name("durable"), Value::from(durable)),
+        (name("exclusive"), exclusive.into()),
+        (name("auto_delete"), auto_delete.into()),
+        (name("arguments"), arguments.into()),
     ]
     .into_iter()
     .collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use enoki_core::{
-    DeadLetter, Error, Overflow, QueueKind, QueueSpec, Result, ShortStr, Table, Value,
+    DeadLetter, Error, Overflow, QueueKind, QueueOption, QueueSpec, Result, ShortStr, Table, Value,
 };
 
 use super::ready::Order;
@@ -34,10 +34,30 @@ impl Policy {
         let read = Arguments { spec, arguments: &arguments };
         let replicated = read.is_replicated()?;
         let counts = replicated || behaviour.counts_on_classic_queues;
-        if replicated && (spec.exclusive || spec.auto_delete || !spec.durable) {
-            return Err(read.refuse(
-                "a replicated queue is durable, and neither exclusive nor auto-delete".into(),
-            ));
+        for option in spec.options() {
+            // Without a `_`: an option that is added to core is kept somewhere in this crate, or refused.
+            match option {
+                QueueOption::Transient | QueueOption::Exclusive | QueueOption::AutoDelete => {
+                    if replicated {
+                        return Err(read.refuse(
+                            "a replicated queue is durable, and neither exclusive nor auto-delete"
+                                .into(),
+                        ));
+                    }
+                }
+                // Read from the arguments below.
+                QueueOption::Replicated
+                | QueueOption::MessageTtl(_)
+                | QueueOption::Expires(_)
+                | QueueOption::MaxLength(_)
+                | QueueOption::MaxBytes(_)
+                | QueueOption::Overflow(_)
+                | QueueOption::DeadLetter(_)
+                | QueueOption::MaxPriority(_)
+                | QueueOption::SingleActiveConsumer
+                | QueueOption::DeliveryLimit(_)
+                | QueueOption::Argument(..) => {}
+            }
         }
         read.only_if(!replicated, &["x-max-priority", "x-queue-mode"], "a replicated queue")?;
         read.only_if(replicated, REPLICATED_ONLY, "a queue that is not replicated")?;

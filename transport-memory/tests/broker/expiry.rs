@@ -1,4 +1,4 @@
-//! What expires, when, and what that wakes. The clock is paused: it moves when everybody waits.
+//! Expiry: of which messages and queues, when, and which receivers it wakes. The clock is paused: it moves when every task waits.
 
 use std::time::Duration;
 

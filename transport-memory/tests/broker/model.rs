@@ -180,7 +180,7 @@ async fn run(steps: Vec<Step>) {
             );
         }
     }
-    // At the end everybody takes what is theirs, and it is exactly that.
+    // At the end each receiver takes its messages, and exactly those.
     for receiver in 0..RECEIVERS {
         receive(&mut real, receiver, usize::MAX).await;
         let mut known: Vec<_> = real.given[receiver].iter().map(known).collect();

@@ -183,7 +183,7 @@ async fn an_exclusive_queue_is_its_sessions_and_goes_with_it() {
     }
     let error = bench.session.receiver(of(&short("mine"), 1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    bench.send("mine", "everybody may publish to it").await;
+    bench.send("mine", "each session may publish to it").await;
     next(&mut receiver).await;
 
     mine.close(tokio::time::Instant::now()).await;

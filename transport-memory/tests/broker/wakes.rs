@@ -1,4 +1,4 @@
-//! No wake-up is lost, whoever waits where.
+//! No wake-up is lost, whichever receiver or sender waits.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

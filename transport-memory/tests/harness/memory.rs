@@ -1,4 +1,4 @@
-//! A broker for each case, and a clock that stands still unless everybody waits.
+//! A broker for each case, and a clock that moves only when every task waits.
 
 use std::sync::Arc;
 
@@ -26,6 +26,12 @@ impl Harness for Memory {
         let mut capabilities = vec![
             Capability::Exchanges,
             Capability::UnroutableDetection,
+            Capability::Queues,
+            Capability::MessageCount,
+            Capability::ConsumerCount,
+            Capability::AutoDeleteQueues,
+            Capability::DeliveryLimit,
+            Capability::PlaceKept,
             Capability::ReplicatedDeliveryCount,
             Capability::RedeliveredFlag,
             Capability::DeadLetter,
