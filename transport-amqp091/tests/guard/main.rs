@@ -129,7 +129,7 @@ fn transport(url: &str) -> Result<Arc<dyn Transport>, enoki_core::Error> {
 }
 
 async fn session(url: &str) -> Result<Arc<dyn Session>, enoki_core::Error> {
-    transport(url)?.connect(Purpose::Consume, Instant::now() + Duration::from_secs(8)).await
+    transport(url)?.connect(Purpose::Consume, Instant::now() + PATIENCE).await
 }
 
 fn scripted(port: u16) -> String {
