@@ -15,5 +15,6 @@
 //! ```
 
 pub use enoki_core::{
-    Broker, BrokerHealth, BrokerOptions, BrokerUrl, Capability, Health, Login, Peer, Secret, Tls,
+    Backoff, Broker, BrokerHealth, BrokerOptions, BrokerUrl, Capability, Health, Login, Peer,
+    Secret, Tls,
 };

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    backoff::Backoff,
     context::Context,
     context::header_codec::{HeaderCodec, PrefixCodec},
     message::Limits,
@@ -25,6 +26,7 @@ pub struct BrokerOptions {
     pub(crate) connect_timeout: Duration,
     pub(crate) reach_within: Duration,
     pub(crate) declare_timeout: Duration,
+    pub(crate) reconnect: Backoff,
     pub(crate) give_up_after: Duration,
     pub(crate) limits: Limits,
     tls: Tls,
@@ -40,6 +42,7 @@ impl Default for BrokerOptions {
             connect_timeout: Duration::from_secs(10),
             reach_within: Duration::from_secs(10),
             declare_timeout: Duration::from_secs(10),
+            reconnect: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             give_up_after: Duration::from_secs(300),
             limits: Limits::default(),
             tls: Tls::default(),
@@ -78,6 +81,18 @@ impl BrokerOptions {
     #[must_use]
     pub fn declare_timeout(mut self, timeout: Duration) -> Self {
         self.declare_timeout = timeout;
+        self
+    }
+
+    /// The pauses between tries to open a connection again; 100 milliseconds at first and 30 seconds at
+    /// most by default.
+    ///
+    /// While a call waits for the connection they are shorter: at most 1.2 seconds where the broker does not
+    /// answer, and 5 seconds where it answers and cannot for the time being, unless the longest pause is
+    /// shorter than these. Consumers that are refused on an open connection wait by the same rule.
+    #[must_use]
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.reconnect = backoff;
         self
     }
 

@@ -3,7 +3,6 @@
 
 mod declared;
 mod own;
-mod pauses;
 mod redeclare;
 mod refusals;
 
@@ -18,17 +17,14 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
+use self::redeclare::Redeclaration;
 pub(crate) use self::{
     declared::{DeclaredByHand, Standing},
     own::OwnConnections,
-    pauses::SessionPauses,
     refusals::Refusals,
 };
-use self::{
-    pauses::{Pause, Pauses},
-    redeclare::Redeclaration,
-};
 use crate::{
+    backoff::{Backoff, Pause, Pauses},
     deadline::{deadline, later},
     declare::report_missing,
     error::{Error, ErrorKind, Result},
@@ -117,6 +113,8 @@ pub(crate) struct ConnectionOptions {
     pub(crate) purpose: Purpose,
     pub(crate) connect_timeout: Duration,
     pub(crate) declare_timeout: Duration,
+    /// The pauses between tries to open it.
+    pub(crate) reconnect: Backoff,
     /// How long a connection that was open before is tried again while it is refused in a way that no
     /// further try would mend.
     pub(crate) give_up_after: Duration,
@@ -289,7 +287,7 @@ enum Exit {
 impl ConnectionTask {
     /// A panic below costs the session, like a connection that breaks.
     async fn run(mut self) {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::new(self.options.reconnect);
         let mut is_wanted = false;
         loop {
             let since = Instant::now();
@@ -323,7 +321,7 @@ impl ConnectionTask {
 
     /// Opens the connection, and again whenever it breaks.
     async fn keep_open(&mut self) -> Exit {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::new(self.options.reconnect);
         self.set(State::Opening { tries: self.tries, reason: None });
         loop {
             self.tries += 1;

@@ -58,6 +58,7 @@ impl Connections {
             purpose,
             connect_timeout: options.connect_timeout,
             declare_timeout: options.declare_timeout,
+            reconnect: options.reconnect,
             give_up_after: options.give_up_after,
             topology,
             health,

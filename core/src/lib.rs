@@ -8,6 +8,7 @@
 // No deadline overflows, and no task ends unseen: see clippy.toml.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::disallowed_methods))]
 
+mod backoff;
 mod broker;
 mod broker_options;
 mod capability;
@@ -41,6 +42,7 @@ pub mod transport;
 mod url;
 mod worker_result;
 
+pub use backoff::Backoff;
 pub use broker::Broker;
 pub use broker_options::BrokerOptions;
 pub use capability::{Capability, Peer};

@@ -131,20 +131,18 @@ impl<M: Payload> Publisher<M> {
         &self,
         messages: impl IntoIterator<Item = &'m M>,
     ) -> Vec<Result<Confirmed>> {
-        let mut publications = Vec::new();
-        for message in messages {
-            publications.push(self.message(message).and_then(Publication::seal));
-        }
+        let publications: Vec<_> =
+            messages.into_iter().map(|message| self.message(message)).collect();
         let deadline = deadline(self.inner.options.timeout);
         let batch = Batch::of(publications.len());
-        let mut parcels = Vec::with_capacity(publications.len());
+        let mut queued = Vec::with_capacity(publications.len());
         let mut ids = Vec::with_capacity(publications.len());
-        for (at, sealed) in publications.into_iter().enumerate() {
-            match sealed {
-                Ok(sealed) => {
-                    ids.push(sealed.id.clone());
-                    parcels
-                        .push(sealed.parcel(deadline, Reply::Batch { batch: batch.clone(), at }));
+        for (at, publication) in publications.into_iter().enumerate() {
+            let reply = Reply::Batch { batch: batch.clone(), at };
+            match publication.and_then(|publication| publication.into_queued(deadline, reply)) {
+                Ok((id, message)) => {
+                    ids.push(id);
+                    queued.push(message);
                 }
                 Err(error) => {
                     ids.push(ShortStr::EMPTY);
@@ -152,7 +150,7 @@ impl<M: Payload> Publisher<M> {
                 }
             }
         }
-        self.inner.pipeline.send_many(deadline, parcels).await;
+        self.inner.pipeline.send_many(deadline, queued).await;
         let outcomes = batch.outcomes(deadline).await;
         let outcome = |(outcome, message_id): (Option<Result<()>>, ShortStr)| match outcome {
             Some(result) => result.map(|()| Confirmed { message_id }),

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::suspicion::Suspicion;
 use crate::{
-    connection::{Connection, LiveSession, OwnConnections, Patience, Refusals, SessionPauses},
+    backoff::SessionPauses,
+    connection::{Connection, LiveSession, OwnConnections, Patience, Refusals},
     connections::Connections,
     deadline::deadline,
     declare::declare,
@@ -63,7 +64,7 @@ impl Source {
             queue,
             prefetch,
             declare_timeout: connections.options().declare_timeout,
-            pauses: SessionPauses::new(),
+            pauses: SessionPauses::new(connections.options().reconnect),
             refusals: Refusals::new(connections.options().give_up_after),
             opened: Instant::now(),
         }

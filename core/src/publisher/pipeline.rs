@@ -48,31 +48,13 @@ pub(crate) struct PipelineOptions {
 /// A publisher's end of the pipeline.
 #[derive(Debug)]
 pub(crate) struct PublishPipeline {
-    inbox: mpsc::Sender<Intake>,
+    inbox: mpsc::Sender<QueuedMessage>,
     window: Arc<Window>,
 }
 
+/// A message that was checked, where it goes, until when, and which caller is told.
 #[derive(Debug)]
-enum Intake {
-    One(Parcel),
-    Many(Vec<Parcel>),
-}
-
-impl Intake {
-    /// Nothing of it was handed over.
-    fn refuse(self, reason: &Error) {
-        match self {
-            Self::One(parcel) => parcel.reply.send(Err(reason.clone())),
-            Self::Many(parcels) => {
-                parcels.into_iter().for_each(|parcel| parcel.reply.send(Err(reason.clone())));
-            }
-        }
-    }
-}
-
-/// A message, where it goes, until when, and who is told.
-#[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct QueuedMessage {
     pub(crate) exchange: ShortStr,
     pub(crate) routing_key: ShortStr,
     pub(crate) mandatory: bool,
@@ -108,6 +90,8 @@ impl Reply {
 }
 
 /// How many messages may be without an outcome.
+///
+/// `room` has `size` permits less one for each message that was handed over and has no outcome yet.
 #[derive(Debug)]
 pub(crate) struct Window {
     room: Semaphore,
@@ -153,33 +137,27 @@ impl PublishPipeline {
         &self.window
     }
 
-    /// Waits for room, at most until the deadline, then hands a message over. Cancel safe: dropped
-    /// before it is ready, the message was not handed over.
-    pub(crate) async fn send(
-        &self,
-        deadline: Instant,
-        parcel: impl FnOnce() -> Parcel,
-    ) -> Result<()> {
-        self.room(1, deadline).await?;
-        self.hand_over(Intake::One(parcel()))
+    /// Waits for room, at most until the message's deadline, then hands the message over. Cancel safe:
+    /// dropped before it is ready, the message was not handed over.
+    pub(crate) async fn send(&self, message: QueuedMessage) -> Result<()> {
+        self.room(1, message.deadline).await?;
+        self.hand_over(message)
     }
 
-    /// Like [`PublishPipeline::send`], for any number. Those that find no room are told so, each by its reply:
-    /// the ones before them may be stored already.
-    pub(crate) async fn send_many(&self, deadline: Instant, mut parcels: Vec<Parcel>) {
-        while !parcels.is_empty() {
-            let rest = parcels.split_off(parcels.len().min(self.window.size as usize / 2 + 1));
-            let sent = match self.room(parcels.len(), deadline).await {
-                Ok(()) => self.hand_over(Intake::Many(parcels)),
-                Err(reason) => {
-                    Intake::Many(parcels).refuse(&reason);
-                    Err(reason)
-                }
-            };
-            if let Err(reason) = sent {
-                return Intake::Many(rest).refuse(&reason);
+    /// Like [`PublishPipeline::send`], for any number. Each message that finds no room is told so by its
+    /// reply: the ones before it may be stored already.
+    pub(crate) async fn send_many(&self, deadline: Instant, mut messages: Vec<QueuedMessage>) {
+        while !messages.is_empty() {
+            let rest = messages.split_off(messages.len().min(self.window.size as usize / 2 + 1));
+            if let Err(reason) = self.room(messages.len(), deadline).await {
+                let unsent = messages.into_iter().chain(rest);
+                return unsent.for_each(|message| message.reply.send(Err(reason.clone())));
             }
-            parcels = rest;
+            for message in messages {
+                // A message that is refused was told so.
+                let _ = self.hand_over(message);
+            }
+            messages = rest;
         }
     }
 
@@ -208,10 +186,10 @@ impl PublishPipeline {
         Ok(())
     }
 
-    fn hand_over(&self, intake: Intake) -> Result<()> {
-        // Each entry holds at least one permit of the window, and the inbox is as large: never full.
-        self.inbox.try_send(intake).map_err(|unsent| {
-            unsent.into_inner().refuse(&closed());
+    fn hand_over(&self, message: QueuedMessage) -> Result<()> {
+        // Each entry holds a permit of the window, and the inbox is as large: never full.
+        self.inbox.try_send(message).map_err(|unsent| {
+            unsent.into_inner().reply.send(Err(closed()));
             closed()
         })
     }

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     message::value::{Table, Timestamp, Value},
     message::{Message, check_header_name},
-    publisher::pipeline::{Parcel, Reply},
+    publisher::pipeline::{QueuedMessage, Reply},
     publisher::retry::RetryPolicy,
     required,
     short_str::ShortStr,
@@ -152,21 +152,26 @@ impl<M> Publication<'_, M> {
     pub async fn enqueue(self) -> Result<Confirm> {
         let publisher = self.publisher;
         let deadline = deadline(self.timeout);
-        let sealed = self.seal()?;
         let (reply, outcome) = oneshot::channel();
+        let (message_id, message) = self.into_queued(deadline, Reply::One(reply))?;
         let confirm = Confirm::new(
             outcome,
-            sealed.id.clone(),
-            sealed.exchange.clone(),
+            message_id,
+            message.exchange.clone(),
             publisher.pipeline.window().clone(),
             deadline,
         );
-        publisher.pipeline.send(deadline, || sealed.parcel(deadline, Reply::One(reply))).await?;
+        publisher.pipeline.send(message).await?;
         Ok(confirm)
     }
 
-    /// Adds the context and the id, and checks what no wire could carry.
-    pub(super) fn seal(mut self) -> Result<Sealed> {
+    /// Adds the context and the id, and checks what no wire could carry: the message with its id, ready to be
+    /// sent.
+    pub(super) fn into_queued(
+        mut self,
+        deadline: Instant,
+        reply: Reply,
+    ) -> Result<(ShortStr, QueuedMessage)> {
         let inner = self.publisher;
         check_key(&self.kind, &self.exchange, &self.key)?;
         if self.mandatory {
@@ -198,14 +203,16 @@ impl<M> Publication<'_, M> {
             None => message_id(),
         };
         self.message.properties.message_id = Some(id.clone());
-        Ok(Sealed {
-            id,
+        let message = QueuedMessage {
             exchange: self.exchange,
-            key: self.key,
+            routing_key: self.key,
             mandatory: self.mandatory,
-            retry: self.retry,
             message: Arc::new(self.message),
-        })
+            retry: self.retry,
+            deadline,
+            reply,
+        };
+        Ok((id, message))
     }
 }
 
@@ -213,30 +220,6 @@ impl<M> Publication<'_, M> {
 fn message_id() -> ShortStr {
     let mut text = Uuid::encode_buffer();
     ShortStr::within_limit(Uuid::now_v7().hyphenated().encode_lower(&mut text))
-}
-
-/// A message that can be sent as it is.
-pub(super) struct Sealed {
-    pub(super) id: ShortStr,
-    exchange: ShortStr,
-    key: ShortStr,
-    mandatory: bool,
-    retry: RetryPolicy,
-    message: Arc<Message>,
-}
-
-impl Sealed {
-    pub(super) fn parcel(self, deadline: Instant, reply: Reply) -> Parcel {
-        Parcel {
-            exchange: self.exchange,
-            routing_key: self.key,
-            mandatory: self.mandatory,
-            message: self.message,
-            retry: self.retry,
-            deadline,
-            reply,
-        }
-    }
 }
 
 impl<M> fmt::Debug for Publication<'_, M> {

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-
-use crate::{deadline::LONGEST, error::Error};
+use crate::{backoff::Backoff, error::Error};
 
 /// Which messages are published again, how often, and when: always with the id of the first try, and
 /// never past the message's deadline.
@@ -23,8 +21,7 @@ use crate::{deadline::LONGEST, error::Error};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     retries: u32,
-    first: Duration,
-    longest: Duration,
+    backoff: Backoff,
     refused: bool,
 }
 
@@ -32,8 +29,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             retries: u32::MAX,
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(5),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             refused: false,
         }
     }
@@ -62,8 +58,7 @@ impl RetryPolicy {
     /// some jitter; 100 milliseconds and 5 seconds by default.
     #[must_use]
     pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        self.first = first;
-        self.longest = longest;
+        self.backoff = Backoff::new(first, longest);
         self
     }
 
@@ -87,14 +82,7 @@ impl RetryPolicy {
 
     /// How long to wait before the next try, after this many.
     pub(super) fn delay(&self, tries: u32) -> Duration {
-        let tries = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX).min(32);
-        let mut delays = ExponentialBuilder::new()
-            .with_min_delay(self.first.min(LONGEST))
-            .with_max_delay(self.longest.min(LONGEST))
-            .with_jitter()
-            .without_max_times()
-            .build();
-        delays.nth(tries).unwrap_or(self.longest)
+        self.backoff.after(tries)
     }
 }
 

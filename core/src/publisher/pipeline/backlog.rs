@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Intake, Window,
+    QueuedMessage, Window,
     in_flight::{InFlight, Pending},
     unrouted::Unrouted,
 };
@@ -64,17 +64,9 @@ impl Backlog {
         &mut self.waiting
     }
 
-    pub(super) fn take_in(&mut self, intake: Intake) {
-        let now = Instant::now();
-        match intake {
-            Intake::One(parcel) => self.wait(Pending::new(parcel, now)),
-            Intake::Many(parcels) => {
-                parcels.into_iter().for_each(|parcel| self.wait(Pending::new(parcel, now)));
-            }
-        }
-    }
-
-    fn wait(&mut self, pending: Pending) {
+    /// A message was handed over. It waits for a sender.
+    pub(super) fn add(&mut self, message: QueuedMessage) {
+        let pending = Pending::new(message, Instant::now());
         let id = self.in_flight.next_id();
         self.waiting.push_back(pending.outgoing(id));
         self.in_flight.add(pending);
@@ -125,7 +117,7 @@ impl Backlog {
         let mut freed = Freed { window: &self.window, messages: 0 };
         for (id, outcome) in outcomes.drain(..) {
             let Some(pending) = self.in_flight.take(id) else { continue };
-            let retry = pending.parcel.retry;
+            let retry = pending.message.retry;
             let may_pass = match &outcome {
                 PublishOutcome::Confirmed => false,
                 PublishOutcome::Unroutable => self.unrouted.may_pass(id, self.in_flight.next_id()),
@@ -148,7 +140,7 @@ impl Backlog {
                 PublishOutcome::Rejected(error) => Err(error),
             };
             freed.messages += 1;
-            pending.parcel.reply.send(result);
+            pending.message.reply.send(result);
         }
     }
 
@@ -191,7 +183,7 @@ impl Backlog {
             let Some(pending) = self.in_flight.get_mut(id) else { continue };
             pending.sent += 1;
             // Whatever does not pass would only happen again.
-            if reason.is_transient() && pending.parcel.retry.allows(pending.sent) {
+            if reason.is_transient() && pending.message.retry.allows(pending.sent) {
                 again.push_back(pending.outgoing(id));
                 continue;
             }
@@ -229,7 +221,7 @@ impl Backlog {
         if let Some(pending) = self.in_flight.take(id) {
             let freed = Freed { window: &self.window, messages: 1 };
             let result = result(&pending);
-            pending.parcel.reply.send(result);
+            pending.message.reply.send(result);
             drop(freed);
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::Parcel;
+use super::QueuedMessage;
 use crate::{
     error::{Error, ErrorKind},
     transport::Outgoing,
@@ -19,7 +19,7 @@ pub(super) struct InFlight {
 
 /// A message without an outcome.
 pub(super) struct Pending {
-    pub(super) parcel: Parcel,
+    pub(super) message: QueuedMessage,
     /// A little before its deadline: sent later than this, its outcome would come too late; and what is
     /// given up then is told with the reason, before the caller stops waiting.
     pub(super) too_late: Instant,
@@ -35,17 +35,17 @@ fn margin(time: Duration) -> Duration {
 }
 
 impl Pending {
-    pub(super) fn new(parcel: Parcel, now: Instant) -> Self {
-        let margin = margin(parcel.deadline.saturating_duration_since(now));
-        let too_late = parcel.deadline.checked_sub(margin).unwrap_or(parcel.deadline);
-        Self { parcel, too_late, sent: 0 }
+    pub(super) fn new(message: QueuedMessage, now: Instant) -> Self {
+        let margin = margin(message.deadline.saturating_duration_since(now));
+        let too_late = message.deadline.checked_sub(margin).unwrap_or(message.deadline);
+        Self { message, too_late, sent: 0 }
     }
 
     pub(super) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, "publish to").on(format!(
             "exchange {:?} with key {:?}",
-            self.parcel.exchange.as_str(),
-            self.parcel.routing_key.as_str()
+            self.message.exchange.as_str(),
+            self.message.routing_key.as_str()
         ))
     }
 
@@ -57,7 +57,7 @@ impl Pending {
 
     /// What a sender gets of it.
     pub(super) fn outgoing(&self, id: u64) -> Outgoing {
-        let Parcel { exchange, routing_key, mandatory, message, .. } = &self.parcel;
+        let QueuedMessage { exchange, routing_key, mandatory, message, .. } = &self.message;
         Outgoing {
             id,
             exchange: exchange.clone(),

@@ -7,12 +7,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Intake, PipelineOptions, Window, backlog::Backlog, sender_source::SenderSource};
+use super::{
+    PipelineOptions, QueuedMessage, Window, backlog::Backlog, sender_source::SenderSource,
+};
 use crate::{error::Result, task::guarded, transport::Sender};
 
 /// Sends messages in their order, tells their outcomes, and sends again what the policy allows.
 pub(super) struct Task {
-    inbox: mpsc::Receiver<Intake>,
+    inbox: mpsc::Receiver<QueuedMessage>,
     /// Whether there may be more in the inbox.
     is_open: bool,
     backlog: Backlog,
@@ -22,7 +24,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         options: PipelineOptions,
-        inbox: mpsc::Receiver<Intake>,
+        inbox: mpsc::Receiver<QueuedMessage>,
         window: Arc<Window>,
     ) -> Self {
         let backlog = Backlog::new(window, options.by_hand.clone());
@@ -68,8 +70,8 @@ impl Task {
                 return false;
             }
             tokio::select! {
-                intake = self.inbox.recv(), if self.is_open => match intake {
-                    Some(intake) => self.backlog.take_in(intake),
+                message = self.inbox.recv(), if self.is_open => match message {
+                    Some(message) => self.backlog.add(message),
                     None => self.is_open = false,
                 },
                 () = until(self.backlog.due()) => self.backlog.bring_back(),
@@ -88,8 +90,8 @@ impl Task {
             tokio::select! {
                 biased;
                 opened = &mut opening => return opened.map(Some),
-                intake = self.inbox.recv(), if self.is_open => match intake {
-                    Some(intake) => self.backlog.take_in(intake),
+                message = self.inbox.recv(), if self.is_open => match message {
+                    Some(message) => self.backlog.add(message),
                     None => self.is_open = false,
                 },
                 () = sleep_until(first) => {}
@@ -118,9 +120,9 @@ impl Task {
                     self.backlog.resolve(&mut outcomes);
                     result?;
                 }
-                count = self.inbox.recv_many(&mut arrived, INTAKE), if self.is_open => {
+                count = self.inbox.recv_many(&mut arrived, AT_A_TIME), if self.is_open => {
                     self.is_open = count > 0;
-                    arrived.drain(..).for_each(|intake| self.backlog.take_in(intake));
+                    arrived.drain(..).for_each(|message| self.backlog.add(message));
                 }
                 () = until(self.backlog.due()) => self.backlog.bring_back(),
             }
@@ -135,5 +137,5 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// How many hand-overs are taken at a time: enough to share a wake, few enough not to delay.
-const INTAKE: usize = 256;
+/// How many messages are taken from the inbox at a time: enough to share a wake, few enough not to delay.
+const AT_A_TIME: usize = 256;

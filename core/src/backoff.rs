@@ -1,4 +1,4 @@
-//! How long to wait between tries.
+//! How long to wait between tries: of a connection, of what is asked of a session, and of a message.
 
 use std::time::Duration;
 
@@ -6,9 +6,57 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
 use crate::{
-    deadline::deadline,
+    deadline::{LONGEST, deadline},
     error::{Error, ErrorKind},
 };
+
+/// Pauses between tries: the first one, and each twice as long as the one before it up to the longest.
+/// Random times are added, so that programs which wait for the same broker do not all try at once.
+///
+/// ```
+/// use std::time::Duration;
+/// use enoki_core::{Backoff, BrokerOptions};
+///
+/// let patient = Backoff::new(Duration::from_millis(500), Duration::from_secs(120));
+/// let options = BrokerOptions::new().reconnect(patient);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Pauses of these lengths. Where `longest` is shorter than `first`, all are of `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest }
+    }
+
+    /// The pause after this many tries: this long at least, and at most twice as long.
+    pub(crate) fn after(self, tries: u32) -> Duration {
+        let tries = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX).min(32);
+        self.pauses(self.longest).nth(tries).unwrap_or(self.longest)
+    }
+
+    /// Pauses of which the longest are between half of this and all of it, or of the longest of all if
+    /// that is shorter.
+    pub(crate) fn up_to(self, longest: Duration) -> ExponentialBackoff {
+        // The random time that is added is at most as long as the pause.
+        self.pauses(longest.min(self.longest) / 2)
+    }
+
+    fn pauses(self, longest: Duration) -> ExponentialBackoff {
+        let longest = longest.min(LONGEST);
+        ExponentialBuilder::new()
+            .with_min_delay(self.first.min(longest))
+            .with_factor(2.0)
+            .with_max_delay(longest)
+            .with_jitter()
+            .without_max_times()
+            .build()
+    }
+}
 
 /// How long to wait before the next try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +77,9 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    pub(crate) fn new() -> Self {
-        Self { failing: Growing::new(), breaking: Growing::new(), last: Duration::ZERO }
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        let growing = || Growing::new(backoff);
+        Self { failing: growing(), breaking: growing(), last: Duration::ZERO }
     }
 
     /// After a try that failed with this. A broker that cannot be reached is not the busier for one
@@ -46,9 +95,9 @@ impl Pauses {
     /// Pauses grow while sessions live shorter than they: a program that is cut off again and again
     /// waits no longer than it works, and one that is cut off at once waits longer and longer.
     pub(crate) fn after_a_session_of(&mut self, lived: Duration) -> Pause {
-        self.failing = Growing::new();
+        self.failing.restart();
         if lived >= self.last.min(STEADY) {
-            self.breaking = Growing::new();
+            self.breaking.restart();
         }
         let pause = self.breaking.next(Pace::Away);
         self.last = pause.wanted;
@@ -68,8 +117,8 @@ pub(crate) struct SessionPauses {
 }
 
 impl SessionPauses {
-    pub(crate) fn new() -> Self {
-        Self { tried: None, growing: Growing::new(), not_before: Instant::now() }
+    pub(crate) fn new(backoff: Backoff) -> Self {
+        Self { tried: None, growing: Growing::new(backoff), not_before: Instant::now() }
     }
 
     /// A try on the session of this epoch begins. It has to wait until then, if that is later than
@@ -78,7 +127,7 @@ impl SessionPauses {
         if self.tried.replace(epoch) == Some(epoch) {
             return Some(self.not_before).filter(|due| *due > Instant::now());
         }
-        self.growing = Growing::new();
+        self.growing.restart();
         None
     }
 
@@ -100,7 +149,7 @@ impl SessionPauses {
     /// What the try opened lived so long before it ended.
     pub(crate) fn ended_after(&mut self, lived: Duration) {
         if lived >= STEADY {
-            self.growing = Growing::new();
+            self.growing.restart();
         }
         self.wait(Pace::Busy);
     }
@@ -113,6 +162,7 @@ impl SessionPauses {
 /// Pauses that double.
 #[derive(Debug)]
 struct Growing {
+    backoff: Backoff,
     away: ExponentialBackoff,
     busy: ExponentialBackoff,
     refused: ExponentialBackoff,
@@ -130,13 +180,24 @@ enum Pace {
 }
 
 impl Growing {
-    fn new() -> Self {
-        Self { away: up_to(WANTED), busy: up_to(BUSY), refused: up_to(SLOWEST) }
+    fn new(backoff: Backoff) -> Self {
+        Self {
+            backoff,
+            away: backoff.up_to(WANTED),
+            busy: backoff.up_to(BUSY),
+            refused: backoff.up_to(backoff.longest),
+        }
+    }
+
+    /// The next pause is the first one again.
+    fn restart(&mut self) {
+        *self = Self::new(self.backoff);
     }
 
     fn next(&mut self, pace: Pace) -> Pause {
         let mut next = |backoff: fn(&mut Self) -> &mut ExponentialBackoff| {
-            backoff(self).next().unwrap_or(SLOWEST)
+            let longest = self.backoff.longest;
+            backoff(self).next().unwrap_or(longest)
         };
         let away = next(|growing| &mut growing.away);
         let busy = next(|growing| &mut growing.busy);
@@ -150,26 +211,11 @@ impl Growing {
     }
 }
 
-/// Times between tries: longer and longer, and different for each program that waits for the same
-/// broker. The longest are between half of this and all of it.
-fn up_to(longest: Duration) -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_factor(2.0)
-        .with_max_delay(longest / 2) // the jitter at most doubles it
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
 /// The longest time between two tries to reach a broker that a call waits for.
 const WANTED: Duration = Duration::from_millis(1200);
 
 /// The longest time between two tries of what a broker cannot do for the time being.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// The longest time between two tries.
-const SLOWEST: Duration = Duration::from_secs(30);
 
 /// A session that lived this long was a good one, however long the pause before it was.
 const STEADY: Duration = Duration::from_secs(1);
@@ -177,6 +223,9 @@ const STEADY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SLOWEST: Duration = Duration::from_secs(30);
+    const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), SLOWEST);
 
     fn error(kind: ErrorKind) -> Error {
         Error::new(kind, "connect to")
@@ -188,7 +237,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_broker_that_is_away_tries_about_each_second_and_others_seldom() {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::new(BACKOFF);
         let away = error(ErrorKind::Connection);
         let first = pauses.after_a_failed_try(&away);
         assert!(first.wanted >= Duration::from_millis(100), "{first:?}");
@@ -200,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_answers_and_refuses_is_asked_less_often() {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::new(BACKOFF);
         let full = error(ErrorKind::Refused).transient(true);
         let last = last_of(|| pauses.after_a_failed_try(&full));
         assert!(last.wanted >= BUSY / 2 && last.wanted <= BUSY, "{last:?}");
@@ -211,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_session_needs_no_pause_and_the_same_one_a_longer_and_longer_one() {
-        let mut pauses = SessionPauses::new();
+        let mut pauses = SessionPauses::new(BACKOFF);
         let mut waits = Vec::new();
         for _ in 0..10 {
             if let Some(due) = pauses.before_a_try_on(1) {
@@ -222,5 +271,36 @@ mod tests {
         assert_eq!(waits.len(), 9);
         assert!(waits[0] <= Duration::from_millis(200) && waits[8] >= BUSY / 2, "{waits:?}");
         assert_eq!(pauses.before_a_try_on(2), None);
+    }
+
+    #[test]
+    fn the_program_may_say_how_long_the_pauses_are() {
+        let longest = Duration::from_millis(400);
+        let mut pauses = Pauses::new(Backoff::new(Duration::from_millis(10), longest));
+        let denied = error(ErrorKind::Denied);
+        let first = pauses.after_a_failed_try(&denied);
+        assert!(first.idle >= Duration::from_millis(10), "{first:?}");
+        assert!(first.idle <= Duration::from_millis(20), "{first:?}");
+        let last = last_of(|| pauses.after_a_failed_try(&denied));
+        assert!(last.idle >= longest / 2 && last.idle <= longest, "{last:?}");
+        assert_eq!(last.wanted, last.idle);
+    }
+
+    #[test]
+    fn no_pause_is_too_long_or_too_short_to_be_waited_for() {
+        for (first, longest) in [
+            (Duration::ZERO, Duration::ZERO),
+            (Duration::MAX, Duration::MAX),
+            (Duration::MAX, Duration::ZERO),
+            (Duration::ZERO, Duration::MAX),
+        ] {
+            let backoff = Backoff::new(first, longest);
+            let mut pauses = Pauses::new(backoff);
+            for tries in [0, 1, 30, u32::MAX] {
+                let pause = pauses.after_a_failed_try(&error(ErrorKind::Denied));
+                assert!(pause.wanted <= pause.idle, "{pause:?}");
+                deadline(backoff.after(tries));
+            }
+        }
     }
 }
