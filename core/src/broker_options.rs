@@ -131,7 +131,7 @@ impl BrokerOptions {
         self
     }
 
-    /// What of this concerns the transport, for whoever makes it.
+    /// The part of these options that a transport needs, to make one by hand.
     pub fn settings(&self) -> Settings {
         Settings { limits: self.limits, tls: self.tls.clone(), login: self.login }
     }

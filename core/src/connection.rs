@@ -1,4 +1,4 @@
-//! The supervisor of one connection: opened when somebody needs it, by the one task that owns it,
+//! The supervisor of one connection: opened when a call needs it, by the one task that owns it,
 //! and opened again whenever it breaks.
 
 mod declared;
@@ -75,7 +75,7 @@ impl LiveSession {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Not open, and nobody opens it. The reason, if there is one, is why no further try was made.
+    /// Not open, and not being opened. The reason, if there is one, is why no further try was made.
     Idle { tries: u64, reason: Option<Error> },
     /// Being opened, try after try. The reason is that of the last one, or of the loss before it.
     Opening { tries: u64, reason: Option<Error> },
@@ -189,7 +189,7 @@ impl Connection {
                     (Some(_), _) => {}
                     (None, _) => {
                         asked = Some(tries);
-                        // A full inbox already holds somebody's wish for the same thing.
+                        // A full inbox already holds another call's request for the same.
                         if let Err(mpsc::error::TrySendError::Closed(_)) =
                             self.commands.try_send(Command::Open)
                         {
@@ -278,9 +278,9 @@ struct ConnectionTask {
 
 /// How the time between a wish for the connection and its end went.
 enum Exit {
-    /// No further try would mend it: until somebody asks again.
+    /// No further try would succeed: none is made until the next call.
     Failed(Error),
-    /// Nobody wants it any more.
+    /// No handle needs it any more.
     Closed,
 }
 
@@ -373,7 +373,7 @@ impl ConnectionTask {
         }
     }
 
-    /// One try. `None` when nobody wants it any more.
+    /// One try. `None` when no handle needs it any more.
     async fn open(&mut self) -> Option<Result<(Arc<dyn Session>, Redeclaration)>> {
         tokio::select! {
             biased;
@@ -407,7 +407,7 @@ impl ConnectionTask {
                 }
                 deadline = closing(&mut self.inbox) => deadline,
             };
-            // Closed first, so that nobody takes up a session that is on its way out.
+            // Closed first, so that no call gets a session that is being closed.
             self.set(State::Closed);
             session.close(deadline).await;
             return None;
@@ -434,7 +434,7 @@ impl ConnectionTask {
     }
 }
 
-/// Waits until nobody wants the connection any more. Who wishes for it gets the one under way.
+/// Waits until no handle needs the connection any more. A call that needs it gets the one under way.
 async fn unwanted(inbox: &mut mpsc::Receiver<Command>) {
     closing(inbox).await;
 }

@@ -43,7 +43,7 @@ use crate::{
 /// let orders = broker.publisher(&PLACED).await?;
 /// match orders.publish(&"order 1".to_owned()).await {
 ///     Ok(confirmed) => println!("stored as {}", confirmed.message_id),
-///     Err(error) if error.kind() == ErrorKind::Unroutable => println!("nobody wants it"),
+///     Err(error) if error.kind() == ErrorKind::Unroutable => println!("no queue gets it"),
 ///     Err(error) => return Err(error),
 /// }
 /// # Ok(())

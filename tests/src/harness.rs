@@ -45,7 +45,7 @@ pub enum Broken {
     WrongPassword,
     /// It asks for the virtual host [`Broken::VIRTUAL_HOST`].
     MissingVirtualHost,
-    /// Nobody listens there: connections are refused.
+    /// No process listens there: connections are refused.
     Unreachable,
     /// A process listens there, and sends nothing.
     Silent,

@@ -99,7 +99,7 @@ pub fn run_case(harness: &Arc<dyn Harness>, case: &'static Case) -> Verdict {
     let harness = harness.clone();
     let paused = is_paused(&*harness);
     let thread = thread::Builder::new().name(case.name.to_owned()).spawn(move || {
-        // Nobody listens any more if this took too long.
+        // The receiver is gone if this took too long.
         let _ = report.send(perform(harness, case));
     });
     if let Err(error) = thread {

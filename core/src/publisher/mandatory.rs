@@ -1,4 +1,4 @@
-//! What a mandatory publisher asks for where the broker does not report what nobody gets.
+//! A mandatory publisher to a broker that does not report messages which no queue gets.
 //!
 //! There is then no saying afterwards that a message went nowhere. So it is made sure before: such a
 //! publisher publishes to one queue, by its name, and that queue is there whenever it connects.
@@ -52,6 +52,6 @@ fn unreported(peer: &Peer, exchange: &ShortStr) -> Error {
     };
     Error::new(ErrorKind::Unsupported, "publish to")
         .on(subject)
-        .because(format!("{peer} does not report messages that nobody gets"))
+        .because(format!("{peer} does not report messages that no queue gets"))
         .remedy("publish with `optional`, or by a publisher to the queue itself")
 }

@@ -74,7 +74,7 @@ pub(crate) enum Reply {
 impl Reply {
     fn send(self, result: Result<()>) {
         match self {
-            // Nobody waits any longer: fine, unless the broker said no, which is never silent.
+            // The caller no longer waits: fine, unless the broker refused it, which is never silent.
             Self::One(reply) => {
                 if let Err(Err(error)) = reply.send(result)
                     && matches!(error.kind(), ErrorKind::Unroutable | ErrorKind::Refused)

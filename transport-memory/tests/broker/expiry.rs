@@ -122,7 +122,7 @@ async fn what_is_noticed_late_has_happened_in_time() {
     bench.declare("second", |q| expires_to(q, SECOND, "end")).await;
     bench.declare("first", |q| expires_to(q, SECOND, "second")).await;
     bench.send("first", "a").await;
-    // Nobody looks at one second, when it moves on.
+    // No call looks after one second, when it moves on.
     advance(SECOND * 2).await;
     assert_eq!(bench.depth("end").await, Some(1));
 }
