@@ -5,6 +5,7 @@
 //! - [`Connector`] opens sockets to it: plain ones, or encrypted ones (rustls, TLS 1.2 and 1.3) where the URL
 //!   asks for TLS. Without the feature `tls` it refuses such URLs, before anything is sent.
 //! - [`PeerProperties`] are how a broker describes itself.
+//! - [`rabbitmq`] has the facts about RabbitMQ that hold over both protocols.
 //!
 //! The two protocols share none of their frames, so each transport has its own.
 //! docs/design/13-tls-and-logins.md in the repository has the reasons.
@@ -15,6 +16,7 @@
 mod endpoint;
 mod options;
 mod peer_properties;
+pub mod rabbitmq;
 mod socket;
 
 pub use self::{

@@ -8,7 +8,6 @@
 //! The file names of a transport follow the questions it answers: `session.rs`, `topology.rs`,
 //! `sender.rs`, `receiver.rs`, `headers.rs`, `error.rs`.
 
-mod passing;
 mod settings;
 
 use std::{collections::VecDeque, fmt::Debug, num::NonZeroU16, sync::Arc};
@@ -16,10 +15,7 @@ use std::{collections::VecDeque, fmt::Debug, num::NonZeroU16, sync::Arc};
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 
-pub use self::{
-    passing::passing,
-    settings::{Login, Settings},
-};
+pub use self::settings::{Login, Settings};
 use crate::{
     capability::Peer,
     error::{Error, ErrorKind, Result},

@@ -1,9 +1,8 @@
 //! Errors: lapin's errors as ours, and how errors name their subjects.
 //!
-//! `client.rs` has what lapin's errors mean, `texts.rs` how RabbitMQ's texts are quoted.
+//! `client.rs` has what lapin's errors mean.
 
 mod client;
-mod texts;
 
 use enoki_core::{Error, ErrorKind};
 use lapin::ErrorKind as Lapin;

@@ -1,6 +1,9 @@
 //! What a broker can do, by its product and version.
 
-use enoki_amqp::PeerProperties;
+use enoki_amqp::{
+    PeerProperties,
+    rabbitmq::{self, major_minor},
+};
 use enoki_core::{Capability, Peer};
 
 /// The peer with these properties. An unknown product has the capabilities that the protocol itself promises.
@@ -8,7 +11,7 @@ pub(crate) fn peer(properties: PeerProperties) -> Peer {
     let product = properties.product.unwrap_or_else(|| "AMQP 0-9-1 broker".to_owned());
     let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = PROTOCOL.to_vec();
-    if product == "RabbitMQ" {
+    if product == rabbitmq::PRODUCT {
         capabilities.extend(RABBITMQ);
         let version = major_minor(&version);
         if version >= (3, 8) {
@@ -20,12 +23,6 @@ pub(crate) fn peer(properties: PeerProperties) -> Peer {
         }
     }
     Peer::new(product, version, capabilities)
-}
-
-/// `(4, 0)` from `4.0.5`; a text that is not a version counts as 0.
-fn major_minor(version: &str) -> (u32, u32) {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
-    (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
 }
 
 /// In the order of [`Capability::ALL`].

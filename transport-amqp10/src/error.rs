@@ -1,14 +1,12 @@
 //! Errors: from AMQP's error conditions (§2.8.14) to kinds, and the reasons and remedies in our words.
 //!
-//! `client.rs` has what fe2o3-amqp's errors mean, `texts.rs` how RabbitMQ's texts are quoted.
+//! `client.rs` has what fe2o3-amqp's errors mean.
 
 mod client;
-mod texts;
 
-use enoki_core::{Error, ErrorKind, transport::passing};
+use enoki_amqp::rabbitmq::{LOCKED, quote, transient_kind};
+use enoki_core::{Error, ErrorKind};
 use fe2o3_amqp::types::definitions::{self, ErrorCondition};
-
-pub(crate) use self::texts::quote;
 
 /// Why a connection, an AMQP session, a link or a request ended or failed.
 #[derive(Debug, Clone)]
@@ -80,7 +78,7 @@ pub(crate) fn kind(cause: &Cause) -> ErrorKind {
 
 /// The kind that a condition means. RabbitMQ uses some conditions for several things; then its text decides.
 fn condition_kind(condition: &str, text: &str) -> ErrorKind {
-    if let Some(kind) = passing(text) {
+    if let Some(kind) = transient_kind(text) {
         return kind;
     }
     match condition {
@@ -159,7 +157,9 @@ pub(crate) fn condition(error: &definitions::Error) -> &str {
 fn is_transient(cause: &Cause) -> bool {
     match cause {
         Cause::Peer(error) if condition(error) == INTERNAL => true,
-        Cause::Peer(error) if error.description.as_deref().and_then(passing).is_some() => true,
+        Cause::Peer(error) if error.description.as_deref().and_then(transient_kind).is_some() => {
+            true
+        }
         // An exclusive queue may belong to a connection that has ended, which the broker has not noticed yet.
         Cause::Peer(error) if condition(error) == "amqp:resource-locked" => true,
         Cause::Peer(error) if condition(error) == "amqp:resource-limit-exceeded" => true,
@@ -192,9 +192,6 @@ fn advice(cause: &Cause) -> Option<&'static str> {
         _ => None,
     }
 }
-
-/// The remedy where a queue belongs to another connection.
-pub(crate) const LOCKED: &str = "it belongs to another connection, which has to end first";
 
 #[cfg(test)]
 mod tests {

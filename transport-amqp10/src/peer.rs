@@ -1,6 +1,9 @@
 //! The capabilities of a broker, by its product and version.
 
-use enoki_amqp::PeerProperties;
+use enoki_amqp::{
+    PeerProperties,
+    rabbitmq::{self, major_minor},
+};
 use enoki_core::{Capability, Error, ErrorKind, Peer, Result};
 
 /// The peer that describes itself so, or why it cannot be used.
@@ -10,7 +13,7 @@ pub(crate) fn peer(properties: PeerProperties, subject: String) -> Result<Peer> 
     let product = properties.product.unwrap_or_else(|| "AMQP 1.0 broker".to_owned());
     let version = properties.version.unwrap_or_else(|| "of unknown version".to_owned());
     let mut capabilities = Vec::new();
-    if product == RABBITMQ {
+    if product == rabbitmq::PRODUCT {
         let number = major_minor(&version);
         if number < (4, 0) {
             return Err(unfit(subject, &format!("RabbitMQ {version}")));
@@ -45,7 +48,7 @@ pub(crate) struct Dialect {
 
 /// How this peer writes and reads messages.
 pub(crate) fn dialect(peer: &Peer) -> Dialect {
-    let rabbitmq = peer.product() == RABBITMQ;
+    let rabbitmq = peer.product() == rabbitmq::PRODUCT;
     Dialect {
         rabbitmq,
         artemis: is_artemis(peer),
@@ -60,24 +63,16 @@ pub(crate) fn unfit(subject: String, who: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "connect to")
         .on(subject)
         .because(format!(
-            "{who} speaks AMQP 1.0 only through a plugin that declares nothing and confirms what \
+            "{who} speaks AMQP 1.0 only through a plugin that declares nothing and confirms messages that \
              it cannot route"
         ))
         .remedy("use amqp091:// with this broker, or RabbitMQ 4.0 or later")
-}
-
-/// `(4, 0)` from `4.0.5`. A part that cannot be read is 0.
-fn major_minor(version: &str) -> (u32, u32) {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().ok());
-    (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0))
 }
 
 /// Whether it is Apache ActiveMQ Artemis.
 pub(crate) fn is_artemis(peer: &Peer) -> bool {
     peer.product() == ARTEMIS
 }
-
-const RABBITMQ: &str = "RabbitMQ";
 
 const ARTEMIS: &str = "apache-activemq-artemis";
 

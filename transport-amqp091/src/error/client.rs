@@ -2,10 +2,9 @@
 
 use std::io;
 
-use enoki_core::{ErrorKind, transport::passing};
+use enoki_amqp::rabbitmq::{DIFFERENT, LOCKED, quote, transient_kind};
+use enoki_core::ErrorKind;
 use lapin::{ErrorKind as Lapin, protocol::AMQPError};
-
-use super::texts::quote;
 
 /// The kind of error that an error of lapin's means.
 pub(crate) fn kind(error: &lapin::Error) -> ErrorKind {
@@ -28,7 +27,7 @@ pub(crate) fn kind(error: &lapin::Error) -> ErrorKind {
 
 /// The kind that a reply code (§1.2) means. RabbitMQ uses some codes for several things; then its text decides.
 fn reply_kind(code: u16, text: &str) -> ErrorKind {
-    if let Some(kind) = passing(text) {
+    if let Some(kind) = transient_kind(text) {
         return kind;
     }
     match code {
@@ -69,7 +68,7 @@ pub(super) fn is_transient(error: &lapin::Error) -> bool {
             530 if error.get_message().as_str().contains("has reached the") => true,
             _ => {
                 let text = error.get_message();
-                passing(text.as_str()).is_some() || text.as_str().contains("timed out")
+                transient_kind(text.as_str()).is_some() || text.as_str().contains("timed out")
             }
         },
         Lapin::ChannelsLimitReached => true,
@@ -98,10 +97,8 @@ pub(super) fn reason(error: &lapin::Error) -> String {
 pub(super) fn advice(error: &lapin::Error) -> Option<&'static str> {
     let Lapin::ProtocolError(error) = error.kind() else { return None };
     match error.get_id() {
-        405 => Some("it belongs to another connection, which has to end first"),
-        406 if is_difference(error) => {
-            Some("declare it as it is, or delete it on the broker and declare it again")
-        }
+        405 => Some(LOCKED),
+        406 if is_difference(error) => Some(DIFFERENT),
         _ => None,
     }
 }

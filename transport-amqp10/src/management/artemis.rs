@@ -1,6 +1,7 @@
 //! Requests to Artemis's management address: the name of a resource and of an operation, and JSON.
 
 use bytes::Bytes;
+use enoki_amqp::rabbitmq::quote;
 use enoki_core::{Error, ErrorKind, Result, Value, transport::cross_protocol::Id};
 use fe2o3_amqp::{
     Receiver, Sender,
@@ -16,7 +17,7 @@ use serde_json::Value as Json;
 use super::manager::Manager;
 use crate::{
     address,
-    error::{self, Cause},
+    error::Cause,
     management_link::ManagementLink,
     proto::{
         encode::Encoder,
@@ -149,7 +150,7 @@ pub(crate) fn refused(operation: &'static str, subject: &str, text: &str) -> Err
     if text.is_empty() {
         error.because("the broker refused it and gave no reason")
     } else {
-        error.because(error::quote(text))
+        error.because(quote(text))
     }
 }
 

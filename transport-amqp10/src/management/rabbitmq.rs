@@ -1,10 +1,8 @@
 //! Requests to RabbitMQ's management node: HTTP over AMQP, on a pair of links with one name.
 
 use bytes::Bytes;
-use enoki_core::{
-    Error, ErrorKind, Result, Table, Value,
-    transport::{cross_protocol::Id, passing},
-};
+use enoki_amqp::rabbitmq::{DIFFERENT, LOCKED, quote, transient_kind};
+use enoki_core::{Error, ErrorKind, Result, Table, Value, transport::cross_protocol::Id};
 use fe2o3_amqp::{
     Receiver, Sender,
     link::receiver::CreditMode,
@@ -17,7 +15,7 @@ use futures_util::FutureExt;
 
 use super::manager::Manager;
 use crate::{
-    error::{self, Cause, INTERNAL, LOCKED, condition},
+    error::{Cause, INTERNAL, condition},
     management_link::ManagementLink,
     proto::{
         encode::Encoder,
@@ -47,7 +45,7 @@ pub(crate) async fn request(manager: &Manager<'_>, request: Request<'_>) -> Resu
     Err(if error.kind() != ErrorKind::Conflict {
         error
     } else if answer.text().contains("inequivalent") {
-        error.remedy("declare it as it is, or delete it on the broker and declare it again")
+        error.remedy(DIFFERENT)
     } else {
         error.remedy(LOCKED).transient(true)
     })
@@ -170,12 +168,11 @@ fn decode(bytes: &Bytes, number: u64) -> Option<Answer> {
     Some(Answer { status, body })
 }
 
-/// The error that an answer means; the text decides where RabbitMQ uses one status for several
-/// things.
+/// The error that an answer means. RabbitMQ uses some statuses for several things; then its text decides.
 fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
     let text = answer.text();
-    let away = passing(text);
-    let kind = away.unwrap_or(match answer.status {
+    let transient = transient_kind(text);
+    let kind = transient.unwrap_or(match answer.status {
         400 if text.contains("exclusive") && text.contains("locked") => ErrorKind::Conflict,
         400 if text.contains("exchange type") => ErrorKind::Unsupported,
         400 if text.contains("no queue") || text.contains("no exchange") => ErrorKind::NotFound,
@@ -189,11 +186,11 @@ fn refused(operation: &'static str, subject: &str, answer: &Answer) -> Error {
         _ => ErrorKind::Unexpected,
     });
     let error = Error::new(kind, operation).on(subject.to_owned());
-    let error = if away.is_some() { error.transient(true) } else { error };
+    let error = if transient.is_some() { error.transient(true) } else { error };
     if text.is_empty() {
         error.because(format!("the broker answered with status {}", answer.status))
     } else {
-        error.because(error::quote(text))
+        error.because(quote(text))
     }
 }
 

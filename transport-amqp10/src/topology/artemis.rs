@@ -1,6 +1,7 @@
 //! Queues of Artemis. It has no exchanges. Limits, expiry and dead letters are settings for patterns of
 //! addresses, which belong to its administrator: docs/design/18-artemis.md.
 
+use enoki_amqp::rabbitmq::DIFFERENT;
 use enoki_core::{
     Error, ErrorKind, QueueOption, QueueSpec, Result, ShortStr,
     transport::{Change, Found},
@@ -125,7 +126,7 @@ async fn find(manager: &Manager<'_>, operation: &'static str, spec: &QueueSpec) 
                 .because(format!(
                     "it exists with another {name}: asked for {asked:?}, it has {found:?}"
                 ))
-                .remedy("declare it as it is, or delete it on the broker and declare it again"));
+                .remedy(DIFFERENT));
         }
     }
     let number = |field| text(queue, field).parse::<u64>().unwrap_or(0);

@@ -1,32 +1,33 @@
-//! What RabbitMQ says of states that pass, in the words of its answers. Pure.
+//! Refusals of RabbitMQ that end by themselves, by the words of its texts. Pure.
 
-use crate::error::ErrorKind;
+use enoki_core::ErrorKind;
 
-/// What kind of failure an answer of RabbitMQ's tells of that passes by itself, whatever reply code or
-/// condition came with it: `None` where the code alone says it.
+/// The kind of a refusal that ends by itself, whatever reply code or condition came with it. `None` if the
+/// text does not say so: then the code alone has the meaning.
 ///
-/// RabbitMQ answers `NOT_FOUND` for a queue whose node is down, and `NOT_ALLOWED` for a virtual host
-/// that restarts or takes no more connections: codes that mean for good what the same broker takes a
-/// moment later. The error is to be marked as transient.
+/// RabbitMQ answers `NOT_FOUND` for a queue whose node is down, and `NOT_ALLOWED` for a virtual host that
+/// restarts or takes no more connections. These codes mean a final refusal elsewhere, and here the same
+/// broker may accept the request a moment later. Mark the error as transient.
 ///
 /// ```
-/// use enoki_core::{ErrorKind, transport::passing};
+/// use enoki_amqp::rabbitmq::transient_kind;
+/// use enoki_core::ErrorKind;
 ///
 /// let down = "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor";
-/// assert_eq!(passing(down), Some(ErrorKind::Connection));
-/// assert_eq!(passing("NOT_FOUND - no queue 'q' in vhost '/'"), None);
+/// assert_eq!(transient_kind(down), Some(ErrorKind::Connection));
+/// assert_eq!(transient_kind("NOT_FOUND - no queue 'q' in vhost '/'"), None);
 /// ```
-pub fn passing(answer: &str) -> Option<ErrorKind> {
-    // Names are quoted in the middle of an answer, so what it ends with is the broker's own word.
+pub fn transient_kind(answer: &str) -> Option<ErrorKind> {
+    // Names are quoted in the middle of a text, so the words at its end are the broker's own.
     let answer = answer.trim_end().trim_end_matches('.');
-    let away = [
+    let down = [
         "is down or inaccessible",
         "process is stopped by supervisor",
         "has crashed and failed to restart",
         "due to timeout",
         "' is down",
     ];
-    if away.iter().any(|words| answer.ends_with(words)) {
+    if down.iter().any(|words| answer.ends_with(words)) {
         return Some(ErrorKind::Connection);
     }
     // `connection limit (2) is reached`, of a virtual host, a user or a node.
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_told_by_the_end_of_the_answer() {
+    fn a_refusal_is_transient_by_the_end_of_its_text() {
         let refused = "NOT_ALLOWED - access to vhost 'v' refused for user 'u': ";
         let table = [
             (
@@ -68,13 +69,13 @@ mod tests {
             ("NOT_ALLOWED - vhost v not found", None),
             ("NOT_FOUND - no queue 'q' in vhost 'v'", None),
             ("", None),
-            // Names that look like it.
+            // Names that look like such an end.
             ("NOT_FOUND - no queue 'q is down or inaccessible' in vhost 'v'", None),
             ("NOT_FOUND - no queue 'q process is stopped by supervisor' in vhost 'v'", None),
             ("NOT_FOUND - no queue 'q' in vhost 'limit (1) is reached'", None),
         ];
         for (answer, expected) in table {
-            assert_eq!(passing(answer), expected, "{answer}");
+            assert_eq!(transient_kind(answer), expected, "{answer}");
         }
     }
 }

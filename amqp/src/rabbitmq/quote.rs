@@ -1,8 +1,14 @@
-//! RabbitMQ's texts, in an error. Pure.
+//! How errors quote RabbitMQ's texts. Pure.
 
 /// A reason that quotes the broker's text: on one line, shortened, and in our words if it says which argument
 /// differs.
-pub(crate) fn quote(text: &str) -> String {
+///
+/// ```
+/// use enoki_amqp::rabbitmq::quote;
+///
+/// assert_eq!(quote("no queue 'q'\nin vhost '/'"), "the broker answered: no queue 'q' in vhost '/'");
+/// ```
+pub fn quote(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     // When RabbitMQ fails, its text is its internal state, several pages long.
     let line = match line.char_indices().nth(LINE) {
@@ -54,6 +60,15 @@ mod tests {
         let text = "inequivalent arg 'type' for exchange 'e' in vhost 'v': received 'topic' but \
                     current is 'direct'";
         assert_eq!(quote(text), "it exists with another type: asked for 'topic', it has 'direct'");
+        let text = "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost \
+                    'v': received the value '2' of type 'long' but current is the value '1' of \
+                    type 'long'";
+        assert_eq!(quote(text), "it exists with another x-max-length: asked for '2', it has '1'");
+        // AMQP 0-9-1 has room for 255 bytes of the text: the rest still names the argument.
+        let cut = "PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q' in vhost 'v': \
+                   received none but curr";
+        assert_eq!(quote(cut), "it exists with another x-a: none but curr");
+        assert_eq!(quote("NOT_FOUND - no queue "), "the broker answered: NOT_FOUND - no queue");
         assert_eq!(quote("no such thing"), "the broker answered: no such thing");
     }
 }
