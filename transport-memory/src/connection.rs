@@ -23,7 +23,7 @@ impl Connection {
         let _ = self.ending.set(ending);
     }
 
-    /// Wakes those who wait for the end.
+    /// Wakes the tasks that wait for the end.
     pub(crate) fn announce(&self) {
         self.announced.notify_waiters();
     }

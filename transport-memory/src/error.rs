@@ -38,7 +38,7 @@ fn missing(operation: &'static str, subject: String) -> Error {
         .remedy("declare it first")
 }
 
-/// What exists is not what was asked for.
+/// It exists, and differs from the one that was asked for.
 pub(crate) fn differs(operation: &'static str, subject: String, difference: String) -> Error {
     Error::new(ErrorKind::Conflict, operation)
         .on(subject)

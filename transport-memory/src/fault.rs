@@ -15,9 +15,9 @@ pub enum Fault {
     ReleaseIsCounted,
     /// A message that no queue is bound for is confirmed.
     UnroutableIsConfirmed,
-    /// What is published is stored, and never confirmed or refused.
+    /// A published message is stored, and never confirmed or refused.
     ConfirmsAreLost,
-    /// What is published is confirmed, and not stored.
+    /// A published message is confirmed, and not stored.
     MessagesAreLost,
     /// A receiver gets whatever there is.
     PrefetchIsIgnored,

@@ -48,7 +48,7 @@ impl MemoryReceiver {
 #[async_trait]
 impl Receiver for MemoryReceiver {
     async fn receive(&mut self, into: &mut Vec<Delivered>, max: usize) -> Result<(), End> {
-        // What is always ready would keep its thread from others.
+        // A future that is always ready would keep its thread from other tasks.
         tokio::task::coop::consume_budget().await;
         loop {
             match self.broker.with(|state, _| state.take(self.consumer, into, max)) {

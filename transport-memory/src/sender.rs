@@ -57,7 +57,7 @@ impl Sender for MemorySender {
     }
 
     async fn outcomes(&mut self, into: &mut Vec<(u64, PublishOutcome)>) -> Result<()> {
-        // What is always ready would keep its thread from others.
+        // A future that is always ready would keep its thread from other tasks.
         tokio::task::coop::consume_budget().await;
         if self.decided.is_empty() {
             return Err(error::ended("publish", self.connection.ended().await));

@@ -219,7 +219,7 @@ fn refuse_reserved(operation: &'static str, name: &ShortStr, subject: String) ->
 
 // --- comparison ---
 
-/// Collects what differs between what exists and what is asked for.
+/// Collects the differences between what exists and what is asked for.
 #[derive(Default)]
 struct Comparison(Vec<String>);
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use enoki_core::Capability;
 
-/// The broker that a broker in memory is like: what it can, refuses and orders as that one does.
+/// The broker that a broker in memory is like: its capabilities, its refusals, its order of messages.
 ///
 /// A URL names it, `memory://shop?as=rabbitmq-4.0`; without a name it is the newest. Each is what that
 /// broker is over AMQP 0-9-1, where it can least. What it refuses over AMQP 1.0 alone, such as a binding

@@ -131,7 +131,7 @@ impl State {
         now: Instant,
     ) -> Option<QueueKey> {
         let consumer = self.consumers.get_mut(key)?;
-        // A session that is lost is lost for those who had stopped before, too.
+        // A session that is lost is lost for consumers that had stopped before, too.
         if matches!(consumer.end, None | Some(ConsumerEnd::Lingers))
             || matches!(end, ConsumerEnd::Lost(_))
         {

@@ -1,4 +1,4 @@
-//! A consumer as the broker knows it: what it has been given and not settled.
+//! A consumer as the broker knows it, with its unsettled deliveries.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -53,7 +53,7 @@ enum Sleep {
     Until(Option<Instant>),
 }
 
-/// What a receiver finds.
+/// The answer to a receiver that asks for deliveries.
 pub(crate) enum Taken {
     Some,
     End(ConsumerEnd),

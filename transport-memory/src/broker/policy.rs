@@ -1,4 +1,4 @@
-//! What the arguments of a queue ask for.
+//! The limits that the arguments of a queue ask for.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl Policy {
     }
 }
 
-/// What RabbitMQ refuses on classic queues.
+/// Arguments that RabbitMQ refuses on classic queues.
 const REPLICATED_ONLY: &[&str] =
     &["x-dead-letter-strategy", "x-quorum-initial-group-size", "x-quorum-target-group-size"];
 

@@ -41,7 +41,7 @@ impl Entry {
 pub(crate) struct Ready {
     order: Order,
     levels: Vec<Level>,
-    /// What came back to a replicated queue, before everything else.
+    /// Messages that came back to a replicated queue: they go before all others.
     returned: VecDeque<Entry>,
     /// How many were taken, other than from `returned`.
     taken: u64,
@@ -55,7 +55,7 @@ pub(crate) enum Order {
     /// The highest priority first, then the place in the queue, which a message has again when it comes
     /// back: a classic queue.
     Places { levels: u8 },
-    /// First what came back, in the order in which it did: a replicated queue.
+    /// First the messages that came back, in the order in which they did: a replicated queue.
     Returned(Priorities),
 }
 

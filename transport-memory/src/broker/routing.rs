@@ -203,7 +203,7 @@ impl Exchange {
     }
 }
 
-/// Adds what is not there yet.
+/// Adds an item that is not there yet.
 fn add<T: PartialEq>(to: &mut Vec<T>, item: T) {
     if !to.contains(&item) {
         to.push(item);
