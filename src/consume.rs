@@ -31,7 +31,7 @@
 //! [`service::Extension`](crate::service::Extension).
 
 pub use enoki_core::{
-    Attempt, Body, Configured, Consumer, ConsumerHealth, Counted, Delivery, Envelope, Failure,
-    FromDelivery, FromState, Handler, Incoming, IntoOutcome, OnCancel, OnError, Outcome, Provided,
-    Provider, Settled, State, Subscription, WorkerInfo,
+    Attempt, Body, Configured, Consumer, ConsumerHealth, Counted, DelayedBy, Delivery, Envelope,
+    Failure, FromDelivery, FromState, Handler, Incoming, IntoOutcome, OnCancel, OnError, Outcome,
+    Provided, Provider, Retry, Settled, State, Subscription, WorkerInfo,
 };

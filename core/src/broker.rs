@@ -20,6 +20,7 @@ use crate::{
     publisher::mandatory::require_queue,
     publisher::pipeline::{PipelineOptions, PublishPipeline, Window},
     publisher::{Publisher, PublisherOptions},
+    retry::plan::DelayedBy,
     short_str::ShortStr,
     source::{self, Source},
     subscription::Subscription,
@@ -199,6 +200,27 @@ impl Broker {
                 }
             })
             .await
+    }
+
+    /// Who keeps a failed message of this queue until its next attempt, where its handler has
+    /// [`OnError::retry`](crate::OnError::retry). [`Unsupported`](ErrorKind::Unsupported) where this broker
+    /// lets no attempt be counted: a consumer with that policy does not start then.
+    ///
+    /// ```
+    /// # use enoki::{WorkQueue, consume::DelayedBy};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> enoki::Result<()> {
+    /// const BILLING: WorkQueue<String> = WorkQueue::new("billing");
+    ///
+    /// let broker = enoki::connect("memory://delayed-by").await?;
+    /// assert_eq!(broker.delayed_by(&BILLING)?, DelayedBy::WaitQueues); // as RabbitMQ 4.3 over AMQP 0-9-1
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn delayed_by<M: Payload>(&self, queue: &dyn Queue<Message = M>) -> Result<DelayedBy> {
+        let spec = queue.spec();
+        DelayedBy::of(self.peer(), &spec)
+            .ok_or_else(|| DelayedBy::unsupported(self.peer(), &spec.name))
     }
 
     /// The whole name of a queue: a temporary one has a suffix of this handle's.

@@ -6,6 +6,7 @@ pub(crate) mod handler;
 pub(crate) mod incoming;
 pub(crate) mod on_error;
 pub(crate) mod provider;
+pub(crate) mod retry;
 pub(crate) mod worker;
 
 use std::{fmt, num::NonZeroU16, sync::Arc};
@@ -20,12 +21,14 @@ use tokio::{
 use crate::{
     broker_options::BrokerOptions,
     consumer::handler::{ConsumerOptions, Handler},
+    consumer::retry::retrier::Retrier,
     consumer::worker::{Run, Runner, Worker, WorkerPermits},
     deadline::deadline,
     entrypoint::{Entrypoint, Scope},
     error::{Error, ErrorKind, Result},
     health::ConsumerHealth,
     message::payload::Payload,
+    retry::plan::Plan,
     short_str::ShortStr,
     source::{self, Source},
     subscription::Subscription,
@@ -143,14 +146,25 @@ impl Entrypoint for Consumer {
 
     async fn start(&mut self, scope: Scope) -> Result<()> {
         let (concurrency, prefetch) = self.check()?;
-        let connections = scope.broker().connections();
-        let topology = connections.localize(&self.topology)?;
+        let (broker, connections) = (scope.broker(), scope.broker().connections());
+        let mut topology = connections.localize(&self.topology)?;
         let queue = connections.whole_name(self.queue.clone(), self.unique)?;
+        let policy = self.options.on_error.policy();
+        let retries = policy
+            .map(|policy| Plan::new(policy, broker.peer(), &queue, &self.queue, &topology))
+            .transpose()?;
+        retries.iter().for_each(|plan| plan.describe(&mut topology));
         let source = Source::new(connections, topology, queue.clone(), prefetch);
         let subscription =
             Subscription::open(connections, source, self.options.on_cancel, scope.start_by())
                 .await?;
         let mut worker = self.worker(scope.service().clone(), connections.options());
+        if let Some(plan) = retries {
+            let (service, handler) = (scope.service().clone(), worker.callee.handler.clone());
+            let retrier =
+                Retrier::open(plan, broker, queue.clone(), service, handler, scope.start_by());
+            worker.retrier = Some(retrier.await?);
+        }
         worker.queue = queue;
         worker.results = scope.results().clone();
         let worker = Arc::new(worker);

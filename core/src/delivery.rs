@@ -206,6 +206,10 @@ impl Delivery {
         &self.envelope
     }
 
+    pub(crate) fn envelope_mut(&mut self) -> &mut Envelope {
+        &mut self.envelope
+    }
+
     /// The message with its headers and properties.
     pub fn message(&self) -> &Message {
         &self.envelope.message

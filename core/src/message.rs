@@ -259,7 +259,7 @@ fn check_value(value: &Value, header: &str, depth: usize) -> Result<()> {
 }
 
 /// The encoded size as AMQP 0-9-1 writes it (§4.2.5.5), the larger of the two protocols.
-fn table_size(table: &Table) -> usize {
+pub(crate) fn table_size(table: &Table) -> usize {
     4 + table.iter().map(|(name, value)| 1 + name.len() + value_size(value)).sum::<usize>()
 }
 

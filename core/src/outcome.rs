@@ -160,6 +160,9 @@ pub enum Counted {
     ByBroker,
     /// The broker only marks what was delivered before: 2 means two or more.
     ByFlag,
+    /// The toolkit counts failures of each message, in a header of the copy that it publishes for the next
+    /// attempt: see [`OnError::retry`](crate::OnError::retry).
+    ByToolkit,
 }
 
 impl Attempt {

@@ -232,7 +232,8 @@ impl<M> Publisher<M> {
         self.publication(message)
     }
 
-    fn publication(&self, message: Message) -> Publication<'_, M> {
+    /// A message as it is, on this publisher's route.
+    pub(crate) fn publication(&self, message: Message) -> Publication<'_, M> {
         let Inner { route, options, .. } = &*self.inner;
         Publication {
             publisher: &self.inner,

@@ -74,7 +74,7 @@ macro_rules! cases {
         pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
             name: concat!($group, "::", stringify!($case)),
             needs: &[
-                $($($crate::case::Need::Can(enoki_core::Capability::$can)),+)?
+                $($($crate::case::Need::Can(enoki_core::Capability::$can)),+,)?
                 $($crate::case::Need::Cannot(enoki_core::Capability::$cannot),)?
                 $($crate::case::Need::Broken($crate::harness::Broken::$how))?
             ],

@@ -9,6 +9,7 @@ mod headers;
 mod limits;
 mod many;
 mod publish;
+mod retry;
 mod routing;
 mod service;
 mod settle;
@@ -27,6 +28,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> + Send {
         publish::CASES,
         consume::CASES,
         settle::CASES,
+        retry::CASES,
         headers::CASES,
         codec::CASES,
         errors::CASES,

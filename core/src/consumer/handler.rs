@@ -55,8 +55,9 @@ pub trait Handler<M, S, A>: Clone + Send + Sync + Sized + 'static {
         Configured::new(self.options(), self).prefetch(deliveries)
     }
 
-    /// What happens to a delivery whose handler returned an error; [`OnError::requeue`] by default.
-    fn on_error(self, on_error: OnError) -> Configured<Self, M, S, A> {
+    /// What happens to a delivery whose handler returned an error; [`OnError::requeue`] by default, and
+    /// [`OnError::retry`] tries it again later.
+    fn on_error(self, on_error: impl Into<OnError>) -> Configured<Self, M, S, A> {
         Configured::new(self.options(), self).on_error(on_error)
     }
 
@@ -168,8 +169,8 @@ impl<H, M, S, A> Configured<H, M, S, A> {
 
     /// See [`Handler::on_error`].
     #[must_use]
-    pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.options.on_error = on_error;
+    pub fn on_error(mut self, on_error: impl Into<OnError>) -> Self {
+        self.options.on_error = on_error.into();
         self
     }
 

@@ -10,6 +10,10 @@ use crate::{
     consumer::handler::{ConsumerOptions, Expected, Handled, Handler},
     consumer::incoming::{Hooks, Incoming},
     consumer::on_error::OnError,
+    consumer::retry::{
+        marks::History,
+        retrier::{Failed, Retrier},
+    },
     context::{Call, Callee},
     delivery::{Delivery, Envelope},
     error::{Error, ErrorKind},
@@ -31,6 +35,8 @@ pub(crate) struct Worker {
     pub(crate) queue: ShortStr,
     runner: Arc<dyn Run>,
     pub(super) results: Results,
+    /// Set where `on_error` retries, before the first delivery; a test that calls a handler has none.
+    pub(super) retrier: Option<Retrier>,
 }
 
 impl Worker {
@@ -55,19 +61,22 @@ impl Worker {
             queue,
             runner,
             results: Results::default(),
+            retrier: None,
         }
     }
 
     pub(super) async fn work(self: Arc<Self>, deliveries: Deliveries, mut permits: WorkerPermits) {
-        while let Some(delivery) = deliveries.next().await {
+        while let Some(mut delivery) = deliveries.next().await {
             let permit = permits.acquire().await;
             // It may have been revoked meanwhile.
             let (Ok(_permit), false) = (permit, delivery.is_revoked()) else {
                 delivery.release();
                 continue;
             };
+            let retrier = self.retrier.as_ref();
+            let history = retrier.map(|retrier| retrier.begin(delivery.envelope_mut()));
             let envelope = self.results.is_listened_to().then(|| delivery.envelope().clone());
-            let (ended, outcome) = self.handle(delivery).await;
+            let (ended, outcome) = self.handle(delivery, history.unwrap_or_default()).await;
             if let Some(envelope) = envelope {
                 self.results.tell(self.result(envelope, ended, outcome));
             }
@@ -86,13 +95,17 @@ impl Worker {
 
     /// Runs the handler and settles the delivery, unless the handler took it. A panic of whatever is
     /// around the handler is one of the handler: the worker goes on with the next delivery.
-    pub(crate) async fn handle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
+    pub(crate) async fn handle(
+        &self,
+        delivery: Delivery,
+        history: History,
+    ) -> (Ended, Option<Outcome>) {
         // The delivery is dropped where it was, and so requeued.
         let requeued = |_| (Ended::Panicked, Some(Outcome::Requeue));
-        guarded("handle a message", self.settle(delivery)).await.unwrap_or_else(requeued)
+        guarded("handle a message", self.settle(delivery, history)).await.unwrap_or_else(requeued)
     }
 
-    async fn settle(&self, delivery: Delivery) -> (Ended, Option<Outcome>) {
+    async fn settle(&self, delivery: Delivery, history: History) -> (Ended, Option<Outcome>) {
         if let Some(reason) = delivery.undecodable() {
             log(
                 || tracing::warn!(queue = &*self.queue, %reason, "rejected: the message cannot be read"),
@@ -105,16 +118,35 @@ impl Worker {
         let mut delivery = Some(delivery);
         let (ended, outcome) = call.run(self.run(&mut delivery)).await;
         // Without its token where an argument of the handler took it.
-        let settled = delivery.filter(Delivery::has_token).map(|delivery| {
-            delivery.settle(outcome);
-            outcome
-        });
-        (ended, settled)
+        let Some(delivery) = delivery.filter(Delivery::has_token) else { return (ended, None) };
+        let settlement = self.settlement(&delivery, history, &ended, outcome).await;
+        delivery.settle(settlement);
+        (ended, Some(outcome))
+    }
+
+    /// How the delivery is settled after this outcome: a retry or a dead letter is stored first, where the
+    /// policy of the consumer decided it.
+    async fn settlement(
+        &self,
+        delivery: &Delivery,
+        history: History,
+        ended: &Ended,
+        outcome: Outcome,
+    ) -> Outcome {
+        let failure = match ended {
+            Ended::Failed(failure) if failure.chosen().is_none() => Some(failure),
+            Ended::Panicked => None,
+            _ => return outcome,
+        };
+        let Some(retrier) = &self.retrier else { return outcome };
+        let failed = Failed { envelope: delivery.envelope(), history, failure };
+        retrier.settle(failed, outcome).await
     }
 
     /// Runs the handler, with everything that providers do before and after it.
     async fn run(&self, delivery: &mut Option<Delivery>) -> (Ended, Outcome) {
         let mut hooks = Hooks::default();
+        let attempt = delivery.as_ref().map_or(1, |delivery| delivery.attempt().number);
         let incoming = Incoming::new(delivery, &self.codecs, &self.callee, &mut hooks);
         let handled = AssertUnwindSafe(self.runner.run(incoming)).catch_unwind().await;
         let (queue, handler) = (&*self.queue, &*self.callee.handler);
@@ -134,20 +166,18 @@ impl Worker {
             }
             Err(panic) => {
                 forget(panic);
-                log(|| {
-                    let what = "the handler panicked; its delivery is requeued";
-                    tracing::error!(queue, handler, "{what}");
-                });
+                let then = self.on_error.outcome_of_a_panic(attempt);
+                log(|| tracing::error!(queue, handler, %then, "the handler panicked"));
                 let _ = hooks.result(Err(Failure::new("the handler panicked"))).await;
                 self.leave(&mut hooks).await;
-                return (Ended::Panicked, Outcome::Requeue);
+                return (Ended::Panicked, then);
             }
         };
         let left = hooks.tear_down().await;
         match result.and_then(|outcome| left.map(|()| outcome)) {
             Ok(outcome) => (Ended::Returned, outcome),
             Err(failure) => {
-                let then = failure.chosen().unwrap_or(self.on_error.outcome());
+                let then = failure.chosen().unwrap_or_else(|| self.on_error.outcome(attempt));
                 let is_expected = self.expected.iter().any(|expects| expects(failure.source()));
                 log(|| match is_expected {
                     true => tracing::warn!(queue, handler, %failure, %then, "{what}, as expected"),

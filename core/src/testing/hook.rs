@@ -8,6 +8,7 @@ use crate::{
     broker_options::BrokerOptions,
     consumer::Consumer,
     consumer::handler::Handler,
+    consumer::retry::marks::History,
     consumer::worker::Worker,
     context::Context,
     delivery::{Delivery, Envelope, Settler},
@@ -130,7 +131,7 @@ impl<M: Payload> EntrypointHook<M> {
             undecodable: None,
         };
         let delivery = Delivery::new(delivered, self.writes.clone(), Settler::alone(settle));
-        let working = timeout(self.within, self.worker.handle(delivery));
+        let working = timeout(self.within, self.worker.handle(delivery, History::default()));
         let (ended, _) = working.await.map_err(|_| {
             Error::new(ErrorKind::Timeout, "call")
                 .on(format!("handler {:?}", &*self.worker.callee.handler))

@@ -17,6 +17,7 @@ mod poison;
 mod provider;
 mod publication;
 mod recall;
+mod retries;
 mod script;
 mod service;
 mod subscription;
