@@ -23,6 +23,10 @@ pub struct WorkerResult {
     /// How the delivery was settled; `None` where the handler took the
     /// [`Delivery`](crate::Delivery) to settle it itself.
     ///
+    /// Where [`OnError::retry`](crate::OnError::retry) decided, `RetryAfter` says that the message is tried
+    /// again, and `Reject` that it is a dead letter. On a running service the delivery itself may have been
+    /// acknowledged then, because a copy of it was stored.
+    ///
     /// On a running service it is on its way to the broker, and perhaps not there yet.
     pub outcome: Option<Outcome>,
 }
