@@ -38,8 +38,7 @@ impl DelayedBy {
         if by_replicated || peer.can(Capability::DelayedRequeue) {
             return Some(Self::Broker);
         }
-        let needed = [Capability::Expiry, Capability::DeadLetter, Capability::UnroutableDetection];
-        if needed.iter().all(|capability| peer.can(*capability)) {
+        if WAIT_QUEUES.iter().all(|capability| peer.can(*capability)) {
             return Some(Self::WaitQueues);
         }
         peer.can(Capability::DeliveryCount).then_some(Self::Consumer)
@@ -65,6 +64,16 @@ impl fmt::Display for DelayedBy {
         })
     }
 }
+
+/// What a peer has to do for wait queues.
+const WAIT_QUEUES: &[Capability] = &[
+    Capability::QueueExpiry,
+    Capability::QueueMessageExpiry,
+    Capability::MessageExpiry,
+    Capability::DeadLetterRejected,
+    Capability::DeadLetterExpired,
+    Capability::UnroutableDetection,
+];
 
 /// What a consumer's policy comes to at one peer.
 #[derive(Debug)]
@@ -172,7 +181,7 @@ impl WaitQueue {
         spec.expires = Some(Self::expires(delay));
         spec.dead_letter = Some(DeadLetter::to_queue(of.name.clone()));
         let lasts = of.durable && !of.exclusive && !of.auto_delete;
-        if lasts && peer.can(Capability::ReplicatedQueues) {
+        if lasts && peer.can(Capability::ReplicatedQueues) && peer.can(Capability::LengthLimit) {
             spec.kind = QueueKind::Replicated;
             // Without both, the broker removes a message that it has sent on, whether it arrived or not.
             spec.overflow = Some(Overflow::RejectPublish);
@@ -241,12 +250,17 @@ mod tests {
             (&[C::DelayedRequeue], &passive, Some(DelayedBy::WaitQueues)),
             (NO_DELAYS, &replicated, Some(DelayedBy::WaitQueues)),
             (
-                &[C::DelayedRequeue, C::ReplicatedDelayedRequeue, C::Expiry],
+                &[C::DelayedRequeue, C::ReplicatedDelayedRequeue, C::QueueExpiry],
                 &classic,
                 Some(DelayedBy::Consumer),
             ),
             (
-                &[C::DelayedRequeue, C::ReplicatedDelayedRequeue, C::DeadLetter, C::DeliveryCount],
+                &[
+                    C::DelayedRequeue,
+                    C::ReplicatedDelayedRequeue,
+                    C::DeadLetterExpired,
+                    C::DeliveryCount,
+                ],
                 &classic,
                 None,
             ),
