@@ -81,7 +81,7 @@ impl Retrier {
         tracing::info!(
             queue = &*queue,
             handler = &*handler,
-            "failed messages are tried again: {policy}; until then {by} has them; then they go to {}",
+            "failed messages are tried again: {policy}; kept until then by: {by}; after the last one they go to {}",
             match target.exchange.is_empty() {
                 true => format!("queue {:?}", target.routing_key.as_deref().unwrap_or_default()),
                 false => format!("exchange {:?}", target.exchange.as_str()),
