@@ -17,7 +17,7 @@ dev/test quick [OPTION…]     for every day: fmt, clippy, and the test programs
   doc        cargo doc, warnings are errors
   examples   each example runs to its end, in memory
   deny       cargo deny: licences, advisories, which crate may depend on which
-  api        the public interface of each crate is the text in `api/`; needs a nightly Rust
+  api        the public interface of enoki and enoki-core is the text in `api/`; needs a nightly Rust
 
   package    every crate builds from its package alone
   pairs      the facade builds with every pair of features
