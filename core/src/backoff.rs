@@ -82,8 +82,8 @@ impl Pauses {
         Self { failing: growing(), breaking: growing(), last: Duration::ZERO }
     }
 
-    /// After a try that failed with this. A broker that cannot be reached is not the busier for one
-    /// more try, and who waits for it wants it back at once; one that answers and refuses is.
+    /// After a try that failed with this. One more try costs a broker nothing while it cannot be reached,
+    /// and the calls that wait need it at once; it costs work where the broker answers and refuses.
     pub(crate) fn after_a_failed_try(&mut self, reason: &Error) -> Pause {
         match reason.kind() {
             ErrorKind::Connection | ErrorKind::Timeout => self.failing.next(Pace::Away),

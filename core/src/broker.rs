@@ -78,7 +78,7 @@ impl Broker {
         Ok(Self { connections, windows: Arc::default() })
     }
 
-    /// Who was reached, and what they can do.
+    /// The broker that was reached, and what it can do.
     pub fn peer(&self) -> &Peer {
         self.connections.peer()
     }
@@ -310,9 +310,9 @@ impl Broker {
             .await
     }
 
-    /// Closes the connections: waits for the outcomes of what was published, then says goodbye, all
-    /// within this time. What is published or consumed later fails as
-    /// [`Closed`](ErrorKind::Closed). Twice is once.
+    /// Waits for the outcomes of what was published, then closes the connections, all within this
+    /// time. What is published or consumed later fails as
+    /// [`Closed`](ErrorKind::Closed). Idempotent.
     pub async fn close(&self, within: Duration) {
         let deadline = deadline(within);
         drain(&self.windows, deadline).await;

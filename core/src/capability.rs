@@ -142,7 +142,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Who is at the other end of a session, and what they can do.
+/// The broker at the other end of a session, and what it can do.
 ///
 /// ```
 /// use enoki_core::{Capability, Peer};

@@ -81,7 +81,7 @@ enum State {
     Opening { tries: u64, reason: Option<Error> },
     /// Open. It is whole when everything that is declared on each session is there.
     Up { live: LiveSession, blocked: Option<Arc<str>>, is_whole: bool },
-    /// Closed for good.
+    /// Closed by the program; it is not opened again.
     Closed,
 }
 
@@ -211,7 +211,7 @@ impl Connection {
         }
     }
 
-    /// Whether it was closed for good.
+    /// Whether the program closed it.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(*self.state.borrow(), State::Closed)
     }
@@ -221,7 +221,7 @@ impl Connection {
         ConnectionStatus(self.state.clone())
     }
 
-    /// Closes the connection for good. Twice is once.
+    /// Closes the connection, and opens it no more. Idempotent.
     pub(crate) async fn close(&self, deadline: Instant) {
         let mut state = self.state.clone();
         let closing = async {

@@ -151,7 +151,7 @@ pub(crate) fn changes(topology: &Topology) -> impl Iterator<Item = Change> {
 /// A replicated queue that others declared has a delivery limit of the broker's, and its messages may be
 /// worth more than its arguments: there is a way to keep both.
 ///
-/// What is passive is for others to declare, so the one who is told that it is missing may not know.
+/// Another program declares what is passive here, so this program may not know why it is missing.
 fn explained(error: Error, change: &Change) -> Error {
     match change {
         Change::VerifyQueue(_) | Change::VerifyExchange(_)

@@ -57,7 +57,7 @@ pub struct Properties {
     /// The queue that answers go to: its name, and no address.
     pub reply_to: Option<ShortStr>,
     /// The application's name for this sort of message (`type` on the wire). Not `amqp-1.0`, which
-    /// RabbitMQ takes for a word of its own.
+    /// RabbitMQ takes for a keyword of its own.
     pub kind: Option<ShortStr>,
     /// The application that published it.
     pub app_id: Option<ShortStr>,

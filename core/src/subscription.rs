@@ -127,8 +127,8 @@ impl Subscription {
         }
     }
 
-    /// Waits until its receiver is gone, a moment at most: who consumes next gets what it held, in its
-    /// order.
+    /// Waits until its receiver is gone, a moment at most: the next consumer gets what it held, in the order
+    /// of the queue.
     pub(crate) async fn until_gone(mut self) {
         let _ = timeout_at(deadline(GRACE), &mut self.task).await;
     }
@@ -155,10 +155,10 @@ impl Drop for Subscription {
 
 async fn end_of(mut ended: watch::Receiver<Option<Result<()>>>) -> Result<()> {
     let end = ended.wait_for(Option::is_some).await.map(|end| end.clone()).unwrap_or(None);
-    // Who kills a task does not ask how it ended; so one that is gone without a word has panicked.
+    // No caller asks for the end of a task that it killed, so a task without a result has panicked.
     end.unwrap_or_else(|| {
         Err(Error::new(ErrorKind::Unexpected, "consume")
-            .because("the task that receives ended without a word"))
+            .because("the task that receives ended and gave no reason"))
     })
 }
 

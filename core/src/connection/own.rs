@@ -53,7 +53,7 @@ impl OwnConnections {
         Ok(connection)
     }
 
-    /// Closes all of them for good, and makes no more.
+    /// Closes all of them, and makes no more.
     pub(crate) async fn close(&self, deadline: Instant) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         let connections: Vec<_> =

@@ -97,8 +97,8 @@ impl Hooks {
         Ok(())
     }
 
-    /// Tells the result to everything that was provided, and takes its leave; what comes of it is
-    /// the result that counts.
+    /// Tells the result to everything that was provided. A provider that fails turns a success into
+    /// that failure, which is returned.
     pub(crate) async fn result(
         &mut self,
         mut result: Result<Outcome, Failure>,

@@ -115,7 +115,7 @@ pub trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The last that is heard of it, also when the handler never ran.
+    /// Called last, also when the handler never ran.
     async fn teardown(&self, worker: &WorkerInfo, handle: Self::Handle) -> Result<(), Failure> {
         let _ = (worker, handle);
         Ok(())

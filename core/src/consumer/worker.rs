@@ -197,13 +197,13 @@ impl Worker {
     }
 }
 
-/// Whose turn it is, where a service limits how many of its workers run.
+/// Permits of the service, where it limits how many of its workers run at a time.
 pub(super) struct WorkerPermits {
     limit: Option<Arc<Semaphore>>,
     stopping: watch::Receiver<bool>,
 }
 
-/// The consumer stops, and the turn has not come.
+/// The consumer stops before this worker got a permit.
 pub(super) struct Stopping;
 
 impl WorkerPermits {
@@ -211,7 +211,8 @@ impl WorkerPermits {
         Self { limit, stopping }
     }
 
-    /// Waits for it; in the order of asking, over all consumers of the service.
+    /// Waits for a permit. Workers get them in the order in which they ask, over all consumers of the
+    /// service.
     async fn acquire(&mut self) -> Result<Option<OwnedSemaphorePermit>, Stopping> {
         let Some(limit) = self.limit.clone() else { return Ok(None) };
         tokio::select! {

@@ -64,7 +64,7 @@ pub(crate) struct QueuedMessage {
     pub(crate) reply: Reply,
 }
 
-/// Who is told the outcome.
+/// Which caller is told the outcome.
 #[derive(Debug)]
 pub(crate) enum Reply {
     One(oneshot::Sender<Result<()>>),

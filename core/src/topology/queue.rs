@@ -35,7 +35,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     }
 }
 
-/// A durable queue on one node, shared by everybody who consumes from it.
+/// A durable queue on one node, shared by all its consumers.
 ///
 /// ```
 /// use std::time::Duration;

@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 128;
 /// How many elements without bytes a body may claim.
 const EMPTY_ELEMENTS: usize = 65_536;
 
-/// Why a body was refused, without a word of it.
+/// Why a body was refused, without any text from it.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal(String);
 

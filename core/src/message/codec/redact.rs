@@ -1,4 +1,4 @@
-//! Why a body could not be read, without a word of it.
+//! Takes the text of the body out of serde's errors, so that no error or log shows it.
 
 /// What serde says of a value that does not fit, without the value.
 ///

@@ -2,7 +2,7 @@
 
 use crate::connection::{DeclaredByHand, Standing};
 
-/// Tells the messages that found no queue for good from those that came while what the program
+/// Tells the messages that found no queue and will find none, from those that came while what the program
 /// declared by hand was away with its connection.
 pub(super) struct Unrouted {
     by_hand: DeclaredByHand,
