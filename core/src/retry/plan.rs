@@ -223,7 +223,9 @@ mod tests {
     }
 
     fn peer(lacks: &[Capability]) -> Peer {
-        let can = Capability::ALL.iter().copied().filter(|can| !lacks.contains(can));
+        let lacks = |can: &Capability| lacks.contains(can);
+        let can = Capability::ALL.iter().copied();
+        let can = can.filter(|can| !lacks(can) && !can.parts().iter().any(lacks));
         Peer::new("test", "1", can)
     }
 
