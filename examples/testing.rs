@@ -190,7 +190,7 @@ mod tests {
 
         use enoki::{
             Error, ErrorKind,
-            broker::Peer,
+            broker::{Capability, Peer},
             mock::{MockSender, MockSession, MockTransport},
             transport::{Found, PublishOutcome},
         };
@@ -206,7 +206,7 @@ mod tests {
 
         fn session() -> MockSession {
             let mut session = MockSession::new();
-            session.expect_peer().return_const(Peer::new("full", "1", []));
+            session.expect_peer().return_const(Peer::new("full", "1", [Capability::Exchanges]));
             session.expect_ended().returning(|| Box::pin(pending()));
             session.expect_apply().returning(|_| Box::pin(ready(Ok(Found::default()))));
             session.expect_sender().returning(|_| Box::pin(ready(Ok(Box::new(sender()) as _))));
