@@ -206,7 +206,8 @@ mod tests {
 
         fn session() -> MockSession {
             let mut session = MockSession::new();
-            session.expect_peer().return_const(Peer::new("full", "1", [Capability::Exchanges]));
+            let can = [Capability::Exchanges, Capability::UnroutableDetection];
+            session.expect_peer().return_const(Peer::new("full", "1", can));
             session.expect_ended().returning(|| Box::pin(pending()));
             session.expect_apply().returning(|_| Box::pin(ready(Ok(Found::default()))));
             session.expect_sender().returning(|_| Box::pin(ready(Ok(Box::new(sender()) as _))));
