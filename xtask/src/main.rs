@@ -10,6 +10,8 @@ mod mutants;
 mod options;
 mod prepare;
 mod programs;
+#[cfg(test)]
+mod pure;
 mod release;
 mod report;
 mod results;
