@@ -51,7 +51,7 @@ cases! { "publish":
     message_ids_are_made_and_kept,
     a_dropped_confirm_does_not_take_the_message_back,
     twenty_publishers_close_after_ten_thousand_messages within 240,
-    a_body_that_is_too_large_is_refused_and_disturbs_nobody,
+    a_body_that_is_too_large_is_refused_and_disturbs_no_other,
     a_large_body_arrives_whole,
     headers_that_are_too_large_are_refused_and_disturb_nobody,
     a_deadline_of_zero_is_kept,
@@ -559,7 +559,7 @@ async fn twenty_publishers_close_after_ten_thousand_messages(stage: &Stage) -> R
 }
 
 /// A broker answers a body that is too large by closing the channel.
-async fn a_body_that_is_too_large_is_refused_and_disturbs_nobody(
+async fn a_body_that_is_too_large_is_refused_and_disturbs_no_other(
     stage: &Stage,
 ) -> Result<(), Failed> {
     let broker = stage.broker().await?;

@@ -26,7 +26,7 @@ cases! { "topology":
     an_exchange_of_another_kind_is_a_conflict [Exchanges],
     an_exchange_with_other_options_is_a_conflict [Exchanges],
     what_a_queue_cannot_be_is_refused_by_name,
-    a_conflict_disturbs_nobody,
+    a_conflict_disturbs_no_other,
     verifying_finds_what_exists,
     verifying_creates_nothing,
     verifying_compares_arguments [LengthLimit],
@@ -41,7 +41,7 @@ cases! { "topology":
     names_have_at_most_255_bytes,
     names_may_be_in_any_language,
     an_exchange_where_there_are_none_is_refused_by_name without Exchanges,
-    an_unknown_kind_of_exchange_is_refused_and_disturbs_nobody [Exchanges],
+    an_unknown_kind_of_exchange_is_refused_and_disturbs_no_other [Exchanges],
     an_auto_delete_queue_goes_with_its_last_consumer [AutoDeleteQueues],
     an_exclusive_queue_belongs_to_its_connection [ExclusiveQueues],
     an_exclusive_queue_goes_with_its_connection [ExclusiveQueues],
@@ -207,7 +207,7 @@ async fn what_a_queue_cannot_be_is_refused_by_name(stage: &Stage) -> Result<(), 
 }
 
 /// On AMQP 0-9-1 a failed declaration closes its channel: no sender and no receiver may be on it.
-async fn a_conflict_disturbs_nobody(stage: &Stage) -> Result<(), Failed> {
+async fn a_conflict_disturbs_no_other(stage: &Stage) -> Result<(), Failed> {
     let broker = stage.broker().await?;
     let queue = stage.queue("q")?;
     let publisher = to_queue::<u32>(&broker, &queue).await?;
@@ -535,7 +535,7 @@ async fn an_exchange_where_there_are_none_is_refused_by_name(stage: &Stage) -> R
 }
 
 /// RabbitMQ answers an unknown kind by closing the whole connection.
-async fn an_unknown_kind_of_exchange_is_refused_and_disturbs_nobody(
+async fn an_unknown_kind_of_exchange_is_refused_and_disturbs_no_other(
     stage: &Stage,
 ) -> Result<(), Failed> {
     let broker = stage.broker().await?;
